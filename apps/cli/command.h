@@ -1,0 +1,12 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace einforge::cli {
+
+// Each subcommand lives in a file of its own: it declares its options on a
+// subcommand of `app` and sets a callback that parses, calls and prints.
+// Errors are thrown; main() turns them into one line and an exit code.
+void add_describe(CLI::App& app);
+
+}  // namespace einforge::cli

@@ -1,0 +1,41 @@
+# Finds what the project builds on. Libraries come from Debian or Ubuntu
+# packages (scripts/setup.sh lists them); LibTorch from the torch wheel in the
+# virtual environment that scripts/setup.sh makes.
+
+find_package(fmt REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(SQLite3 REQUIRED)
+find_package(Eigen3 REQUIRED)
+find_package(Threads REQUIRED)
+find_path(XXHASH_INCLUDE_DIR xxhash.h REQUIRED)
+find_library(XXHASH_LIBRARY xxhash REQUIRED)
+find_path(TOMLPP_INCLUDE_DIR toml++/toml.h REQUIRED)
+find_path(CLI11_INCLUDE_DIR CLI/CLI.hpp REQUIRED)
+if(EINFORGE_TESTS)
+  find_package(GTest REQUIRED)
+endif()
+if(EINFORGE_BENCHMARKS)
+  find_package(benchmark REQUIRED)
+endif()
+
+find_program(CCACHE ccache)
+if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  # The sloppiness lets ccache serve files that use the precompiled header.
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      "${CMAKE_COMMAND}" -E env
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
+      "${CCACHE}")
+  set(CMAKE_CUDA_COMPILER_LAUNCHER "${CMAKE_CXX_COMPILER_LAUNCHER}")
+endif()
+
+set(EINFORGE_VENV "${PROJECT_SOURCE_DIR}/.venv" CACHE PATH
+    "The virtual environment that holds torch")
+if(EXISTS "${EINFORGE_VENV}/bin/python")
+  set(EINFORGE_PYTHON "${EINFORGE_VENV}/bin/python")
+else()
+  find_program(EINFORGE_PYTHON python3 REQUIRED)
+endif()
+
+if(EINFORGE_TORCH)
+  include(EinforgeTorch)
+endif()

@@ -1,0 +1,63 @@
+# LibTorch from the wheel, and CUDA for it: the system's toolkit, or the
+# compiler wheels in the virtual environment.
+
+execute_process(
+  COMMAND "${EINFORGE_PYTHON}" -c
+          "import torch; print(torch.utils.cmake_prefix_path)"
+  OUTPUT_VARIABLE torch_prefix
+  OUTPUT_STRIP_TRAILING_WHITESPACE
+  ERROR_QUIET
+  RESULT_VARIABLE torch_missing)
+if(torch_missing)
+  message(
+    FATAL_ERROR "No torch in ${EINFORGE_PYTHON}: run `make setup` first, or "
+                "point EINFORGE_VENV at an environment that has torch 2.11")
+endif()
+list(APPEND CMAKE_PREFIX_PATH "${torch_prefix}")
+cmake_path(GET torch_prefix PARENT_PATH torch_share)
+cmake_path(GET torch_share PARENT_PATH EINFORGE_TORCH_ROOT)
+cmake_path(GET EINFORGE_TORCH_ROOT PARENT_PATH site_packages)
+
+# 8.0 and 8.9 run the portable kernels, 9.0a those that use Hopper's own
+# instructions.
+set(TORCH_CUDA_ARCH_LIST "8.0;8.9;9.0a" CACHE STRING "CUDA architectures")
+# TorchConfig wants a toolkit even where no CUDA file is compiled, because the
+# wheel is a CUDA build; its targets name the toolkit's libraries.
+set(wheel_toolkit "${site_packages}/nvidia/cu13")
+if(NOT DEFINED CUDAToolkit_ROOT AND NOT DEFINED ENV{CUDAToolkit_ROOT})
+  find_program(system_nvcc nvcc HINTS /usr/local/cuda/bin)
+  if(system_nvcc)
+    cmake_path(GET system_nvcc PARENT_PATH toolkit_bin)
+    cmake_path(GET toolkit_bin PARENT_PATH toolkit)
+  elseif(EXISTS "${wheel_toolkit}/bin/nvcc")
+    set(toolkit "${wheel_toolkit}")
+  endif()
+  if(toolkit)
+    set(CUDAToolkit_ROOT "${toolkit}" CACHE PATH "CUDA toolkit")
+    set(CMAKE_CUDA_COMPILER "${toolkit}/bin/nvcc" CACHE FILEPATH "nvcc")
+    set(ENV{CUDA_HOME} "${toolkit}")
+    set(CUDA_TOOLKIT_ROOT_DIR "${toolkit}" CACHE PATH "for TorchConfig")
+  endif()
+endif()
+set(EINFORGE_HAVE_CUDA OFF)
+if(EINFORGE_CUDA AND CMAKE_CUDA_COMPILER)
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(EINFORGE_HAVE_CUDA ON)
+endif()
+find_package(Torch 2.11 REQUIRED)
+message(STATUS "CUDA kernels: ${EINFORGE_HAVE_CUDA}")
+
+# The precompiled header saves about 10 s a file; one target builds it and all
+# others reuse it.
+function(einforge_use_torch target)
+  target_link_libraries(${target} PUBLIC torch)
+  if(NOT TARGET einforge_torch_pch)
+    file(WRITE "${CMAKE_BINARY_DIR}/torch_pch.cpp" "")
+    add_library(einforge_torch_pch STATIC "${CMAKE_BINARY_DIR}/torch_pch.cpp")
+    target_link_libraries(einforge_torch_pch PRIVATE einforge_flags torch)
+    target_precompile_headers(einforge_torch_pch PRIVATE <torch/torch.h>
+                              <torch/library.h>)
+  endif()
+  target_precompile_headers(${target} REUSE_FROM einforge_torch_pch)
+endfunction()

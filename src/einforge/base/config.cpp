@@ -1,0 +1,120 @@
+#include "einforge/base/config.h"
+
+#include <toml++/toml.h>
+
+#include "einforge/base/files.h"
+#include "einforge/base/hash.h"
+
+namespace einforge::base {
+namespace {
+
+Json toml_to_json(const toml::node& node) {
+  if (const auto* table = node.as_table()) {
+    Json json = Json::object();
+    for (const auto& [key, value] : *table) {
+      json[std::string(key.str())] = toml_to_json(value);
+    }
+    return json;
+  }
+  if (const auto* array = node.as_array()) {
+    Json json = Json::array();
+    for (const auto& value : *array) {
+      json.push_back(toml_to_json(value));
+    }
+    return json;
+  }
+  if (const auto text = node.value_exact<std::string>()) {
+    return *text;
+  }
+  if (const auto flag = node.value_exact<bool>()) {
+    return *flag;
+  }
+  if (const auto integer = node.value_exact<std::int64_t>()) {
+    return *integer;
+  }
+  if (const auto number = node.value_exact<double>()) {
+    return *number;
+  }
+  throw InvalidInput("config: dates and times have no use here");
+}
+
+}  // namespace
+
+namespace internal {
+
+std::string excerpt(const Json& json) {
+  constexpr std::size_t kLongest = 40;
+  // replace: user text may hold bytes that are not UTF-8.
+  std::string text = json.dump(-1, ' ', true, Json::error_handler_t::replace);
+  if (text.size() > kLongest) {
+    text.resize(kLongest);
+    text += "...";
+  }
+  return text;
+}
+
+void throw_unknown_key(
+    const std::string& path, const std::vector<std::string>& known) {
+  const std::size_t dot = path.rfind('.');
+  const std::string key =
+      dot == std::string::npos ? path : path.substr(dot + 1);
+  const std::string near = nearest(key, known);
+  throw InvalidInput(
+      near.empty()
+          ? fmt::format(
+                "config: unknown key '{}'; known here: {}",
+                path,
+                fmt::join(known, ", "))
+          : fmt::format(
+                "config: unknown key '{}' (did you mean '{}'?)", path, near));
+}
+
+}  // namespace internal
+
+Json read_config_file(const std::filesystem::path& path) {
+  const std::string text = read_file(path);
+  if (path.extension() == ".json") {
+    try {
+      return Json::parse(text);
+    } catch (const nlohmann::json::exception& error) {
+      throw InvalidInput(
+          fmt::format("'{}': expected JSON; {}", path.string(), error.what()));
+    }
+  }
+  try {
+    return toml_to_json(toml::parse(text, path.string()));
+  } catch (const toml::parse_error& error) {
+    const auto& begin = error.source().begin;
+    throw InvalidInput(fmt::format(
+        "'{}': expected TOML; line {}, column {}: {}",
+        path.string(),
+        begin.line,
+        begin.column,
+        std::string(error.description())));
+  }
+}
+
+void apply_setting(Json& json, std::string_view setting) {
+  const std::size_t equals = setting.find('=');
+  check(
+      equals != std::string_view::npos && equals > 0,
+      "--set: expected key=value; got '{}'",
+      setting);
+  const std::string_view value = setting.substr(equals + 1);
+  Json* place = &json;
+  for (const std::string& key : split(setting.substr(0, equals), '.')) {
+    check(
+        place->is_object() || place->is_null(),
+        "--set: '{}' goes through a value that is not a table",
+        setting);
+    place = &(*place)[key];
+  }
+  const Json parsed = Json::parse(value, nullptr, false);
+  *place = parsed.is_discarded() ? Json(std::string(value)) : parsed;
+}
+
+std::string config_id(const Json& json) {
+  return hash_hex(json.dump()).substr(0, 16);
+}
+
+}  // namespace einforge::base

@@ -1,0 +1,209 @@
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "einforge/base/error.h"
+#include "einforge/base/json.h"
+#include "einforge/base/text.h"
+
+// A configuration is a plain struct with defaults that lists its fields once:
+//
+//   struct OptimizerConfig {
+//     double learning_rate = 3e-3;
+//     template <typename Self, typename Visit>
+//     static void fields(Self& self, Visit&& visit) {
+//       visit("learning_rate", self.learning_rate, "base rate, at width 768");
+//     }
+//     bool operator==(const OptimizerConfig&) const = default;
+//   };
+//
+// JSON and TOML reading, writing, `--set key=value` and the reference page in
+// docs/ all come from that one list, so that none of them can drift.
+namespace einforge::base {
+
+namespace internal {
+struct AnyVisitor {
+  template <typename T>
+  void operator()(const char*, T&, const char*) const {}
+};
+}  // namespace internal
+
+template <typename T>
+concept Config =
+    requires(T& config) { T::fields(config, internal::AnyVisitor{}); };
+
+namespace internal {
+
+template <typename T>
+struct IsVector : std::false_type {};
+template <typename T>
+struct IsVector<std::vector<T>> : std::true_type {};
+
+template <typename T>
+std::string type_name() {
+  if constexpr (std::same_as<T, bool>) {
+    return "true or false";
+  } else if constexpr (std::integral<T>) {
+    return "a whole number";
+  } else if constexpr (std::floating_point<T>) {
+    return "a number";
+  } else if constexpr (std::same_as<T, std::string>) {
+    return "a string";
+  } else if constexpr (IsVector<T>::value) {
+    return "a list, each " + type_name<typename T::value_type>();
+  } else {
+    return "a table";
+  }
+}
+
+// The JSON, shortened for an error message.
+std::string excerpt(const Json& json);
+
+template <typename T>
+Json value_to_json(const T& value);
+template <typename T>
+void value_from_json(const std::string& path, const Json& json, T& value);
+
+[[noreturn]] void throw_unknown_key(
+    const std::string& path, const std::vector<std::string>& known);
+
+inline std::string join(const std::string& path, std::string_view key) {
+  return path.empty() ? std::string(key) : fmt::format("{}.{}", path, key);
+}
+
+}  // namespace internal
+
+template <Config T>
+Json to_json(const T& config) {
+  Json json = Json::object();
+  T::fields(config, [&](const char* key, const auto& value, const char*) {
+    json[key] = internal::value_to_json(value);
+  });
+  return json;
+}
+
+// Overwrites the fields that `json` names and leaves the others as they are.
+// Throws InvalidInput for an unknown key, with the nearest known one, and for
+// a value of the wrong type. `path` prefixes the keys in messages.
+template <Config T>
+void update_from_json(
+    T& config, const Json& json, const std::string& path = "") {
+  check(
+      json.is_object(),
+      "{}: expected a table; got {}",
+      path.empty() ? "config" : path,
+      internal::excerpt(json));
+  std::vector<std::string> known;
+  T::fields(config, [&](const char* key, auto& value, const char*) {
+    known.emplace_back(key);
+    if (const auto found = json.find(key); found != json.end()) {
+      internal::value_from_json(internal::join(path, key), *found, value);
+    }
+  });
+  for (const auto& item : json.items()) {
+    if (std::find(known.begin(), known.end(), item.key()) == known.end()) {
+      internal::throw_unknown_key(internal::join(path, item.key()), known);
+    }
+  }
+}
+
+// The TOML or JSON (by extension .json) file as JSON.
+// Throws InvalidInput naming file, line and column of a syntax error.
+Json read_config_file(const std::filesystem::path& path);
+
+// Applies `key.sub=value`, the value being JSON or, failing that, a string.
+// Throws InvalidInput when there is no '='.
+void apply_setting(Json& json, std::string_view setting);
+
+// The id of a configuration: 16 hexadecimal digits of the hash of its JSON.
+std::string config_id(const Json& json);
+
+struct FieldReference {
+  std::string key;
+  std::string type;
+  std::string default_value;
+  std::string meaning;
+};
+
+// Every field of a configuration with its default, nested keys dotted.
+template <Config T>
+std::vector<FieldReference> reference(
+    const T& config = T{}, const std::string& path = "") {
+  std::vector<FieldReference> rows;
+  T::fields(
+      config,
+      [&]<typename V>(const char* key, const V& value, const char* meaning) {
+        const std::string name = internal::join(path, key);
+        if constexpr (Config<V>) {
+          for (FieldReference& row : reference(value, name)) {
+            rows.push_back(std::move(row));
+          }
+        } else {
+          rows.push_back(
+              {name,
+               internal::type_name<std::remove_cvref_t<V>>(),
+               internal::value_to_json(value).dump(),
+               meaning});
+        }
+      });
+  return rows;
+}
+
+namespace internal {
+
+template <typename T>
+Json value_to_json(const T& value) {
+  if constexpr (Config<T>) {
+    return to_json(value);
+  } else if constexpr (IsVector<T>::value) {
+    Json list = Json::array();
+    for (const auto& item : value) {
+      list.push_back(value_to_json(item));
+    }
+    return list;
+  } else {
+    return Json(value);
+  }
+}
+
+template <typename T>
+void value_from_json(const std::string& path, const Json& json, T& value) {
+  if constexpr (Config<T>) {
+    update_from_json(value, json, path);
+  } else if constexpr (IsVector<T>::value) {
+    // A single value stands for a list of one: `--set widths=64` just works.
+    const Json list = json.is_array() ? json : Json::array({json});
+    value.clear();
+    for (const Json& item : list) {
+      value_from_json(path, item, value.emplace_back());
+    }
+  } else {
+    bool ok = false;
+    if constexpr (std::same_as<T, bool>) {
+      ok = json.is_boolean();
+    } else if constexpr (std::integral<T>) {
+      // 1e6 is a whole number to the person who wrote it.
+      ok =
+          json.is_number_integer() ||
+          (json.is_number() && json.get<double>() < 9e15 &&
+           json.get<double>() > -9e15 &&
+           json.get<double>() == static_cast<double>(json.get<std::int64_t>()));
+    } else if constexpr (std::floating_point<T>) {
+      ok = json.is_number();
+    } else {
+      ok = json.is_string();
+    }
+    check(ok, "{}: expected {}; got {}", path, type_name<T>(), excerpt(json));
+    value = json.get<T>();
+  }
+}
+
+}  // namespace internal
+}  // namespace einforge::base

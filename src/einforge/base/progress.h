@@ -1,0 +1,45 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace einforge::base {
+
+// A one-line progress bar on standard error with rate and time left. On a
+// terminal it redraws in place; elsewhere it prints a line now and then, so
+// that a log stays readable. `EINFORGE_PROGRESS=0` silences it.
+class Progress {
+ public:
+  // `total` in units of work; `done_before` of them were done by an earlier
+  // run and do not count towards the rate.
+  Progress(std::string label, std::int64_t total, std::int64_t done_before = 0);
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  // Ends the line, so that what prints next starts on its own.
+  ~Progress();
+
+  // `note` follows the bar: "loss 1.23 | 45k tok/s".
+  void update(std::int64_t done, std::string_view note = "");
+
+  // Seconds until `total` at the mean rate so far; infinity at the start.
+  double seconds_left() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void draw(std::string_view note);
+
+  std::string label_;
+  std::int64_t total_;
+  std::int64_t done_before_;
+  std::int64_t done_;
+  Clock::time_point started_ = Clock::now();
+  Clock::time_point last_drawn_{};
+  bool terminal_;
+  bool silent_;
+  bool drawn_ = false;
+};
+
+}  // namespace einforge::base

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "einforge/base/config.h"
+
+namespace einforge::models {
+
+// Which structure each kind of layer has. An empty string means `all`.
+struct StructureConfig {
+  std::string all = "dense";
+  std::string q;
+  std::string k;
+  std::string v;
+  std::string attention_out;
+  std::string ffn_in;
+  std::string ffn_out;
+  // "All but the last linear layer": the head stays dense unless named.
+  std::string head = "dense";
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("all", self.all, "structure of every layer not named below");
+    visit("q", self.q, "query projections; empty: all");
+    visit("k", self.k, "key projections; empty: all");
+    visit("v", self.v, "value projections; empty: all");
+    visit("attention_out", self.attention_out, "attention output; empty: all");
+    visit("ffn_in", self.ffn_in, "first FFN matrix; empty: all");
+    visit("ffn_out", self.ffn_out, "second FFN matrix; empty: all");
+    visit("head", self.head, "output head");
+  }
+  bool operator==(const StructureConfig&) const = default;
+};
+
+struct ModelConfig {
+  std::string kind = "gpt";
+  std::int64_t width = 256;
+  std::int64_t layers = 3;
+  std::int64_t context = 128;
+  std::int64_t head_width = 64;
+  std::int64_t ffn_multiple = 4;
+  StructureConfig structure;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("kind", self.kind, "gpt, or mlp for the regression task");
+    visit("width", self.width, "features of the residual stream or MLP");
+    visit("layers", self.layers, "transformer blocks or hidden MLP layers");
+    visit("context", self.context, "tokens a sequence (gpt)");
+    visit("head_width", self.head_width, "features an attention head (gpt)");
+    visit("ffn_multiple", self.ffn_multiple, "FFN width / width (gpt)");
+    visit("structure", self.structure, "structure of each kind of layer");
+  }
+  // Throws base::InvalidInput for a value that makes no model.
+  void validate() const;
+  bool operator==(const ModelConfig&) const = default;
+};
+
+}  // namespace einforge::models

@@ -1,0 +1,97 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "einforge/base/config.h"
+#include "einforge/models/config.h"
+
+namespace einforge::train {
+
+struct DataConfig {
+  std::string path;
+  std::int64_t batch_size = 32;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("path", self.path, "folder that `einforge data prepare` made (gpt)");
+    visit("batch_size", self.batch_size, "sequences or samples a micro-batch");
+  }
+  bool operator==(const DataConfig&) const = default;
+};
+
+struct OptimizerConfig {
+  double learning_rate = 3e-3;
+  std::int64_t base_width = 768;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double epsilon = 1e-8;
+  double weight_decay = 0;
+  double clip_norm = 1;
+  std::int64_t accumulate = 1;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("learning_rate", self.learning_rate, "Adam rate at base_width");
+    visit("base_width", self.base_width, "width whose muP multiplier is 1");
+    visit("beta1", self.beta1, "Adam's first moment decay");
+    visit("beta2", self.beta2, "Adam's second moment decay");
+    visit("epsilon", self.epsilon, "Adam's epsilon");
+    visit("weight_decay", self.weight_decay, "decoupled; not for biases, gains");
+    visit("clip_norm", self.clip_norm, "largest gradient norm; 0: no clipping");
+    visit("accumulate", self.accumulate, "micro-batches an optimiser step");
+  }
+  bool operator==(const OptimizerConfig&) const = default;
+};
+
+struct ScheduleConfig {
+  std::string kind = "constant";
+  std::int64_t warmup_steps = 0;
+  double decay_share = 0.2;
+  double final_ratio = 0.1;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("kind", self.kind, "constant, cosine, or wsd (warmup-stable-decay)");
+    visit("warmup_steps", self.warmup_steps, "steps of linear warm-up");
+    visit("decay_share", self.decay_share, "last share of steps that decay (wsd)");
+    visit("final_ratio", self.final_ratio, "last rate / peak rate (cosine, wsd)");
+  }
+  bool operator==(const ScheduleConfig&) const = default;
+};
+
+struct TrainConfig {
+  models::ModelConfig model;
+  DataConfig data;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  std::int64_t steps = 1000;
+  std::int64_t eval_every = 100;
+  std::int64_t eval_batches = 20;
+  std::int64_t checkpoint_every = 500;
+  std::int64_t keep_checkpoints = 2;
+  std::uint64_t seed = 0;
+  std::string device = "auto";
+  std::string dtype = "auto";
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("model", self.model, "the network");
+    visit("data", self.data, "what it learns from");
+    visit("optimizer", self.optimizer, "AdamW");
+    visit("schedule", self.schedule, "learning rate over time");
+    visit("steps", self.steps, "optimiser steps");
+    visit("eval_every", self.eval_every, "steps between evaluations");
+    visit("eval_batches", self.eval_batches, "batches an evaluation");
+    visit("checkpoint_every", self.checkpoint_every, "steps; 0: only at the end");
+    visit("keep_checkpoints", self.keep_checkpoints, "newest checkpoints kept");
+    visit("seed", self.seed, "of weights and data order");
+    visit("device", self.device, "auto, cpu, cuda or cuda:N");
+    visit("dtype", self.dtype, "auto, float32 or bfloat16 (autocast)");
+  }
+  // Throws base::InvalidInput that names the key, what was expected and came.
+  void validate() const;
+  bool operator==(const TrainConfig&) const = default;
+};
+
+}  // namespace einforge::train

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "einforge/store/store.h"
+#include "einforge/train/config.h"
+
+namespace einforge::train {
+
+// What a model costs, known before it is trained.
+struct ModelSummary {
+  std::int64_t parameters = 0;
+  // Forward + backward FLOPs (2 a MAC, backward twice forward) of one token
+  // (gpt) or sample (mlp), attention and head included.
+  double flops_per_token = 0;
+  // Tokens of one optimiser step.
+  std::int64_t tokens_per_step = 0;
+};
+// Builds no tensors. Throws base::InvalidInput for a config that makes no
+// model. Reads the data folder's metadata for the vocabulary.
+ModelSummary summarise(const TrainConfig& config);
+
+enum class Outcome {
+  kFinished,     // all steps done
+  kPaused,       // reached stop_at_step; resumable
+  kInterrupted,  // should_stop said so; a checkpoint was written
+  kDiverged,     // the loss became NaN or infinite
+};
+
+struct TrainOptions {
+  // Where checkpoints, log.jsonl and TensorBoard events go.
+  std::filesystem::path directory;
+  // Go on from the newest intact checkpoint there, if there is one.
+  bool resume = false;
+  // Stop, with a checkpoint, after this many steps in all; -1: config.steps.
+  std::int64_t stop_at_step = -1;
+  // Called after each evaluation, and once at step 0.
+  std::function<void(const store::CurvePoint&)> on_point;
+  // Called every step with steps done; for progress displays.
+  std::function<void(std::int64_t step, double loss)> on_step;
+  // Polled every step.
+  std::function<bool()> should_stop;
+  // The trainer's own progress bar.
+  bool progress = true;
+};
+
+struct TrainResult {
+  Outcome outcome = Outcome::kFinished;
+  std::string reason;      // for kDiverged
+  std::int64_t steps = 0;  // done in all, over all resumptions
+  double final_loss = 0;   // last validation loss
+  double flops = 0;
+  double seconds = 0;      // training time over all resumptions
+};
+
+// Trains the model; deterministic on the CPU: killed at any point and resumed,
+// it ends with bitwise the same weights as an uninterrupted run.
+// Throws base::InvalidInput for a bad config or a foreign checkpoint,
+// base::IoError when it cannot write.
+TrainResult train(const TrainConfig& config, const TrainOptions& options);
+
+}  // namespace einforge::train
