@@ -1,0 +1,29 @@
+# `cmake --install` and find_package(einforge); examples/find_package uses both.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+
+get_property(libraries GLOBAL PROPERTY EINFORGE_LIBRARIES)
+install(
+  TARGETS ${libraries}
+  EXPORT einforgeTargets
+  ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+  LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(
+  DIRECTORY src/einforge
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+  FILES_MATCHING
+  PATTERN "*.h")
+install(
+  EXPORT einforgeTargets
+  NAMESPACE einforge::
+  DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/einforge)
+configure_package_config_file(
+  cmake/einforgeConfig.cmake.in "${CMAKE_BINARY_DIR}/einforgeConfig.cmake"
+  INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/einforge)
+write_basic_package_version_file("${CMAKE_BINARY_DIR}/einforgeConfigVersion.cmake"
+                                 COMPATIBILITY SameMinorVersion)
+install(
+  FILES "${CMAKE_BINARY_DIR}/einforgeConfig.cmake"
+        "${CMAKE_BINARY_DIR}/einforgeConfigVersion.cmake"
+        cmake/EinforgeCudaToolkit.cmake
+  DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/einforge)

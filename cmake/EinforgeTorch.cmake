@@ -1,10 +1,9 @@
-# LibTorch from the wheel, and CUDA for it: the system's toolkit, or the
-# compiler wheels in the virtual environment.
+# LibTorch from the wheel, and CUDA for it.
 
 execute_process(
   COMMAND "${EINFORGE_PYTHON}" -c
-          "import torch; print(torch.utils.cmake_prefix_path)"
-  OUTPUT_VARIABLE torch_prefix
+          "import os, torch; print(os.path.dirname(torch.__file__))"
+  OUTPUT_VARIABLE EINFORGE_TORCH_ROOT
   OUTPUT_STRIP_TRAILING_WHITESPACE
   ERROR_QUIET
   RESULT_VARIABLE torch_missing)
@@ -13,32 +12,12 @@ if(torch_missing)
     FATAL_ERROR "No torch in ${EINFORGE_PYTHON}: run `make setup` first, or "
                 "point EINFORGE_VENV at an environment that has torch 2.11")
 endif()
-list(APPEND CMAKE_PREFIX_PATH "${torch_prefix}")
-cmake_path(GET torch_prefix PARENT_PATH torch_share)
-cmake_path(GET torch_share PARENT_PATH EINFORGE_TORCH_ROOT)
-cmake_path(GET EINFORGE_TORCH_ROOT PARENT_PATH site_packages)
+list(APPEND CMAKE_PREFIX_PATH "${EINFORGE_TORCH_ROOT}/share/cmake")
 
 # 8.0 and 8.9 run the portable kernels, 9.0a those that use Hopper's own
 # instructions.
 set(TORCH_CUDA_ARCH_LIST "8.0;8.9;9.0a" CACHE STRING "CUDA architectures")
-# TorchConfig wants a toolkit even where no CUDA file is compiled, because the
-# wheel is a CUDA build; its targets name the toolkit's libraries.
-set(wheel_toolkit "${site_packages}/nvidia/cu13")
-if(NOT DEFINED CUDAToolkit_ROOT AND NOT DEFINED ENV{CUDAToolkit_ROOT})
-  find_program(system_nvcc nvcc HINTS /usr/local/cuda/bin)
-  if(system_nvcc)
-    cmake_path(GET system_nvcc PARENT_PATH toolkit_bin)
-    cmake_path(GET toolkit_bin PARENT_PATH toolkit)
-  elseif(EXISTS "${wheel_toolkit}/bin/nvcc")
-    set(toolkit "${wheel_toolkit}")
-  endif()
-  if(toolkit)
-    set(CUDAToolkit_ROOT "${toolkit}" CACHE PATH "CUDA toolkit")
-    set(CMAKE_CUDA_COMPILER "${toolkit}/bin/nvcc" CACHE FILEPATH "nvcc")
-    set(ENV{CUDA_HOME} "${toolkit}")
-    set(CUDA_TOOLKIT_ROOT_DIR "${toolkit}" CACHE PATH "for TorchConfig")
-  endif()
-endif()
+include(EinforgeCudaToolkit)
 set(EINFORGE_HAVE_CUDA OFF)
 if(EINFORGE_CUDA AND CMAKE_CUDA_COMPILER)
   set(CMAKE_CUDA_STANDARD 20)

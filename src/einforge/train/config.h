@@ -37,7 +37,8 @@ struct OptimizerConfig {
     visit("beta1", self.beta1, "Adam's first moment decay");
     visit("beta2", self.beta2, "Adam's second moment decay");
     visit("epsilon", self.epsilon, "Adam's epsilon");
-    visit("weight_decay", self.weight_decay, "decoupled; not for biases, gains");
+    visit(
+        "weight_decay", self.weight_decay, "decoupled; not for biases, gains");
     visit("clip_norm", self.clip_norm, "largest gradient norm; 0: no clipping");
     visit("accumulate", self.accumulate, "micro-batches an optimiser step");
   }
@@ -54,8 +55,12 @@ struct ScheduleConfig {
   static void fields(Self& self, Visit&& visit) {
     visit("kind", self.kind, "constant, cosine, or wsd (warmup-stable-decay)");
     visit("warmup_steps", self.warmup_steps, "steps of linear warm-up");
-    visit("decay_share", self.decay_share, "last share of steps that decay (wsd)");
-    visit("final_ratio", self.final_ratio, "last rate / peak rate (cosine, wsd)");
+    visit(
+        "decay_share",
+        self.decay_share,
+        "last share of steps that decay (wsd)");
+    visit(
+        "final_ratio", self.final_ratio, "last rate / peak rate (cosine, wsd)");
   }
   bool operator==(const ScheduleConfig&) const = default;
 };
@@ -83,7 +88,8 @@ struct TrainConfig {
     visit("steps", self.steps, "optimiser steps");
     visit("eval_every", self.eval_every, "steps between evaluations");
     visit("eval_batches", self.eval_batches, "batches an evaluation");
-    visit("checkpoint_every", self.checkpoint_every, "steps; 0: only at the end");
+    visit(
+        "checkpoint_every", self.checkpoint_every, "steps; 0: only at the end");
     visit("keep_checkpoints", self.keep_checkpoints, "newest checkpoints kept");
     visit("seed", self.seed, "of weights and data order");
     visit("device", self.device, "auto, cpu, cuda or cuda:N");

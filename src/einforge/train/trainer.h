@@ -53,7 +53,7 @@ struct TrainResult {
   std::int64_t steps = 0;  // done in all, over all resumptions
   double final_loss = 0;   // last validation loss
   double flops = 0;
-  double seconds = 0;      // training time over all resumptions
+  double seconds = 0;  // training time over all resumptions
 };
 
 // Trains the model; deterministic on the CPU: killed at any point and resumed,

@@ -1,0 +1,51 @@
+# The two commands of the README, and the shorter ones they are made of.
+#   make demo    set up, build, run a real small search on the CPU, report it
+#   make test    set up, build, run all tests
+# Variables: JOBS, PRESET (release, debug, ...), CUDA=OFF to leave CUDA out.
+
+JOBS ?= $(shell nproc)
+PRESET ?= release
+CUDA ?= ON
+BUILD := build/$(PRESET)
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help setup configure build test demo demo-data install format check clean
+
+help:
+	@sed -n '2,4p' Makefile | cut -c3-
+
+setup:
+	@scripts/setup.sh
+
+configure: setup
+	@cmake --preset $(PRESET) -DEINFORGE_CUDA=$(CUDA) $(CMAKE_ARGS) \
+	  > $(VENV)/configure.log 2>&1 || { cat $(VENV)/configure.log; exit 1; }
+
+build: configure
+	@cmake --build $(BUILD) -j $(JOBS)
+
+test: build
+	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure
+
+demo-data: build
+	@$(BUILD)/bin/einforge data prepare examples/data --tokens chars96 \
+	  --out runs/demo/data
+
+demo: demo-data
+	@$(BUILD)/bin/einforge search examples/configs/demo.toml --out runs/demo
+	@echo "Open runs/demo/report.html in a browser."
+
+install: build
+	@cmake --install $(BUILD)
+
+format:
+	@scripts/check_format.sh --fix
+
+check: configure
+	@scripts/check_format.sh
+	@scripts/check_includes.py
+	@scripts/check_headers.py $(BUILD)
+
+clean:
+	rm -rf build

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Compiles each public header alone, with the flags its folder is built with.
+
+usage: check_headers.py BUILD_DIRECTORY
+"""
+
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DROPPED_WITH_VALUE = {"-o", "-c", "-MF", "-MT", "-MQ"}
+
+
+def flags_by_folder(build: pathlib.Path) -> dict[str, list[str]]:
+    flags: dict[str, list[str]] = {}
+    commands = json.loads((build / "compile_commands.json").read_text())
+    for entry in commands:
+        source = pathlib.Path(entry["file"])
+        if source.suffix != ".cpp" or ROOT / "src" not in source.parents:
+            continue
+        folder = source.relative_to(ROOT / "src" / "einforge").parts[0]
+        words = shlex.split(entry["command"])
+        start = next(i for i, w in enumerate(words) if w.endswith("++"))
+        kept = [words[start]]
+        i = start + 1
+        while i < len(words):
+            if words[i] in DROPPED_WITH_VALUE:
+                i += 2
+            elif words[i] in ("-MD",):
+                i += 1
+            else:
+                kept.append(words[i])
+                i += 1
+        flags[folder] = kept
+    return flags
+
+
+def compile_alone(job: tuple[pathlib.Path, list[str], pathlib.Path]) -> str:
+    header, flags, directory = job
+    run = subprocess.run(
+        [*flags, "-fsyntax-only", "-w", "-x", "c++", str(header)],
+        cwd=directory, capture_output=True, text=True)
+    return "" if run.returncode == 0 else f"{header}:\n{run.stderr}"
+
+
+def main() -> int:
+    build = pathlib.Path(sys.argv[1]).resolve()
+    flags = flags_by_folder(build)
+    jobs = []
+    for header in sorted((ROOT / "src").rglob("*.h")):
+        folder = header.relative_to(ROOT / "src" / "einforge").parts[0]
+        if folder in flags:
+            jobs.append((header, flags[folder], build))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        problems = [text for text in pool.map(compile_alone, jobs) if text]
+    print("\n".join(problems) or f"{len(jobs)} headers compile alone: ok")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
