@@ -1,0 +1,109 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "einforge/base/config.h"
+
+namespace einforge::data {
+
+// One of the two token files of a data folder.
+struct SplitInfo {
+  std::int64_t tokens = 0;
+  std::int64_t documents = 0;
+  std::string hash;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("tokens", self.tokens, "tokens in the file, 2 bytes each");
+    visit("documents", self.documents, "documents they come from");
+    visit("hash", self.hash, "128-bit XXH3 of the file, hexadecimal");
+  }
+  bool operator==(const SplitInfo&) const = default;
+};
+
+// One input as it was named on the command line.
+struct SourceInfo {
+  std::string path;
+  std::int64_t files = 0;
+  std::int64_t bytes = 0;
+  std::string hash;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("path", self.path, "file, folder, or - for standard input");
+    visit("files", self.files, "files read");
+    visit("bytes", self.bytes, "bytes read");
+    visit("hash", self.hash, "128-bit XXH3 of all its bytes in order");
+  }
+  bool operator==(const SourceInfo&) const = default;
+};
+
+// Characters that the alphabet lacks (tokenizer.h says what became of them).
+struct ReplacedInfo {
+  std::int64_t dropped = 0;
+  std::int64_t transliterated = 0;
+  std::int64_t unknown = 0;
+  std::int64_t invalid_bytes = 0;
+  std::vector<std::string> most_frequent;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("dropped", self.dropped, "characters left out");
+    visit("transliterated", self.transliterated, "characters spelled in ASCII");
+    visit("unknown", self.unknown, "characters that became '?'");
+    visit("invalid_bytes", self.invalid_bytes, "bytes that are not UTF-8");
+    visit(
+        "most_frequent",
+        self.most_frequent,
+        "the commonest of all these, as 'U+00E9 12'");
+  }
+  bool operator==(const ReplacedInfo&) const = default;
+};
+
+// meta.json of a data folder: what train.bin and val.bin hold.
+struct Metadata {
+  static constexpr const char* kFormat = "einforge-tokens";
+  static constexpr std::int64_t kVersion = 1;
+
+  std::string format = kFormat;
+  std::int64_t version = kVersion;
+  std::string tokens;
+  std::int64_t vocab_size = 0;
+  std::string symbols;
+  std::string dtype = "uint16";
+  SplitInfo train;
+  SplitInfo validation;
+  double val_share = 0;
+  std::string document_separator;
+  std::uint64_t seed = 0;
+  std::vector<SourceInfo> sources;
+  ReplacedInfo replaced;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("format", self.format, "always einforge-tokens");
+    visit("version", self.version, "of this format");
+    visit("tokens", self.tokens, "tokeniser: chars96 or bytes");
+    visit("vocab_size", self.vocab_size, "tokens are 0 to vocab_size - 1");
+    visit("symbols", self.symbols, "character of each token; empty: bytes");
+    visit("dtype", self.dtype, "of the .bin files, little-endian");
+    visit("train", self.train, "train.bin");
+    visit("validation", self.validation, "val.bin");
+    visit("val_share", self.val_share, "share of documents asked for val.bin");
+    visit(
+        "document_separator", self.document_separator, "what ends a document");
+    visit("seed", self.seed, "of the split");
+    visit("sources", self.sources, "what was read");
+    visit("replaced", self.replaced, "characters outside the alphabet");
+  }
+  bool operator==(const Metadata&) const = default;
+};
+
+// Reads and checks meta.json of a data folder. Throws base::InvalidInput when
+// the folder or the file is missing, foreign, damaged or of a newer version.
+Metadata read_metadata(const std::filesystem::path& folder);
+
+}  // namespace einforge::data

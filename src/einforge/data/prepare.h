@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "einforge/data/metadata.h"
+
+namespace einforge::data {
+
+struct PrepareOptions {
+  // Files, folders (read recursively, in sorted order, hidden ones left out)
+  // or "-" for standard input.
+  std::vector<std::string> inputs;
+  std::filesystem::path out;
+  std::string tokens = "chars96";
+  // What ends a document: blank-line, line or file.
+  std::string document_separator = "blank-line";
+  // Share of documents that goes to val.bin, in (0, 1).
+  double val_share = 0.05;
+  std::uint64_t seed = 0;
+  bool progress = true;
+};
+
+// Turns text of any size into a data folder: train.bin, val.bin, meta.json.
+//
+// One pass, with memory bounded by a chunk. A document goes to val.bin when
+// the seeded hash of its first 32,768 tokens says so: the split depends on
+// nothing else, and two copies of a text land on the same side.
+//
+// The new files replace old ones only when all are complete and on disk; until
+// then, whatever happens, a data folder that was there stays as it was.
+//
+// Throws base::InvalidInput for bad options, missing, empty or binary input
+// and for a split that leaves a side empty; base::IoError when it cannot read
+// or write.
+Metadata prepare(const PrepareOptions& options);
+
+}  // namespace einforge::data
