@@ -1,0 +1,179 @@
+#include "einforge/data/text_source.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "einforge/base/error.h"
+
+namespace einforge::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kChunkBytes = std::size_t{1} << 20;
+
+std::optional<std::int64_t> size_of(const fs::path& file) {
+  struct stat status {};
+  const bool known = file == "-" ? ::fstat(STDIN_FILENO, &status) == 0
+                                 : ::stat(file.c_str(), &status) == 0;
+  if (!known || !S_ISREG(status.st_mode)) {
+    return std::nullopt;
+  }
+  return status.st_size;
+}
+
+bool is_hidden(const fs::path& path) {
+  return path.filename().native().starts_with('.');
+}
+
+std::vector<fs::path> files_below(const fs::path& folder, const fs::path& out) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (fs::recursive_directory_iterator i(folder, error), end;
+       !error && i != end;
+       i.increment(error)) {
+    if (is_hidden(i->path()) || (i->is_directory() && i->path() == out)) {
+      i.disable_recursion_pending();
+    } else if (i->is_regular_file()) {
+      files.push_back(i->path());
+    }
+  }
+  if (error) {
+    base::throw_io_error(
+        fmt::format("cannot read '{}'", folder.string()), error.value());
+  }
+  std::ranges::sort(files);
+  return files;
+}
+
+// What packed files start with, so that the error can say how to unpack them.
+std::string_view unpacker(std::string_view start) {
+  struct Magic {
+    std::string_view bytes;
+    std::string_view command;
+  };
+  static constexpr auto kMagics = std::to_array<Magic>({
+      {"\x1f\x8b", "gzip -dc"},
+      {"\xfd"
+       "7zXZ",
+       "xz -dc"},
+      {"\x28\xb5\x2f\xfd", "zstd -dc"},
+      {"BZh", "bzip2 -dc"},
+  });
+  for (const Magic& magic : kMagics) {
+    if (start.starts_with(magic.bytes)) {
+      return magic.command;
+    }
+  }
+  return "";
+}
+
+class Input {
+ public:
+  explicit Input(const fs::path& file)
+      : is_stdin_(file == "-"),
+        descriptor_(
+            is_stdin_ ? STDIN_FILENO
+                      : ::open(file.c_str(), O_RDONLY | O_CLOEXEC)) {}
+  Input(const Input&) = delete;
+  Input& operator=(const Input&) = delete;
+  ~Input() {
+    if (!is_stdin_ && descriptor_ >= 0) {
+      ::close(descriptor_);
+    }
+  }
+  int get() const { return descriptor_; }
+
+ private:
+  bool is_stdin_;
+  int descriptor_;
+};
+
+}  // namespace
+
+TextSource find_source(const std::string& input, const fs::path& except) {
+  TextSource source;
+  source.name = input;
+  const fs::path path(input);
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (input == "-") {
+    source.files = {path};
+  } else {
+    base::check(
+        fs::exists(status),
+        "'{}': expected a text file or a folder of text files; got nothing "
+        "there",
+        input);
+    source.files = fs::is_directory(status) ? files_below(path, except)
+                                            : std::vector<fs::path>{path};
+    base::check(
+        !source.files.empty(),
+        "'{}': expected a folder of text files; got no file in it",
+        input);
+  }
+  for (const fs::path& file : source.files) {
+    const std::optional<std::int64_t> size = size_of(file);
+    source.bytes = source.bytes && size ? std::optional(*source.bytes + *size)
+                                        : std::nullopt;
+  }
+  base::check(
+      source.bytes != 0,
+      "'{}': expected text; got {}",
+      input,
+      source.files.size() == 1 ? "an empty file" : "only empty files");
+  return source;
+}
+
+void read_text(
+    const fs::path& file,
+    const std::function<void(std::string_view)>& on_chunk) {
+  const std::string name =
+      file == "-" ? "standard input" : fmt::format("'{}'", file.string());
+  const std::string what = fmt::format("cannot read {}", name);
+  const Input input(file);
+  if (input.get() < 0) {
+    base::throw_io_error(what, errno);
+  }
+  std::vector<char> buffer(kChunkBytes);
+  std::int64_t offset = 0;
+  std::string_view command;
+  for (;;) {
+    const ssize_t got = ::read(input.get(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      base::throw_io_error(what, errno);
+    }
+    if (got == 0) {
+      return;
+    }
+    const std::string_view chunk(buffer.data(), static_cast<std::size_t>(got));
+    if (offset == 0) {
+      command = unpacker(chunk);
+    }
+    if (const auto nul = chunk.find('\0'); nul != std::string_view::npos) {
+      throw base::InvalidInput(fmt::format(
+          "{}: expected text; got a binary file (a NUL byte at {}){}",
+          name,
+          offset + static_cast<std::int64_t>(nul),
+          command.empty() ? ""
+                          : fmt::format(
+                                "; it is packed: pipe `{} {}` into `data "
+                                "prepare -`",
+                                command,
+                                file.string())));
+    }
+    on_chunk(chunk);
+    offset += got;
+  }
+}
+
+}  // namespace einforge::data
