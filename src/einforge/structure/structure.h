@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "einforge/base/random.h"
 #include "einforge/structure/theta.h"
 
 namespace einforge::structure {
@@ -27,12 +28,21 @@ struct Spec {
 // or for parameters that make no valid theta.
 Spec parse(std::string_view text);
 
+// The names that parse() knows.
+std::vector<std::string> families();
+
+// The spec of a point, under the name of the family that it belongs to:
+// (1/2,0,1/2, 0,1/2,1/2, 0) is monarch. Never dense, whose one matrix is no
+// pair of cores. Throws base::InvalidInput for an invalid theta.
+Spec to_spec(const Theta& theta);
+
 struct FactorOptions {
   // Among factorisations about equally near, prefer sizes that are multiples
   // of this; hardware likes 8 and 16.
   std::int64_t preferred_multiple = 8;
-  // The largest allowed |log(size / d^t)| / log(d) of any size.
-  double tolerance = 0.15;
+  // The largest allowed |log(size / d^t)| / log(d) of any size. Just above
+  // 1/6, so that 8 = 2 x 4 passes for a square.
+  double tolerance = 0.17;
 };
 
 // A structure at a width: exact integer sizes, no feature dropped or padded.
@@ -46,13 +56,20 @@ struct Structure {
 };
 
 // Chooses the sizes whose products are exactly d_in and d_out and that are
-// nearest to theta in log space. Throws base::InvalidInput where none is near
+// nearest to theta in log space; an exponent of exactly 0 gives size 1. Both
+// sides are chosen together, so that a theta of full rank (psi = 1) keeps it
+// wherever some factorisation within the tolerance does. n_rho is rounded and
+// need not divide anything. Throws base::InvalidInput where none is near
 // enough (a prime width), naming the nearest width that has one.
 Structure realise(
     const Spec& spec,
     std::int64_t d_in,
     std::int64_t d_out,
     const FactorOptions& options = {});
+
+// The exponents of the sizes, log(size) / log(width); the asked ones at
+// width 1.
+Theta realised_theta(const Structure& structure);
 
 enum class Order { kAB, kBA };
 
@@ -62,9 +79,18 @@ std::int64_t macs(const Sizes& sizes, Order order);
 // The order with fewer MACs; AB on a tie.
 Order cheaper_order(const Sizes& sizes);
 
+std::int64_t parameters(const Sizes& sizes);
+
+// The rank of the layer's matrix for almost all values of its cores: the least
+// of the bottlenecks of the two contraction orders,
+//   min(n_b n_g min(n_a, n_d n_f n_r), n_d n_f min(n_b n_g n_r, n_e))
+// and the same with the roles of A and B exchanged.
+std::int64_t generic_rank(const Sizes& sizes);
+
 // Of the layer as built: dense counts one matrix.
 std::int64_t macs(const Structure& structure);
 std::int64_t parameters(const Structure& structure);
+std::int64_t generic_rank(const Structure& structure);
 
 // omega: parameter sharing, FLOPs / parameters = d^omega; 0 is none.
 // psi: rank = d^psi; 1 is full.
@@ -87,6 +113,17 @@ bool degenerate(const Theta& theta);
 
 // The 23 structures of the paper's GPT-2 sweep, BTT first.
 const std::vector<Theta>& paper_sweep();
+
+// The non-degenerate points whose exponents are multiples of 1 / steps, one of
+// each pair that differs only by the names of the cores.
+// Throws base::InvalidInput for steps outside 1 to 16.
+std::vector<Theta> grid(int steps);
+
+// A random non-degenerate point. Each side of theta is uniform on a face of
+// its triangle, the face being drawn first, and half of all n_rho are 1: the
+// named structures, and all with omega = 0, lie on faces, which a draw from the
+// inside would never hit.
+Theta sample(base::Random& random);
 
 // The widths of a core seen as a batched matmul, in the order contracted.
 struct CoreShape {

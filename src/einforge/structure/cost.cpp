@@ -1,0 +1,88 @@
+#include <algorithm>
+#include <cmath>
+
+#include "einforge/structure/structure.h"
+
+namespace einforge::structure {
+namespace {
+
+// The same layer with the cores' roles exchanged: order BA becomes AB.
+Sizes exchange_roles(const Sizes& n) {
+  return {n.beta, n.alpha, n.gamma, n.epsilon, n.delta, n.phi, n.rho};
+}
+
+// The bottleneck of contracting A, then B: one matrix of (n_alpha, n_delta
+// n_phi n_rho) for each (beta, gamma), then one of (n_beta n_gamma n_rho,
+// n_epsilon) for each (delta, phi).
+std::int64_t bottleneck(const Sizes& n) {
+  return std::min(
+      n.beta * n.gamma * std::min(n.alpha, n.delta * n.phi * n.rho),
+      n.delta * n.phi * std::min(n.beta * n.gamma * n.rho, n.epsilon));
+}
+
+}  // namespace
+
+std::int64_t macs(const Sizes& sizes, Order order) {
+  const Sizes n = order == Order::kAB ? sizes : exchange_roles(sizes);
+  return n.gamma * n.beta * n.delta * n.phi * n.rho * (n.alpha + n.epsilon);
+}
+
+Order cheaper_order(const Sizes& sizes) {
+  return macs(sizes, Order::kAB) <= macs(sizes, Order::kBA) ? Order::kAB
+                                                            : Order::kBA;
+}
+
+std::int64_t parameters(const Sizes& n) {
+  return n.gamma * n.phi * n.rho * (n.alpha * n.delta + n.beta * n.epsilon);
+}
+
+std::int64_t generic_rank(const Sizes& sizes) {
+  return std::min(bottleneck(sizes), bottleneck(exchange_roles(sizes)));
+}
+
+std::int64_t macs(const Structure& structure) {
+  return structure.dense
+             ? structure.d_in * structure.d_out
+             : macs(structure.sizes, cheaper_order(structure.sizes));
+}
+
+std::int64_t parameters(const Structure& structure) {
+  return structure.dense ? structure.d_in * structure.d_out
+                         : parameters(structure.sizes);
+}
+
+std::int64_t generic_rank(const Structure& structure) {
+  return structure.dense ? std::min(structure.d_in, structure.d_out)
+                         : generic_rank(structure.sizes);
+}
+
+std::vector<CoreParametrisation> parametrisation(
+    const Structure& structure, std::int64_t base_width) {
+  std::vector<CoreShape> shapes;
+  if (structure.dense) {
+    shapes.push_back({structure.d_in, structure.d_out});
+  } else {
+    const Order order = cheaper_order(structure.sizes);
+    const Sizes n =
+        order == Order::kAB ? structure.sizes : exchange_roles(structure.sizes);
+    shapes.push_back({n.alpha, n.delta * n.phi * n.rho});
+    shapes.push_back({n.beta * n.gamma * n.rho, n.epsilon});
+    if (order == Order::kBA) {
+      std::swap(shapes[0], shapes[1]);  // core A stays first
+    }
+  }
+  std::vector<CoreParametrisation> cores;
+  for (const CoreShape& shape : shapes) {
+    const auto in = static_cast<double>(shape.d_in);
+    const auto out = static_cast<double>(shape.d_out);
+    // The layer's width cancels: base / d_layer * (d_layer / d_core) / cores.
+    cores.push_back(
+        {shape,
+         std::sqrt(std::min(in, out)) / in,
+         static_cast<double>(base_width) / in /
+             static_cast<double>(shapes.size())});
+  }
+  return cores;
+}
+
+}  // namespace einforge::structure

@@ -1,0 +1,290 @@
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <utility>
+
+#include "einforge/base/error.h"
+#include "einforge/base/text.h"
+#include "einforge/structure/structure.h"
+
+namespace einforge::structure {
+namespace {
+
+constexpr double kThird = 1.0 / 3;
+constexpr double kTwoThirds = 2.0 / 3;
+
+// The paper writes thirds as .33 and .67; so does everybody in a hurry. Two
+// or more digits of the decimal expansion, rounded or cut, mean the third.
+std::optional<double> parse_third(std::string_view text) {
+  if (text == "1/3") {
+    return kThird;
+  }
+  if (text == "2/3") {
+    return kTwoThirds;
+  }
+  if (text.starts_with('0')) {
+    text.remove_prefix(1);
+  }
+  if (text.size() < 3 || text.front() != '.') {
+    return std::nullopt;
+  }
+  const std::string_view digits = text.substr(1);
+  if (digits.find_first_not_of('3') == std::string_view::npos) {
+    return kThird;
+  }
+  const std::string_view lead = digits.substr(0, digits.size() - 1);
+  if (lead.find_first_not_of('6') == std::string_view::npos &&
+      (digits.back() == '6' || digits.back() == '7')) {
+    return kTwoThirds;
+  }
+  return std::nullopt;
+}
+
+double parse_exponent(std::string_view what, std::string_view text) {
+  const std::string trimmed = base::trim(text);
+  if (const auto third = parse_third(trimmed)) {
+    return *third;
+  }
+  const double value = base::parse_double(what, trimmed);
+  base::check(
+      value >= 0 && value <= 1,
+      "{}: expected a number from 0 to 1; got {}",
+      what,
+      trimmed);
+  return value + 0.0;  // -0 becomes 0
+}
+
+// 1 - x, with thirds staying exact, so that equal structures compare equal.
+double complement(double x) {
+  if (x == kThird) {
+    return kTwoThirds;
+  }
+  return x == kTwoThirds ? kThird : 1 - x;
+}
+
+std::string exponent_text(double value) {
+  if (value == kThird) {
+    return "1/3";
+  }
+  return value == kTwoThirds ? "2/3" : fmt::format("{}", value);
+}
+
+// Which exponents of a family the user may set, and their defaults.
+struct Rule {
+  std::string name;
+  std::optional<double> rho;  // empty: the family fixes it
+  std::optional<double> alpha;
+  // The output exponent that goes with alpha.
+  std::string out_key;
+  bool out_mirrors = false;  // its default: 1 - alpha, else alpha
+};
+
+const std::vector<Rule>& rules() {
+  static const std::vector<Rule> kRules = {
+      {"dense", {}, {}, "", false},
+      {"low_rank", 0.5, {}, "", false},
+      {"kronecker", {}, 0.5, "delta", false},
+      {"tensor_train", 0.25, 0.5, "delta", false},
+      {"monarch", {}, 0.5, "epsilon", true},
+      {"btt", 0.25, 0.5, "epsilon", true},
+  };
+  return kRules;
+}
+
+struct Arguments {
+  std::optional<double> rho;
+  std::optional<double> alpha;
+  std::optional<double> out;
+};
+
+void set_once(
+    std::optional<double>& place, std::string_view what, double value) {
+  base::check(!place, "structure: {} is given twice", what);
+  place = value;
+}
+
+Arguments parse_arguments(const Rule& rule, std::string_view text) {
+  std::vector<std::string> keys;
+  if (rule.rho) {
+    keys.emplace_back("rho");
+  }
+  if (rule.alpha) {
+    keys.emplace_back("alpha");
+    keys.push_back(rule.out_key);
+  }
+  base::check(
+      !keys.empty(), "{}: expected no parameters; got '{}'", rule.name, text);
+  Arguments arguments;
+  const std::vector<std::string> parts = base::split(text, ',');
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const std::size_t equals = parts[i].find('=');
+    if (equals == std::string::npos) {
+      base::check(
+          i == 0 && rule.rho,
+          "{}: expected {}key=value with key one of {}; got '{}'",
+          rule.name,
+          rule.rho ? "a rank exponent first, then " : "",
+          fmt::join(keys, ", "),
+          base::trim(parts[i]));
+      arguments.rho = parse_exponent(rule.name + ": rank exponent", parts[i]);
+      continue;
+    }
+    const std::string key = base::trim(parts[i].substr(0, equals));
+    base::check(
+        std::find(keys.begin(), keys.end(), key) != keys.end(),
+        "{}: unknown parameter '{}'; known here: {}",
+        rule.name,
+        key,
+        fmt::join(keys, ", "));
+    const std::string what = fmt::format("{}: {}", rule.name, key);
+    const double value = parse_exponent(what, parts[i].substr(equals + 1));
+    set_once(
+        key == "rho"     ? arguments.rho
+        : key == "alpha" ? arguments.alpha
+                         : arguments.out,
+        what,
+        value);
+  }
+  return arguments;
+}
+
+Theta family_theta(
+    std::string_view family, double rho, double alpha, double out) {
+  if (family == "dense" || family == "low_rank") {
+    return {1, 0, 0, 0, 1, 0, rho};
+  }
+  if (family == "kronecker" || family == "tensor_train") {
+    return {alpha, complement(alpha), 0, out, complement(out), 0, rho};
+  }
+  return {alpha, 0, complement(alpha), 0, out, complement(out), rho};
+}
+
+Spec make_spec(const Rule& rule, const Arguments& arguments) {
+  Spec spec;
+  spec.family = rule.name;
+  spec.dense = rule.name == "dense";
+  const double rho =
+      arguments.rho.value_or(rule.rho.value_or(spec.dense ? 1 : 0));
+  const double alpha = arguments.alpha.value_or(rule.alpha.value_or(1));
+  const double out_default = rule.out_mirrors ? complement(alpha) : alpha;
+  const double out = arguments.out.value_or(out_default);
+  spec.theta = family_theta(rule.name, rho, alpha, out);
+  // Normalised: what is the default goes unsaid, but for the rank, which is
+  // what one compares.
+  std::vector<std::string> parts;
+  if (rule.rho) {
+    parts.push_back(exponent_text(rho));
+  }
+  if (rule.alpha && (alpha != *rule.alpha || out != out_default)) {
+    parts.push_back("alpha=" + exponent_text(alpha));
+  }
+  if (rule.alpha && out != out_default) {
+    parts.push_back(rule.out_key + "=" + exponent_text(out));
+  }
+  spec.text = rule.name;
+  if (!parts.empty()) {
+    spec.text += fmt::format(":{}", fmt::join(parts, ","));
+  }
+  return spec;
+}
+
+Spec theta_spec(const Theta& theta) {
+  validate(theta);
+  std::vector<std::string> parts;
+  for (const double value : theta.values()) {
+    parts.push_back(exponent_text(value));
+  }
+  Spec spec;
+  spec.text = fmt::format("theta:{}", fmt::join(parts, ","));
+  spec.family = "theta";
+  spec.theta = theta;
+  return spec;
+}
+
+Spec parse_theta(std::string_view text) {
+  const std::vector<std::string> parts = base::split(text, ',');
+  base::check(
+      parts.size() == 7,
+      "theta: expected 7 numbers (alpha, beta, gamma, delta, epsilon, phi, "
+      "rho); got {} in '{}'",
+      parts.size(),
+      text);
+  std::array<double, 7> t{};
+  for (std::size_t i = 0; i < t.size(); ++i) {
+    t[i] = parse_exponent("theta", parts[i]);
+  }
+  return theta_spec({t[0], t[1], t[2], t[3], t[4], t[5], t[6]});
+}
+
+const Rule& find_rule(std::string_view name) {
+  return *std::find_if(rules().begin(), rules().end(), [&](const Rule& rule) {
+    return rule.name == name;
+  });
+}
+
+}  // namespace
+
+std::vector<std::string> families() {
+  std::vector<std::string> names;
+  for (const Rule& rule : rules()) {
+    names.push_back(rule.name);
+  }
+  names.emplace_back("theta");
+  return names;
+}
+
+Spec parse(std::string_view text) {
+  const std::size_t colon = text.find(':');
+  std::string name = base::trim(text.substr(0, colon));
+  for (char& c : name) {
+    if (c >= 'A' && c <= 'Z') {
+      c = static_cast<char>(c - 'A' + 'a');
+    } else if (c == '-') {
+      c = '_';
+    }
+  }
+  const std::vector<std::string> known = families();
+  base::check(
+      std::find(known.begin(), known.end(), name) != known.end(),
+      "structure: expected one of {}; got '{}'{}",
+      fmt::join(known, ", "),
+      base::trim(text),
+      base::suggestion(name, known));
+  std::optional<std::string> rest;
+  if (colon != std::string_view::npos) {
+    rest = base::trim(text.substr(colon + 1));
+    base::check(
+        !rest->empty(), "{}: expected parameters after the colon", name);
+  }
+  if (name == "theta") {
+    base::check(
+        rest.has_value(), "theta: expected 7 numbers after 'theta:'; got none");
+    return parse_theta(*rest);
+  }
+  const Rule& rule = find_rule(name);
+  return make_spec(rule, rest ? parse_arguments(rule, *rest) : Arguments{});
+}
+
+Spec to_spec(const Theta& theta) {
+  validate(theta);
+  const Arguments low_rank{theta.rho, {}, {}};
+  const Arguments tensor_train{theta.rho, theta.alpha, theta.delta};
+  const Arguments btt{theta.rho, theta.alpha, theta.epsilon};
+  for (const auto& [family, arguments] :
+       {std::pair{"low_rank", low_rank},
+        {"kronecker", tensor_train},
+        {"tensor_train", tensor_train},
+        {"monarch", btt},
+        {"btt", btt}}) {
+    const Rule& rule = find_rule(family);
+    if (!rule.rho && theta.rho != 0) {
+      continue;
+    }
+    if (Spec spec = make_spec(rule, arguments); spec.theta == theta) {
+      return spec;
+    }
+  }
+  return theta_spec(theta);
+}
+
+}  // namespace einforge::structure
