@@ -1,0 +1,51 @@
+#include "einforge/search/hardware.h"
+
+#include <sched.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+
+#include "einforge/base/text.h"
+
+namespace einforge::search {
+namespace {
+
+// The value of the first line of a /proc file that begins with `key`.
+std::string proc_value(const char* path, const std::string& key) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(key)) {
+      return base::trim(line.substr(line.find(':') + 1));
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+int available_cores() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  return ::sched_getaffinity(0, sizeof(cores), &cores) == 0
+             ? std::max(1, CPU_COUNT(&cores))
+             : 1;
+}
+
+base::Json describe_hardware(int workers, int threads) {
+  base::Json json;
+  json["cpu"] = proc_value("/proc/cpuinfo", "model name");
+  json["cores"] = available_cores();
+  json["memory"] = proc_value("/proc/meminfo", "MemTotal");
+  // Without asking CUDA, which would start it in a process that forks.
+  if (std::ifstream("/dev/nvidiactl")) {
+    json["gpu"] = proc_value("/proc/driver/nvidia/version", "NVRM version");
+  }
+  json["torch"] = TORCH_VERSION;
+  json["workers"] = workers;
+  json["threads_per_worker"] = threads;
+  return json;
+}
+
+}  // namespace einforge::search

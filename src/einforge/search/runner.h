@@ -1,0 +1,46 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "einforge/search/config.h"
+#include "einforge/search/display.h"
+#include "einforge/search/space.h"
+
+namespace einforge::search {
+
+struct RunOptions {
+  // Starts a worker: the program and its first words; the search's folder and
+  // the number of threads are added. See worker.h.
+  std::vector<std::string> worker_command;
+  // Polled a few times a second; true stops the search with checkpoints.
+  std::function<bool()> should_stop;
+  // Queues trials again that an earlier run of the search recorded as failed
+  // or diverged.
+  bool retry_failed = false;
+  bool quiet = false;
+};
+
+struct RunResult {
+  bool interrupted = false;
+  int done = 0;
+  int failed = 0;  // diverged ones included
+  int pruned = 0;
+  int total = 0;
+  double seconds = 0;
+};
+
+// Runs the search in config.out until every trial has come to its end, going on
+// from what is already there. Trials are trained by config.workers processes; a
+// worker that dies is replaced and its trial resumed from its checkpoint. When
+// this process dies, the workers die with it, and the next call goes on.
+// Throws base::InvalidInput when another search works on the folder, when it
+// holds a search on other data or with another scheduler, or a store of a
+// newer version; base::IoError when workers cannot start or write.
+RunResult run(
+    const SearchConfig& config,
+    const std::vector<Proposal>& proposals,
+    const RunOptions& options);
+
+}  // namespace einforge::search

@@ -1,0 +1,270 @@
+#include "einforge/search/space.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "einforge/base/error.h"
+#include "einforge/base/random.h"
+#include "einforge/base/text.h"
+#include "einforge/structure/structure.h"
+#include "einforge/train/trainer.h"
+
+namespace einforge::search {
+namespace {
+
+constexpr std::int64_t kMostTrials = 100'000;
+
+std::string theta_text(const structure::Theta& theta) {
+  return fmt::format("theta:{:g}", fmt::join(theta.values(), ","));
+}
+
+// Rounds to hundredths, the sum staying 1, so that the name can be read.
+void round_shares(double& a, double& b, double& c) {
+  const double first = std::round(100 * a);
+  const double second = std::round(100 * (a + b));
+  a = first / 100;
+  b = (second - first) / 100;
+  c = (100 - second) / 100;
+}
+
+structure::Theta draw_theta(base::Random& random) {
+  structure::Theta theta;
+  do {
+    theta = structure::sample(random);
+    round_shares(theta.alpha, theta.beta, theta.gamma);
+    round_shares(theta.delta, theta.epsilon, theta.phi);
+    theta.rho = std::round(100 * theta.rho) / 100;
+  } while (structure::degenerate(theta));
+  return theta;
+}
+
+// One point of the space. The learning rate is apart because the random
+// scheduler draws it from a range.
+struct Point {
+  std::string structure;
+  std::int64_t width = 0;
+  std::int64_t layers = 0;
+  std::uint64_t seed = 0;
+  double learning_rate = 0;
+};
+
+std::vector<Point> grid(
+    const SearchConfig& config,
+    const std::vector<std::string>& structures,
+    const std::vector<double>& rates) {
+  const auto axis = [](const auto& values, const auto& fallback) {
+    auto result = values;
+    if (result.empty()) {
+      result.push_back(fallback);
+    }
+    return result;
+  };
+  const auto widths = axis(config.widths, config.train.model.width);
+  const auto layers = axis(config.layers, config.train.model.layers);
+  const double size = static_cast<double>(structures.size()) *
+                      static_cast<double>(widths.size()) *
+                      static_cast<double>(layers.size()) *
+                      static_cast<double>(rates.size()) *
+                      static_cast<double>(config.seeds.size());
+  base::check(
+      size <= kMostTrials,
+      "search: expected at most {} trials in the grid; got {:.0f}",
+      kMostTrials,
+      size);
+  std::vector<Point> points;
+  for (const std::string& structure : structures) {
+    for (const std::int64_t width : widths) {
+      for (const std::int64_t depth : layers) {
+        for (const double rate : rates) {
+          for (const std::uint64_t seed : config.seeds) {
+            points.push_back({structure, width, depth, seed, rate});
+          }
+        }
+      }
+    }
+  }
+  return points;
+}
+
+std::vector<double> learning_rates(const SearchConfig& config) {
+  return config.learning_rates.empty()
+             ? std::vector<double>{config.train.optimizer.learning_rate}
+             : config.learning_rates;
+}
+
+// `trials` points, each of the other axes' combinations at most once before
+// any comes twice.
+std::vector<Point> draw(
+    const SearchConfig& config, const std::vector<std::string>& structures) {
+  const std::vector<double> rates = learning_rates(config);
+  const auto [least, greatest] =
+      std::minmax_element(rates.begin(), rates.end());
+  const std::vector<Point> combinations = grid(config, structures, {*least});
+  base::Random random(config.scheduler.seed);
+  std::vector<Point> points;
+  std::vector<Point> deck;
+  while (static_cast<std::int64_t>(points.size()) < config.scheduler.trials) {
+    if (deck.empty()) {
+      if (*least == *greatest && !points.empty()) {
+        break;  // there are no more distinct trials
+      }
+      deck = combinations;
+    }
+    std::swap(deck[random.below(deck.size())], deck.back());
+    Point point = deck.back();
+    deck.pop_back();
+    // Three digits, so that the rate reads as what it is.
+    const double rate = *least * std::pow(*greatest / *least, random.uniform());
+    point.learning_rate = std::stod(fmt::format("{:.3g}", rate));
+    points.push_back(point);
+  }
+  return points;
+}
+
+std::int64_t steps_for(
+    const BudgetConfig& budget, const train::ModelSummary& model) {
+  const double per_step = static_cast<double>(model.tokens_per_step);
+  double tokens = budget.tokens;
+  if (budget.tokens_per_parameter > 0) {
+    tokens =
+        budget.tokens_per_parameter * static_cast<double>(model.parameters);
+  } else if (budget.flops > 0) {
+    tokens = budget.flops / model.flops_per_token;
+  }
+  return std::max<std::int64_t>(
+      1, static_cast<std::int64_t>(std::llround(tokens / per_step)));
+}
+
+std::string group_of(const std::string& within, const store::Trial& trial) {
+  if (within == "model") {
+    return trial.model;
+  }
+  if (within == "structure") {
+    return trial.structure;
+  }
+  return within == "both" ? trial.model + " " + trial.structure : "";
+}
+
+Proposal proposal(const SearchConfig& search, const Point& point) {
+  Proposal result;
+  train::TrainConfig& config = result.config;
+  config = search.train;
+  config.model.structure.all = point.structure;
+  config.model.width = point.width;
+  config.model.layers = point.layers;
+  config.optimizer.learning_rate = point.learning_rate;
+  config.seed = point.seed;
+
+  store::Trial& trial = result.trial;
+  trial.structure = point.structure;
+  trial.model = fmt::format(
+      "{} d{} L{}", config.model.kind, config.model.width, config.model.layers);
+  trial.learning_rate = point.learning_rate;
+  trial.final_loss = NAN;
+  try {
+    const train::ModelSummary model = train::summarise(config);
+    config.steps = steps_for(search.budget, model);
+    config.eval_every =
+        std::max<std::int64_t>(1, config.steps / search.curve_points);
+    if (config.schedule.warmup_steps == 0) {
+      config.schedule.warmup_steps =
+          std::llround(search.warmup_share * static_cast<double>(config.steps));
+    }
+    config.validate();
+    result.parameters = trial.parameters = model.parameters;
+    result.tokens = config.steps * model.tokens_per_step;
+    result.flops = model.flops_per_token * static_cast<double>(result.tokens);
+    const structure::Taxonomy taxonomy = structure::taxonomy(structure::realise(
+        structure::parse(point.structure), point.width, point.width));
+    trial.taxonomy = {
+        {"omega", taxonomy.omega}, {"psi", taxonomy.psi}, {"nu", taxonomy.nu}};
+  } catch (const std::invalid_argument& error) {
+    trial.status = store::Status::kFailed;
+    trial.reason = error.what();
+  }
+  trial.config = base::to_json(config);
+  trial.id = trial_id(config);
+  result.group = group_of(search.scheduler.within, trial);
+  return result;
+}
+
+}  // namespace
+
+std::vector<std::string> expand_structures(
+    const std::vector<std::string>& structures, std::uint64_t seed) {
+  std::vector<std::string> result;
+  const auto add = [&](const std::string& text) {
+    const std::string name = structure::parse(text).text;
+    if (std::find(result.begin(), result.end(), name) == result.end()) {
+      result.push_back(name);
+    }
+  };
+  base::Random random(seed);
+  for (const std::string& text : structures) {
+    if (text == "paper_sweep") {
+      for (const structure::Theta& theta : structure::paper_sweep()) {
+        add(theta_text(theta));
+      }
+    } else if (text.starts_with("random:")) {
+      const long long count =
+          base::parse_integer("structures: random:N", text.substr(7));
+      base::check(
+          count >= 1 && count <= 10'000,
+          "structures: expected random:N with N from 1 to 10000; got '{}'",
+          text);
+      const std::size_t wanted =
+          result.size() + static_cast<std::size_t>(count);
+      while (result.size() < wanted) {
+        add(theta_text(draw_theta(random)));
+      }
+    } else {
+      add(text);
+    }
+  }
+  return result;
+}
+
+std::vector<Proposal> propose(const SearchConfig& config) {
+  config.validate();
+  const std::vector<std::string> structures =
+      expand_structures(config.structures, config.scheduler.seed);
+  const std::vector<Point> points =
+      config.scheduler.kind == "random"
+          ? draw(config, structures)
+          : grid(config, structures, learning_rates(config));
+  std::vector<Proposal> proposals;
+  std::set<std::string> ids;
+  bool any = false;
+  for (const Point& point : points) {
+    Proposal next = proposal(config, point);
+    if (ids.insert(next.trial.id).second) {
+      any |= next.trial.status != store::Status::kFailed;
+      proposals.push_back(std::move(next));
+    }
+  }
+  if (!any) {
+    throw base::InvalidInput(proposals.front().trial.reason);
+  }
+  const bool dearest_first = config.workers > 1;
+  std::stable_sort(
+      proposals.begin(),
+      proposals.end(),
+      [dearest_first](const Proposal& a, const Proposal& b) {
+        return dearest_first ? a.flops > b.flops : a.flops < b.flops;
+      });
+  return proposals;
+}
+
+std::string trial_id(const train::TrainConfig& config) {
+  base::Json json = base::to_json(config);
+  json["data"].erase("path");
+  json.erase("device");
+  json.erase("checkpoint_every");
+  json.erase("keep_checkpoints");
+  return base::config_id(json);
+}
+
+}  // namespace einforge::search

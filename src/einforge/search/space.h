@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "einforge/search/config.h"
+#include "einforge/store/store.h"
+#include "einforge/train/config.h"
+
+namespace einforge::search {
+
+// A trial before it runs: what it would train and what that costs.
+struct Proposal {
+  train::TrainConfig config;
+  // As it goes into the store; `status` is kFailed where the model cannot be
+  // built, and `reason` says why.
+  store::Trial trial;
+  // See SchedulerConfig::within.
+  std::string group;
+  // Of the whole budget: forward + backward over config.steps.
+  double flops = 0;
+  std::int64_t tokens = 0;
+  std::int64_t parameters = 0;
+};
+
+// The structures as specs: "paper_sweep" and "random:N" expanded, duplicates
+// dropped, each normalised. Throws base::InvalidInput for an unknown one.
+std::vector<std::string> expand_structures(
+    const std::vector<std::string>& structures, std::uint64_t seed);
+
+// Every trial of the space (grid, halving) or a draw from it (random), without
+// duplicates; cheapest first for one worker, dearest first for several, so
+// that they end together.
+// Throws base::InvalidInput for a bad config, and where not one trial can be
+// built, with the reason of the first.
+std::vector<Proposal> propose(const SearchConfig& config);
+
+// The id of a trial: the hash of what decides its result. Where the data lie,
+// the device and how often checkpoints are written do not, so a search goes on
+// after its folder or its data moved.
+std::string trial_id(const train::TrainConfig& config);
+
+}  // namespace einforge::search

@@ -1,0 +1,217 @@
+#include "einforge/search/worker.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <torch/torch.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <exception>
+#include <string>
+
+#include "einforge/base/error.h"
+#include "einforge/base/files.h"
+#include "einforge/search/config.h"
+#include "einforge/search/folder.h"
+#include "einforge/search/process.h"
+#include "einforge/search/scheduler.h"
+#include "einforge/store/store.h"
+#include "einforge/train/trainer.h"
+
+namespace einforge::search {
+namespace {
+
+using store::Status;
+using store::Trial;
+
+// Async-signal-safe because lock-free.
+std::atomic<bool> stop_requested = false;
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+// Standard output carries events alone: what else is printed there goes to the
+// log, with standard error.
+class EventStream {
+ public:
+  EventStream() : file_(::dup(STDOUT_FILENO)) {
+    ::dup2(STDERR_FILENO, STDOUT_FILENO);
+  }
+  EventStream(const EventStream&) = delete;
+  EventStream& operator=(const EventStream&) = delete;
+  ~EventStream() { ::close(file_); }
+
+  void send(const base::Json& event) {
+    const std::string line =
+        event.dump(-1, ' ', true, base::Json::error_handler_t::replace) + "\n";
+    // Nobody listens any more when this fails; the search is gone then, and
+    // takes this process with it.
+    [[maybe_unused]] const ssize_t written =
+        ::write(file_, line.data(), line.size());
+  }
+
+ private:
+  int file_;
+};
+
+std::string first_line(const char* message) {
+  const std::string text = message;
+  return text.substr(0, text.find('\n'));
+}
+
+class Worker {
+ public:
+  explicit Worker(const std::filesystem::path& directory)
+      : folder_{directory},
+        config_(read_config(folder_)),
+        store_(store::Store::open(folder_.store())),
+        name_(process_name(::getpid())) {}
+
+  int run() {
+    try {
+      while (!stop_requested) {
+        const std::optional<Trial> trial = store_.claim(name_);
+        if (trial) {
+          run_trial(*trial);
+          continue;
+        }
+        events_.send({{"event", "idle"}});
+        char command = 0;
+        // SIGTERM interrupts the read, which is what it is for.
+        if (::read(STDIN_FILENO, &command, 1) <= 0) {
+          break;
+        }
+      }
+      return 0;
+    } catch (const std::exception& error) {
+      events_.send({{"event", "fatal"}, {"message", first_line(error.what())}});
+      fmt::print(stderr, "worker {}: {}\n", name_, error.what());
+      return 1;
+    }
+  }
+
+ private:
+  static SearchConfig read_config(const Folder& folder) {
+    SearchConfig config;
+    base::update_from_json(config, base::read_config_file(folder.config()));
+    return config;
+  }
+
+  train::TrainConfig train_config(const Trial& trial) const {
+    train::TrainConfig config;
+    base::update_from_json(config, trial.config);
+    // Not part of the trial's id: they may have changed since it was added.
+    config.data.path = config_.train.data.path;
+    config.device = config_.train.device;
+    config.checkpoint_every = config_.train.checkpoint_every;
+    config.keep_checkpoints = config_.train.keep_checkpoints;
+    return config;
+  }
+
+  void run_trial(Trial trial) {
+    train::TrainOptions options;
+    options.directory = folder_.trial(trial.id);
+    options.resume = true;
+    options.progress = false;
+    options.on_point = [&](const store::CurvePoint& point) {
+      store_.append_curve(trial.id, {point});
+    };
+    options.on_step = [&](std::int64_t step, double loss) {
+      report_step(step, loss);
+    };
+    options.should_stop = [] { return stop_requested.load(); };
+    const int rungs = static_cast<int>(rung_count(config_.scheduler));
+    try {
+      const train::TrainConfig config = train_config(trial);
+      const std::int64_t target = rung_steps(
+          config.steps,
+          config.eval_every,
+          trial.rung,
+          rungs,
+          static_cast<int>(config_.scheduler.eta));
+      if (target < config.steps) {
+        options.stop_at_step = target;
+      }
+      events_.send(
+          {{"event", "start"}, {"trial", trial.id}, {"target", target}});
+      const train::TrainResult result = train::train(config, options);
+      record(trial, result, rungs);
+    } catch (const base::IoError&) {
+      // A full disk is not this trial's fault, and would fail all others too.
+      throw;
+    } catch (const std::exception& error) {
+      fmt::print(stderr, "trial {}: {}\n", trial.id, error.what());
+      trial.status = Status::kFailed;
+      trial.reason = first_line(error.what());
+      store_.update(trial);
+      events_.send({{"event", "end"}, {"trial", trial.id}});
+      if (torch::cuda::is_available()) {
+        // An error on a GPU can poison the process: begin afresh.
+        ::_exit(0);
+      }
+      return;
+    }
+    events_.send({{"event", "end"}, {"trial", trial.id}});
+  }
+
+  void record(Trial& trial, const train::TrainResult& result, int rungs) {
+    trial.flops = result.flops;
+    trial.seconds = result.seconds;
+    trial.final_loss = result.final_loss;
+    trial.reason.clear();
+    switch (result.outcome) {
+      case train::Outcome::kInterrupted:
+        trial.status = Status::kQueued;
+        break;
+      case train::Outcome::kDiverged:
+        trial.status = Status::kDiverged;
+        trial.reason = result.reason;
+        break;
+      case train::Outcome::kFinished:
+      case train::Outcome::kPaused:
+        ++trial.rung;
+        trial.status = trial.rung < rungs ? Status::kPruned : Status::kDone;
+        if (trial.status == Status::kPruned) {
+          trial.reason = fmt::format(
+              "waits at rung {} of {} for the others", trial.rung, rungs);
+        }
+        break;
+    }
+    store_.update(trial);
+  }
+
+  void report_step(std::int64_t step, double loss) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_report_ < std::chrono::milliseconds(200)) {
+      return;
+    }
+    last_report_ = now;
+    base::Json event = {{"event", "step"}, {"step", step}};
+    if (std::isfinite(loss)) {
+      event["loss"] = loss;
+    }
+    events_.send(event);
+  }
+
+  EventStream events_;
+  Folder folder_;
+  SearchConfig config_;
+  store::Store store_;
+  std::string name_;
+  std::chrono::steady_clock::time_point last_report_{};
+};
+
+}  // namespace
+
+int run_worker(const std::filesystem::path& directory, int threads) {
+  struct sigaction action {};
+  action.sa_handler = [](int) { stop_requested = true; };
+  // No SA_RESTART: the signal must end the wait for a command.
+  ::sigaction(SIGTERM, &action, nullptr);
+  ::signal(SIGINT, SIG_IGN);
+  ::signal(SIGPIPE, SIG_IGN);
+  torch::set_num_threads(threads);
+  return Worker(directory).run();
+}
+
+}  // namespace einforge::search
