@@ -39,8 +39,9 @@ if [ "$(id -u)" = 0 ] && [ -n "${CI:-}" ]; then
 fi
 
 requirements=(requirements.txt requirements-test.txt)
-toolkit="$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)"
-[ -n "$toolkit" ] || requirements+=(requirements-cuda.txt)
+# The torch wheel is a CUDA 13 build: an older toolkit would not do.
+PATH="${CUDA_HOME:-/usr/local/cuda}/bin:$PATH" nvcc --version 2>/dev/null |
+  grep -q 'release 13\.' || requirements+=(requirements-cuda.txt)
 
 # Python 3.10 to 3.13 have a torch 2.11 wheel.
 python=${PYTHON:-python3}
