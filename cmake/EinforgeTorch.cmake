@@ -31,12 +31,21 @@ message(STATUS "CUDA kernels: ${EINFORGE_HAVE_CUDA}")
 # others reuse it.
 function(einforge_use_torch target)
   target_link_libraries(${target} PUBLIC torch)
+  # Torch brings a newer {fmt} of its own, headers only, that hides Debian's.
+  target_compile_definitions(${target} PRIVATE FMT_HEADER_ONLY)
   if(NOT TARGET einforge_torch_pch)
     file(WRITE "${CMAKE_BINARY_DIR}/torch_pch.cpp" "")
     add_library(einforge_torch_pch STATIC "${CMAKE_BINARY_DIR}/torch_pch.cpp")
     target_link_libraries(einforge_torch_pch PRIVATE einforge_flags torch)
+    target_compile_definitions(einforge_torch_pch PRIVATE FMT_HEADER_ONLY)
     target_precompile_headers(einforge_torch_pch PRIVATE <torch/torch.h>
                               <torch/library.h>)
+  endif()
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL EXECUTABLE)
+    # CMake would say -fPIE, which cannot use a header compiled with -fPIC.
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fPIC>)
   endif()
   target_precompile_headers(${target} REUSE_FROM einforge_torch_pch)
 endfunction()

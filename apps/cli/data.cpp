@@ -1,0 +1,154 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "einforge/base/config.h"
+#include "einforge/base/text.h"
+#include "einforge/data/inspect.h"
+#include "einforge/data/metadata.h"
+#include "einforge/data/prepare.h"
+
+namespace einforge::cli {
+namespace {
+
+struct PrepareFlags {
+  data::PrepareOptions options;
+  std::string out;
+  bool json = false;
+};
+
+struct InspectFlags {
+  std::string folder;
+  bool json = false;
+};
+
+void print_json(const base::Json& json) {
+  // replace: the sample and file names may hold bytes that are not UTF-8.
+  fmt::print(
+      "{}\n", json.dump(2, ' ', false, base::Json::error_handler_t::replace));
+}
+
+void print_side(const char* file, const data::SplitInfo& side) {
+  fmt::print(
+      "  {:<10}{:>8} tokens  {:>8} documents\n",
+      file,
+      base::human_count(static_cast<double>(side.tokens)),
+      base::human_count(static_cast<double>(side.documents)));
+}
+
+void print_replaced(const data::ReplacedInfo& replaced) {
+  if (replaced.most_frequent.empty() && replaced.invalid_bytes == 0) {
+    return;
+  }
+  fmt::print(
+      "  not in the alphabet: {} characters spelled in ASCII, {} dropped, {} "
+      "unknown and {} invalid bytes now '?'\n",
+      replaced.transliterated,
+      replaced.dropped,
+      replaced.unknown,
+      replaced.invalid_bytes);
+  if (!replaced.most_frequent.empty()) {
+    fmt::print(
+        "  the commonest: {}\n", fmt::join(replaced.most_frequent, ", "));
+  }
+}
+
+void print_metadata(const std::string& folder, const data::Metadata& metadata) {
+  fmt::print(
+      "{}: {}, {} symbols\n", folder, metadata.tokens, metadata.vocab_size);
+  print_side("train.bin", metadata.train);
+  print_side("val.bin", metadata.validation);
+  print_replaced(metadata.replaced);
+}
+
+void run_prepare(const PrepareFlags& flags) {
+  data::PrepareOptions options = flags.options;
+  options.out = flags.out;
+  const data::Metadata metadata = data::prepare(options);
+  if (flags.json) {
+    print_json(base::to_json(metadata));
+  } else {
+    print_metadata(flags.out, metadata);
+  }
+}
+
+void run_inspect(const InspectFlags& flags) {
+  const data::Inspection inspection = data::inspect(flags.folder);
+  if (flags.json) {
+    print_json(base::to_json(inspection));
+    return;
+  }
+  print_metadata(flags.folder, inspection.metadata);
+  fmt::print(
+      "  sizes, hashes and symbols are as meta.json says\n"
+      "  loss of a model that knows only the symbols' frequencies: {:.4f} "
+      "nats/token\n"
+      "  val.bin begins:\n",
+      inspection.unigram_loss);
+  for (const std::string& line : base::split(inspection.sample, '\n')) {
+    fmt::print("  | {}\n", line);
+  }
+}
+
+}  // namespace
+
+void add_data(CLI::App& app) {
+  CLI::App* data = app.add_subcommand("data", "Prepare and inspect text");
+  data->require_subcommand(1);
+
+  CLI::App* prepare = data->add_subcommand(
+      "prepare", "Turn text into memory-mapped token files");
+  auto prepare_flags = std::make_shared<PrepareFlags>();
+  data::PrepareOptions& options = prepare_flags->options;
+  prepare
+      ->add_option(
+          "inputs",
+          options.inputs,
+          "text files, folders of them, or - for standard input")
+      ->required();
+  prepare->add_option("--out", prepare_flags->out, "folder to make")
+      ->required();
+  prepare
+      ->add_option(
+          "--tokens", options.tokens, "chars96 (newline, ASCII) or bytes")
+      ->capture_default_str();
+  prepare
+      ->add_option(
+          "--document-separator",
+          options.document_separator,
+          "what ends a document: blank-line, line or file")
+      ->capture_default_str();
+  prepare
+      ->add_option(
+          "--val-share", options.val_share, "share of documents held out")
+      ->capture_default_str();
+  prepare->add_option("--seed", options.seed, "of the split")
+      ->capture_default_str();
+  prepare->add_flag("--json", prepare_flags->json, "print meta.json");
+  prepare->footer(
+      "Examples:\n"
+      "  einforge data prepare examples/data --out runs/demo/data\n"
+      "  einforge data prepare book.txt notes/ --tokens bytes --out data/mine\n"
+      "  xz -dc big.txt.xz | einforge data prepare - \\\n"
+      "      --document-separator line --out data/big");
+  prepare->callback([prepare_flags] { run_prepare(*prepare_flags); });
+
+  CLI::App* inspect = data->add_subcommand(
+      "inspect", "Show what a data folder holds and verify it");
+  auto inspect_flags = std::make_shared<InspectFlags>();
+  inspect
+      ->add_option(
+          "folder", inspect_flags->folder, "made by `einforge data prepare`")
+      ->required();
+  inspect->add_flag("--json", inspect_flags->json, "print JSON");
+  inspect->footer(
+      "Example:\n"
+      "  einforge data inspect runs/demo/data");
+  inspect->callback([inspect_flags] { run_inspect(*inspect_flags); });
+}
+
+}  // namespace einforge::cli
