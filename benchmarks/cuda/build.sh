@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Builds the standalone program btt_check with nvcc alone: no CMake, no Torch.
+#   benchmarks/cuda/build.sh [OUTPUT] [nvcc flags...]
+set -euo pipefail
+root="$(cd "$(dirname "$0")/../.." && pwd)"
+out="${1:-$root/build/cuda/btt_check}"
+shift || true
+nvcc="${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}"
+mkdir -p "$(dirname "$out")"
+"$nvcc" -std=c++20 -O3 -lineinfo -I"$root/src" --expt-relaxed-constexpr \
+  -gencode=arch=compute_90a,code=sm_90a "$@" \
+  "$root"/benchmarks/cuda/btt_check.cu "$root"/src/einforge/kernels/cuda/*.cu \
+  -lcublas -o "$out"

@@ -1,0 +1,170 @@
+#include "einforge/kernels/cuda/btt_linear_fwd.cuh"
+
+#include <algorithm>
+
+namespace einforge::kernels::cuda {
+
+namespace {
+
+using ForwardKernel = void (*)(const BttForwardParams);
+
+template <int kEights, int kWarps>
+ForwardKernel forward_kernel(bool cluster) {
+  return cluster ? btt_linear_fwd<kEights, kWarps, true>
+                 : btt_linear_fwd<kEights, kWarps, false>;
+}
+
+// Eight sums of a unit take 32 registers an eight of tokens: 16 warps have
+// 128 registers a thread, enough for two; 8 warps have 255, enough for four.
+ForwardKernel forward_kernel(const BttPlan& plan) {
+  const bool cluster = plan.cluster > 1;
+  if (plan.warps == 16) {
+    switch (plan.token_eights) {
+      case 1:
+        return forward_kernel<1, 16>(cluster);
+      case 2:
+        return forward_kernel<2, 16>(cluster);
+      default:
+        return nullptr;
+    }
+  }
+  switch (plan.token_eights) {
+    case 3:
+      return forward_kernel<3, 8>(cluster);
+    case 4:
+      return forward_kernel<4, 8>(cluster);
+    default:
+      return nullptr;
+  }
+}
+
+SharedLayout layout_of(const BttSizes& s, const BttPlan& plan) {
+  return shared_layout(s.alpha, s.gamma, s.phi, s.rho, plan.cluster);
+}
+
+}  // namespace
+
+std::string BttPlan::name() const {
+  return "fused_c" + std::to_string(cluster) + "_t" +
+         std::to_string(8 * token_eights) + "x" +
+         std::to_string(token_groups) + "_x" + std::to_string(x_buffers) +
+         "_w" + std::to_string(warps);
+}
+
+size_t btt_shared_bytes(const BttSizes& s, const BttPlan& plan) {
+  const SharedLayout layout = layout_of(s, plan);
+  const int row = plan.x_buffers * layout.x_row + layout.z_row;
+  return static_cast<size_t>(row) * plan.tile_tokens() * 16;
+}
+
+bool btt_supports(
+    const BttSizes& s, const BttPlan& plan, const DeviceLimits& limits) {
+  const bool shape =
+      s.alpha % kFragmentDepth == 0 && s.epsilon % kFragmentRows == 0 &&
+      s.gamma % kFragmentDepth == 0 && s.phi * s.rho % kFragmentRows == 0 &&
+      s.gamma % (plan.cluster * kVector) == 0 &&
+      s.phi % (plan.cluster * kVector) == 0 && s.rho > 0;
+  return shape && plan.token_groups > 0 &&
+         (plan.x_buffers == 1 || plan.x_buffers == 2) &&
+         forward_kernel(plan) != nullptr &&
+         (plan.cluster == 1 || limits.major >= 9) &&
+         btt_shared_bytes(s, plan) <=
+             static_cast<size_t>(limits.shared_bytes);
+}
+
+std::vector<BttPlan> btt_plans(
+    const BttSizes& sizes, int64_t /*tokens*/, const DeviceLimits& limits) {
+  std::vector<BttPlan> plans;
+  for (const int cluster : {1, 2, 4, 8}) {
+    for (const int x_buffers : {2, 1}) {
+      for (const BttPlan& shape :
+           {BttPlan{.token_eights = 4, .token_groups = 2, .warps = 8},
+            BttPlan{.token_eights = 3, .token_groups = 2, .warps = 8},
+            BttPlan{.token_eights = 4, .token_groups = 1, .warps = 8},
+            BttPlan{.token_eights = 2, .token_groups = 4, .warps = 16},
+            BttPlan{.token_eights = 2, .token_groups = 3, .warps = 16},
+            BttPlan{.token_eights = 2, .token_groups = 2, .warps = 16},
+            BttPlan{.token_eights = 2, .token_groups = 1, .warps = 16},
+            BttPlan{.token_eights = 1, .token_groups = 1, .warps = 16}}) {
+        BttPlan plan = shape;
+        plan.cluster = cluster;
+        plan.x_buffers = x_buffers;
+        if (btt_supports(sizes, plan, limits)) {
+          plans.push_back(plan);
+        }
+      }
+    }
+  }
+  return plans;
+}
+
+cudaError_t btt_forward(
+    const BttSizes& s,
+    const BttLaunch& launch,
+    const BttPlan& plan,
+    const DeviceLimits& limits,
+    bool after_pack,
+    cudaStream_t stream) {
+  if (!btt_supports(s, plan, limits) || launch.x_stride % kVector != 0 ||
+      launch.y_stride % kVector != 0) {
+    return cudaErrorInvalidValue;
+  }
+  if (launch.tokens == 0) {
+    return cudaSuccess;
+  }
+  const int64_t tiles =
+      (launch.tokens + plan.tile_tokens() - 1) / plan.tile_tokens();
+  const size_t one_vectors =
+      static_cast<size_t>(s.d_in()) * s.phi * s.rho / kVector;
+  const auto* packed = static_cast<const uint4*>(launch.packed);
+  const BttForwardParams params{
+      .x = launch.x,
+      .y = launch.y,
+      .bias = launch.bias,
+      .z = launch.z,
+      .weights_one = packed,
+      .weights_two = packed + one_vectors,
+      .x_stride = launch.x_stride,
+      .y_stride = launch.y_stride,
+      .tokens = launch.tokens,
+      .tiles = static_cast<int>(tiles),
+      .sizes = s,
+      .cluster = plan.cluster,
+      .token_groups = plan.token_groups,
+      .x_buffers = plan.x_buffers,
+      .wait_for_pack = after_pack ? 1 : 0,
+      .layout = layout_of(s, plan)};
+  const ForwardKernel kernel = forward_kernel(plan);
+  const size_t shared = btt_shared_bytes(s, plan);
+  const cudaError_t status = cudaFuncSetAttribute(
+      kernel,
+      cudaFuncAttributeMaxDynamicSharedMemorySize,
+      static_cast<int>(shared));
+  if (status != cudaSuccess) {
+    return status;
+  }
+  const int64_t clusters = std::min<int64_t>(
+      tiles, std::max(1, limits.multiprocessors / plan.cluster));
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(clusters * plan.cluster));
+  config.blockDim = dim3(static_cast<unsigned>(32 * plan.warps));
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  cudaLaunchAttribute attributes[2];
+  config.attrs = attributes;
+  if (plan.cluster > 1) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(plan.cluster);
+    attribute.val.clusterDim.y = 1;
+    attribute.val.clusterDim.z = 1;
+  }
+  if (after_pack && limits.major >= 9) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  return cudaLaunchKernelEx(&config, kernel, params);
+}
+
+}  // namespace einforge::kernels::cuda
