@@ -11,15 +11,6 @@ Sizes exchange_roles(const Sizes& n) {
   return {n.beta, n.alpha, n.gamma, n.epsilon, n.delta, n.phi, n.rho};
 }
 
-// The bottleneck of contracting A, then B: one matrix of (n_alpha, n_delta
-// n_phi n_rho) for each (beta, gamma), then one of (n_beta n_gamma n_rho,
-// n_epsilon) for each (delta, phi).
-std::int64_t bottleneck(const Sizes& n) {
-  return std::min(
-      n.beta * n.gamma * std::min(n.alpha, n.delta * n.phi * n.rho),
-      n.delta * n.phi * std::min(n.beta * n.gamma * n.rho, n.epsilon));
-}
-
 }  // namespace
 
 std::int64_t macs(const Sizes& sizes, Order order) {
@@ -34,10 +25,6 @@ Order cheaper_order(const Sizes& sizes) {
 
 std::int64_t parameters(const Sizes& n) {
   return n.gamma * n.phi * n.rho * (n.alpha * n.delta + n.beta * n.epsilon);
-}
-
-std::int64_t generic_rank(const Sizes& sizes) {
-  return std::min(bottleneck(sizes), bottleneck(exchange_roles(sizes)));
 }
 
 std::int64_t macs(const Structure& structure) {

@@ -280,7 +280,10 @@ Spec to_spec(const Theta& theta) {
     if (!rule.rho && theta.rho != 0) {
       continue;
     }
-    if (Spec spec = make_spec(rule, arguments); spec.theta == theta) {
+    Spec spec = make_spec(rule, arguments);
+    // Of rank 1 and an unequal split, btt:0 says more than monarch.
+    const bool plain = rule.name != "monarch" || spec.text == rule.name;
+    if (spec.theta == theta && plain) {
       return spec;
     }
   }

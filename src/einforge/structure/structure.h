@@ -81,10 +81,11 @@ Order cheaper_order(const Sizes& sizes);
 
 std::int64_t parameters(const Sizes& sizes);
 
-// The rank of the layer's matrix for almost all values of its cores: the least
-// of the bottlenecks of the two contraction orders,
+// The rank of the layer's matrix for almost all values of its cores. Exact:
+// at most the bottlenecks of both contraction orders,
 //   min(n_b n_g min(n_a, n_d n_f n_r), n_d n_f min(n_b n_g n_r, n_e))
-// and the same with the roles of A and B exchanged.
+// and the same with the roles of A and B exchanged, and in rare cases, such as
+// (2,2,2, 3,3,1, 1), less; rank.cpp says why.
 std::int64_t generic_rank(const Sizes& sizes);
 
 // Of the layer as built: dense counts one matrix.

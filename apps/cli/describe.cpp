@@ -1,0 +1,276 @@
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "einforge/base/error.h"
+#include "einforge/base/json.h"
+#include "einforge/base/text.h"
+#include "einforge/structure/structure.h"
+
+namespace einforge::cli {
+namespace {
+
+using base::Json;
+using structure::Spec;
+using structure::Structure;
+using structure::Taxonomy;
+using structure::Theta;
+
+struct Options {
+  std::string spec;
+  std::int64_t d_in = 0;
+  std::int64_t d_out = 0;
+  structure::FactorOptions factors;
+  bool list = false;
+  bool json = false;
+};
+
+constexpr const char* kExamples = R"(
+Examples:
+  einforge describe monarch --d-in 768
+  einforge describe btt:0.25 --d-in 768 --d-out 3072 --json
+  einforge describe theta:0.5,0,0.5,0,0.5,0.5,0 --d-in 1024
+  einforge describe tensor_train:0.25,alpha=1/3 --d-in 4096
+  einforge describe --list
+
+docs/structures.md says what the names and numbers mean.)";
+
+Json taxonomy_json(const Taxonomy& taxonomy) {
+  return {
+      {"omega", taxonomy.omega}, {"psi", taxonomy.psi}, {"nu", taxonomy.nu}};
+}
+
+const char* order_name(const Structure& layer) {
+  return structure::cheaper_order(layer.sizes) == structure::Order::kAB ? "AB"
+                                                                        : "BA";
+}
+
+Json layer_json(const Structure& layer) {
+  const structure::Sizes& n = layer.sizes;
+  const Taxonomy realised = structure::taxonomy(layer);
+  Json json = {
+      {"structure", layer.spec.text},
+      {"d_in", layer.d_in},
+      {"d_out", layer.d_out},
+      {"theta", structure::realised_theta(layer).values()},
+      {"theta_asked", layer.spec.theta.values()},
+      {"sizes",
+       {{"alpha", n.alpha},
+        {"beta", n.beta},
+        {"gamma", n.gamma},
+        {"delta", n.delta},
+        {"epsilon", n.epsilon},
+        {"phi", n.phi},
+        {"rho", n.rho}}},
+      {"omega", realised.omega},
+      {"psi", realised.psi},
+      {"nu", realised.nu},
+      {"asymptotic", taxonomy_json(structure::taxonomy(layer.spec.theta))},
+      {"rank", structure::generic_rank(layer)},
+      {"parameters", structure::parameters(layer)},
+      {"dense_parameters", layer.d_in * layer.d_out},
+      {"macs", structure::macs(layer)},
+      {"dense_macs", layer.d_in * layer.d_out},
+      {"flops", 2 * structure::macs(layer)},
+      {"order", layer.dense ? "dense" : order_name(layer)}};
+  Json cores = Json::array();
+  for (const auto& core : structure::parametrisation(layer)) {
+    const char* name = cores.empty() ? "A" : "B";
+    cores.push_back(
+        {{"core", layer.dense ? "dense" : name},
+         {"d_in", core.shape.d_in},
+         {"d_out", core.shape.d_out},
+         {"init_std", core.init_std},
+         {"lr_multiplier", core.lr_multiplier}});
+  }
+  json["cores"] = cores;
+  return json;
+}
+
+template <typename Values>
+void print_seven(const char* label, const Values& values, const char* format) {
+  fmt::print("  {:<10}", label);
+  for (const auto value : values) {
+    fmt::print("{:>9}", fmt::format(fmt::runtime(format), value));
+  }
+  fmt::print("\n");
+}
+
+void print_layer(const Structure& layer) {
+  const Taxonomy real = structure::taxonomy(layer);
+  const Taxonomy ideal = structure::taxonomy(layer.spec.theta);
+  const std::int64_t dense = layer.d_in * layer.d_out;
+  const auto against_dense = [&](std::int64_t count) {
+    return fmt::format(
+        "{:<12} {:.3g} x dense ({})",
+        count,
+        static_cast<double>(count) / static_cast<double>(dense),
+        dense);
+  };
+  fmt::print("{}, {} -> {}\n\n", layer.spec.text, layer.d_in, layer.d_out);
+  print_seven(
+      "",
+      std::vector<const char*>{
+          "alpha", "beta", "gamma", "delta", "epsilon", "phi", "rho"},
+      "{}");
+  print_seven("asked", layer.spec.theta.values(), "{:.3f}");
+  print_seven("realised", structure::realised_theta(layer).values(), "{:.3f}");
+  print_seven("size", layer.sizes.values(), "{}");
+  fmt::print("\n  {:<10}{:>9}{:>12}\n", "", "realised", "asymptotic");
+  const auto row = [](const char* name, double a, double b, const char* what) {
+    fmt::print("  {:<10}{:>9.3f}{:>12.3f}   {}\n", name, a, b, what);
+  };
+  row("omega", real.omega, ideal.omega, "MACs / parameters = d^omega");
+  row("psi", real.psi, ideal.psi, "rank = d^psi");
+  row("nu", real.nu, ideal.nu, "MACs = d^(1 + nu)");
+  if (structure::degenerate(layer.spec.theta)) {
+    fmt::print("  degenerate: costs more than dense and adds nothing\n");
+  }
+  fmt::print(
+      "\n  parameters  {}\n  MACs        {}\n  FLOPs       {} a vector, "
+      "forward\n  rank        {} of {}\n",
+      against_dense(structure::parameters(layer)),
+      against_dense(structure::macs(layer)),
+      2 * structure::macs(layer),
+      structure::generic_rank(layer),
+      std::min(layer.d_in, layer.d_out));
+  if (!layer.dense) {
+    fmt::print("  order       {}\n", order_name(layer));
+  }
+  fmt::print("\n");
+  const char* name = layer.dense ? "matrix" : "core A";
+  for (const auto& core : structure::parametrisation(layer)) {
+    fmt::print(
+        "  {}  {} -> {}, init std {:.4g}, learning rate x {:.4g}\n",
+        name,
+        core.shape.d_in,
+        core.shape.d_out,
+        core.init_std,
+        core.lr_multiplier);
+    name = "core B";
+  }
+}
+
+std::vector<Spec> named_structures() {
+  std::vector<Spec> specs;
+  for (const std::string& family : structure::families()) {
+    if (family != "theta") {
+      specs.push_back(structure::parse(family));
+    }
+  }
+  specs.push_back(structure::parse("tensor_train:0.25,alpha=1/3"));
+  return specs;
+}
+
+std::vector<Spec> swept_structures() {
+  std::vector<Spec> specs;
+  for (const Theta& theta : structure::paper_sweep()) {
+    specs.push_back(structure::to_spec(theta));
+  }
+  return specs;
+}
+
+Json list_json(const std::vector<Spec>& specs) {
+  Json rows = Json::array();
+  for (const Spec& spec : specs) {
+    Json row = {
+        {"structure", spec.text},
+        {"family", spec.family},
+        {"theta", spec.theta.values()}};
+    row.update(taxonomy_json(structure::taxonomy(spec.theta)));
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+void print_list(const char* title, const std::vector<Spec>& specs) {
+  fmt::print(
+      "{:<40}{:>42}{:>7}{:>7}{:>7}\n",
+      title,
+      "alpha  beta gamma delta epsln   phi   rho",
+      "omega",
+      "psi",
+      "nu");
+  for (const Spec& spec : specs) {
+    std::string theta;
+    for (const double value : spec.theta.values()) {
+      theta += fmt::format("{:>6}", fmt::format("{:.3g}", value));
+    }
+    const Taxonomy t = structure::taxonomy(spec.theta);
+    fmt::print(
+        "{:<40}{}{:>7.3g}{:>7.3g}{:>7.3g}\n",
+        "  " + spec.text,
+        theta,
+        t.omega,
+        t.psi,
+        t.nu);
+  }
+}
+
+void describe(const Options& options) {
+  if (options.list) {
+    const auto named = named_structures();
+    const auto swept = swept_structures();
+    if (options.json) {
+      const Json json = {
+          {"structures", list_json(named)}, {"paper_sweep", list_json(swept)}};
+      fmt::print("{}\n", json.dump(2));
+      return;
+    }
+    print_list("Named structures", named);
+    fmt::print("\n");
+    print_list("The paper's sweep (arXiv 2410.02117)", swept);
+    return;
+  }
+  base::check(
+      !options.spec.empty(),
+      "describe: expected a structure, such as monarch, or --list; got none");
+  const Spec spec = structure::parse(options.spec);
+  base::check(options.d_in != 0, "describe: expected --d-in N; got none");
+  const std::int64_t d_out = options.d_out != 0 ? options.d_out : options.d_in;
+  const Structure layer =
+      structure::realise(spec, options.d_in, d_out, options.factors);
+  if (options.json) {
+    fmt::print("{}\n", layer_json(layer).dump(2));
+  } else {
+    print_layer(layer);
+  }
+}
+
+}  // namespace
+
+void add_describe(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "describe",
+      "What a structure is at a width: sizes, cost, rank, taxonomy");
+  command->add_option(
+      "structure",
+      options->spec,
+      "name, name:rank exponent, or theta:a,b,g,d,e,f,r");
+  command->add_option("--d-in", options->d_in, "features in");
+  command->add_option("--d-out", options->d_out, "features out; as in if none");
+  command
+      ->add_option(
+          "--multiple",
+          options->factors.preferred_multiple,
+          "prefer sizes that are multiples of this")
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--tolerance",
+          options->factors.tolerance,
+          "how far a realised exponent may be from the asked one")
+      ->capture_default_str();
+  command->add_flag(
+      "--list", options->list, "the named structures and the paper's sweep");
+  command->add_flag("--json", options->json, "print JSON");
+  command->footer(kExamples);
+  command->callback([options] { describe(*options); });
+}
+
+}  // namespace einforge::cli
