@@ -23,8 +23,7 @@ std::string proc_value(const char* path, const std::string& key) {
   return "";
 }
 
-}  // namespace
-
+// That this process may use.
 int available_cores() {
   cpu_set_t cores;
   CPU_ZERO(&cores);
@@ -33,7 +32,13 @@ int available_cores() {
              : 1;
 }
 
-base::Json describe_hardware(int workers, int threads) {
+}  // namespace
+
+int threads_per_worker(std::int64_t workers) {
+  return std::max(1, available_cores() / static_cast<int>(workers));
+}
+
+base::Json describe_hardware(std::int64_t workers) {
   base::Json json;
   json["cpu"] = proc_value("/proc/cpuinfo", "model name");
   json["cores"] = available_cores();
@@ -44,7 +49,7 @@ base::Json describe_hardware(int workers, int threads) {
   }
   json["torch"] = TORCH_VERSION;
   json["workers"] = workers;
-  json["threads_per_worker"] = threads;
+  json["threads_per_worker"] = threads_per_worker(workers);
   return json;
 }
 

@@ -57,8 +57,7 @@ class Runner {
         proposals_(proposals),
         options_(options),
         folder_{config.out},
-        threads_(
-            std::max(1, available_cores() / static_cast<int>(config.workers))),
+        threads_(threads_per_worker(config.workers)),
         display_(options.quiet) {
     base::make_directory(folder_.root / "trials");
     lock_.emplace(folder_.root);
@@ -114,9 +113,7 @@ class Runner {
     const base::Json config = base::to_json(config_);
     store.set_metadata("name", config_.name);
     store.set_metadata("search", config);
-    store.set_metadata(
-        "hardware",
-        describe_hardware(static_cast<int>(config_.workers), threads_));
+    store.set_metadata("hardware", describe_hardware(config_.workers));
     base::write_file_atomically(folder_.config(), config.dump(2) + "\n");
   }
 
@@ -390,7 +387,7 @@ class Runner {
     const Trial& trial = ledger_->trials()[place];
     const Proposal& proposal = proposals_[place];
     TrialCost cost;
-    cost.kind = trial.structure + " " + trial.model;
+    cost.kind = kind_of(proposal);
     cost.flops_done = trial.flops;
     cost.seconds = trial.seconds;
     if (ledger_->over(place)) {

@@ -193,6 +193,10 @@ Proposal proposal(const SearchConfig& search, const Point& point) {
 
 }  // namespace
 
+std::string kind_of(const Proposal& proposal) {
+  return proposal.trial.structure + " " + proposal.trial.model;
+}
+
 std::vector<std::string> expand_structures(
     const std::vector<std::string>& structures, std::uint64_t seed) {
   std::vector<std::string> result;

@@ -24,6 +24,9 @@ struct Proposal {
   std::int64_t parameters = 0;
 };
 
+// Trials of one kind run at about one speed: "monarch gpt d128 L2".
+std::string kind_of(const Proposal& proposal);
+
 // The structures as specs: "paper_sweep" and "random:N" expanded, duplicates
 // dropped, each normalised. Throws base::InvalidInput for an unknown one.
 std::vector<std::string> expand_structures(
