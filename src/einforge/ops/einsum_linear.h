@@ -2,7 +2,11 @@
 
 #include <torch/types.h>
 
+#include <array>
 #include <optional>
+#include <tuple>
+
+#include "einforge/structure/structure.h"
 
 namespace einforge::ops {
 
@@ -22,13 +26,49 @@ namespace einforge::ops {
 //   (delta, epsilon, phi)
 // @throw c10::Error when a shape, dtype or device does not fit
 // FLOPs: 2 structure::macs(sizes, cheaper_order(sizes)) a row of x; backward
-// twice that. Differentiable in x, both cores and the bias; runs in
-// autocast's dtype.
+// twice that, and the first contraction once more.
+// Differentiable (twice, through plain einsums) in x, both cores and the bias;
+// saves x and the cores for backward, no intermediate. Runs in autocast's
+// dtype.
 // Source: arXiv 2410.02117, equation 3.
 torch::Tensor einsum_linear(
     const torch::Tensor& x,
     const torch::Tensor& core_a,
     const torch::Tensor& core_b,
     const std::optional<torch::Tensor>& bias = std::nullopt);
+
+// Its gradients, registered as torch.ops.einforge.einsum_linear_backward.
+//
+// @param grad (..., d_out), of the output
+// @param output_mask which of the four to compute
+// @return gradients of x, core_a, core_b and the bias; those not asked for
+//   are tensors of size (0)
+// @throw c10::Error when a shape, dtype or device does not fit
+std::tuple<torch::Tensor, torch::Tensor, torch::Tensor, torch::Tensor>
+einsum_linear_backward(
+    const torch::Tensor& grad,
+    const torch::Tensor& x,
+    const torch::Tensor& core_a,
+    const torch::Tensor& core_b,
+    std::array<bool, 4> output_mask);
+
+// The sizes that two cores have together.
+//
+// @throw c10::Error when either is not five-dimensional or their gamma, phi
+//   or rho differ
+structure::Sizes core_sizes(
+    const torch::Tensor& core_a, const torch::Tensor& core_b);
+
+// The core with its memory in the order that the operator reads without a
+// copy: the core contracted first (gamma, in, out, phi, rho), the other (phi,
+// in, gamma, rho, out). The shape is unchanged, and so are the values; a core
+// that lies so already is returned as it is.
+//
+// @param core (n_alpha, n_gamma, n_delta, n_phi, n_rho) for A, (n_beta,
+//   n_gamma, n_epsilon, n_phi, n_rho) for B
+torch::Tensor core_a_layout(
+    const torch::Tensor& core, const structure::Sizes& sizes);
+torch::Tensor core_b_layout(
+    const torch::Tensor& core, const structure::Sizes& sizes);
 
 }  // namespace einforge::ops

@@ -1,0 +1,54 @@
+#include "einforge/ops/rms_cap.h"
+
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+namespace einforge::ops {
+namespace {
+
+using torch::Tensor;
+using torch::autograd::variable_list;
+
+class RmsCap : public torch::autograd::Function<RmsCap> {
+ public:
+  static Tensor forward(
+      torch::autograd::AutogradContext* context,
+      const Tensor& core,
+      const std::optional<Tensor>& gamma,
+      double max_rms) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    context->save_for_backward({core, gamma.value_or(Tensor())});
+    context->saved_data["max_rms"] = max_rms;
+    return rms_cap(core, gamma, max_rms);
+  }
+
+  static variable_list backward(
+      torch::autograd::AutogradContext* context, const variable_list& grads) {
+    if (!grads[0].defined()) {
+      return variable_list(3);
+    }
+    const variable_list saved = context->get_saved_variables();
+    const bool has_gamma = saved[1].defined();
+    auto [core, gamma] = rms_cap_backward(
+        grads[0],
+        saved[0],
+        has_gamma ? std::optional<Tensor>(saved[1]) : std::nullopt,
+        context->saved_data["max_rms"].toDouble());
+    return {core, has_gamma ? gamma : Tensor(), Tensor()};
+  }
+};
+
+Tensor forward(
+    const Tensor& core, const std::optional<Tensor>& gamma, double max_rms) {
+  return RmsCap::apply(core, gamma, max_rms);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(einforge, Autograd, m) {
+  m.impl("rms_cap", forward);
+  m.impl("rms_cap_backward", torch::autograd::autogradNotImplementedFallback());
+}
+
+}  // namespace einforge::ops

@@ -1,0 +1,42 @@
+#include <torch/library.h>
+
+#include <array>
+
+#include "einforge/ops/einsum_linear.h"
+#include "einforge/ops/kernel_table.h"
+#include "einforge/ops/reference/einsum_linear.h"
+
+namespace einforge::ops {
+
+std::span<const EinsumLinearKernel> cuda_kernels() {
+  static const std::array table{bmm_kernel()};
+  return table;
+}
+
+namespace {
+
+torch::Tensor forward(
+    const torch::Tensor& x,
+    const torch::Tensor& core_a,
+    const torch::Tensor& core_b,
+    const std::optional<torch::Tensor>& bias) {
+  return run_forward(cuda_kernels(), x, core_a, core_b, bias);
+}
+
+std::tuple<torch::Tensor, torch::Tensor, torch::Tensor, torch::Tensor> backward(
+    const torch::Tensor& grad,
+    const torch::Tensor& x,
+    const torch::Tensor& core_a,
+    const torch::Tensor& core_b,
+    std::array<bool, 4> output_mask) {
+  return run_backward(cuda_kernels(), grad, x, core_a, core_b, output_mask);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(einforge, CUDA, m) {
+  m.impl("einsum_linear", forward);
+  m.impl("einsum_linear_backward", backward);
+}
+
+}  // namespace einforge::ops

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <optional>
+#include <tuple>
+
+namespace einforge::ops {
+
+// A core whose root mean square is capped, with a learned gain, registered as
+// torch.ops.einforge.rms_cap:
+//
+//   gamma core / max(1, rms(core) / max_rms)
+//
+// @param core any shape and strides; float32, float64, bfloat16 or float16;
+//   the root mean square is taken in float32 or wider
+// @param gamma one element, or none for a gain of 1
+// @param max_rms positive
+// @return the shape, strides and dtype of core
+// @throw c10::Error when max_rms is not positive or gamma not one element
+// Differentiable once in core and gamma; saves both and no intermediate. Never
+// waits for the device.
+// Source: arXiv 2410.02117, section 5.
+torch::Tensor rms_cap(
+    const torch::Tensor& core,
+    const std::optional<torch::Tensor>& gamma,
+    double max_rms);
+
+// Its gradients of core and gamma (of size (0) without a gamma).
+std::tuple<torch::Tensor, torch::Tensor> rms_cap_backward(
+    const torch::Tensor& grad,
+    const torch::Tensor& core,
+    const std::optional<torch::Tensor>& gamma,
+    double max_rms);
+
+}  // namespace einforge::ops
