@@ -1,0 +1,151 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "einforge/base/error.h"
+#include "einforge/structure/structure.h"
+
+namespace einforge::structure {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+std::string error_of(const std::string& text) {
+  try {
+    parse(text);
+  } catch (const base::InvalidInput& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Parse, NormalisesTheText) {
+  const std::vector<std::pair<const char*, const char*>> cases = {
+      {"dense", "dense"},
+      {" Dense ", "dense"},
+      {"low_rank", "low_rank:0.5"},
+      {"low-rank:0.750", "low_rank:0.75"},
+      {"kronecker", "kronecker"},
+      {"kronecker:alpha=0.33", "kronecker:alpha=1/3"},
+      {"tensor_train", "tensor_train:0.25"},
+      {"tensor_train:.5, alpha=.33, delta=.67",
+       "tensor_train:0.5,alpha=1/3,delta=2/3"},
+      {"monarch", "monarch"},
+      {"monarch:alpha=0.25", "monarch:alpha=0.25"},
+      {"btt", "btt:0.25"},
+      {"BTT:0.50", "btt:0.5"},
+      {"btt:rho=0.5", "btt:0.5"},
+      {"btt:0.25,alpha=0.5,epsilon=0.5", "btt:0.25"},
+      {"btt:0.25,alpha=0.33", "btt:0.25,alpha=1/3"},
+      {"btt:0.25,alpha=0.33,epsilon=0.67", "btt:0.25,alpha=1/3"},
+      {"btt:0.25,alpha=0.33,epsilon=0.33", "btt:0.25,alpha=1/3,epsilon=1/3"},
+      {"btt:-0", "btt:0"},
+      {"theta:0.5,0,0.5,0,0.5,0.5,0", "theta:0.5,0,0.5,0,0.5,0.5,0"},
+      {"theta: .33, .33, .33, 0, 1, 0, .25", "theta:1/3,1/3,1/3,0,1,0,0.25"},
+      {"theta:0.667,0.333,0,0,0.33,0.67,0", "theta:2/3,1/3,0,0,1/3,2/3,0"},
+  };
+  for (const auto& [text, want] : cases) {
+    SCOPED_TRACE(text);
+    const Spec spec = parse(text);
+    EXPECT_EQ(spec.text, want);
+    EXPECT_EQ(spec.family, std::string(want).substr(0, spec.family.size()));
+    EXPECT_EQ(parse(spec.text), spec);
+    EXPECT_EQ(spec.dense, spec.family == "dense");
+    EXPECT_NO_THROW(validate(spec.theta));
+  }
+}
+
+TEST(Parse, ThirdsAreThirdsAndNothingElseIs) {
+  const auto rank = [](const std::string& text) {
+    return parse("btt:" + text).theta.rho;
+  };
+  for (const char* text : {"0.33", ".33", "0.333333", "1/3"}) {
+    EXPECT_EQ(rank(text), 1.0 / 3) << text;
+  }
+  for (const char* text : {"0.66", "0.67", ".6667", "0.66666", "2/3"}) {
+    EXPECT_EQ(rank(text), 2.0 / 3) << text;
+  }
+  EXPECT_EQ(rank("0.3"), 0.3);
+  EXPECT_EQ(rank("0.7"), 0.7);
+  EXPECT_EQ(rank("0.6"), 0.6);
+  EXPECT_EQ(rank("0.34"), 0.34);
+  EXPECT_EQ(rank("0.675"), 0.675);
+}
+
+TEST(Parse, SaysWhatWasExpectedAndWhatCame) {
+  const std::vector<std::pair<std::string, std::vector<const char*>>> cases = {
+      {"", {"expected one of dense", "got ''"}},
+      {"monarh", {"did you mean 'monarch'?", "got 'monarh'"}},
+      {"tensortrain:0.5", {"did you mean 'tensor_train'?"}},
+      {"xyzzy", {"expected one of", "'xyzzy'"}},
+      {"dense:1", {"dense: expected no parameters", "'1'"}},
+      {"btt:", {"expected parameters after the colon"}},
+      {"btt:1.5", {"rank exponent", "from 0 to 1", "1.5"}},
+      {"btt:-0.1", {"from 0 to 1", "-0.1"}},
+      {"btt:nan", {"finite", "nan"}},
+      {"btt:inf", {"finite", "inf"}},
+      {"btt:half", {"expected a number", "'half'"}},
+      {"btt:0.25x", {"expected a number", "'0.25x'"}},
+      {"btt:0.25,0.5", {"key=value", "alpha, epsilon", "'0.5'"}},
+      {"btt:0.25,delta=0.5", {"unknown parameter 'delta'", "epsilon"}},
+      {"btt:0.25,rho=0.5", {"twice"}},
+      {"btt:alpha=0.5,alpha=0.25", {"alpha is given twice"}},
+      {"btt:0.25,alpha=", {"btt: alpha", "expected a number"}},
+      {"btt:0.25,alpha=2", {"btt: alpha", "from 0 to 1", "2"}},
+      {"btt:,", {"expected a number", "''"}},
+      {"monarch:0.5", {"monarch", "key=value", "'0.5'"}},
+      {"low_rank:0.5,alpha=1", {"unknown parameter 'alpha'"}},
+      {"theta", {"7 numbers", "none"}},
+      {"theta:", {"parameters after the colon"}},
+      {"theta:0.5,0,0.5,0,0.5,0.5", {"7 numbers", "got 6"}},
+      {"theta:0.5,0,0.5,0,0.5,0.5,0,0", {"7 numbers", "got 8"}},
+      {"theta:0.5,0,0.4,0,0.5,0.5,0", {"alpha + beta + gamma = 1", "0.9"}},
+      {"theta:0.5,0,0.5,0,0.5,0.6,0", {"delta + epsilon + phi = 1", "1.1"}},
+      {"theta:1.5,0,-0.5,0,0.5,0.5,0", {"from 0 to 1", "1.5"}},
+      {"theta:0.5,0,0.5,0,0.5,0.5,nan", {"finite", "nan"}},
+      {"theta:a,b,c,d,e,f,g", {"expected a number", "'a'"}},
+  };
+  for (const auto& [text, parts] : cases) {
+    SCOPED_TRACE(text);
+    const std::string error = error_of(text);
+    for (const char* part : parts) {
+      EXPECT_THAT(error, HasSubstr(part));
+    }
+    EXPECT_THAT(error, Not(HasSubstr("\n")));
+    EXPECT_LT(error.size(), 200U);
+  }
+}
+
+TEST(Validate, NamesTheExponent) {
+  const auto error = [](const Theta& theta) -> std::string {
+    try {
+      validate(theta);
+    } catch (const base::InvalidInput& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THAT(error({0.5, 0, 0.5, 0, 0.5, 0.5, 2}), HasSubstr("rho"));
+  EXPECT_THAT(error({nan, 0, 0.5, 0, 0.5, 0.5, 0}), HasSubstr("alpha"));
+  EXPECT_EQ(error({0.5, 0, 0.5, 0, 0.5, 0.5, 0}), "no error");
+  EXPECT_EQ(error({0.3333333, 0, 0.6666667, 0, 0.5, 0.5, 0}), "no error");
+}
+
+TEST(ToSpec, RoundTripsEveryPoint) {
+  base::Random random(1);
+  for (int i = 0; i < 1000; ++i) {
+    const Theta theta = sample(random);
+    const Spec spec = to_spec(theta);
+    EXPECT_EQ(parse(spec.text), spec);
+    EXPECT_EQ(spec.theta, theta);
+  }
+  for (const Theta& theta : grid(6)) {
+    const Spec spec = to_spec(theta);
+    EXPECT_EQ(parse(spec.text), spec) << spec.text;
+    EXPECT_EQ(spec.theta, theta) << spec.text;
+  }
+}
+
+}  // namespace
+}  // namespace einforge::structure
