@@ -1,0 +1,109 @@
+#include "einforge/models/gpt.h"
+
+#include <torch/types.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "einforge/models/linear.h"
+
+namespace einforge::models {
+namespace {
+
+// Of token and position embeddings. LayerNorm follows, so that the scale only
+// sets how much one Adam step turns them; GPT-2's own choice.
+constexpr double kEmbeddingStd = 0.02;
+
+torch::Tensor embedding(
+    std::int64_t rows, std::int64_t width, const at::Generator& generator) {
+  return torch::empty({rows, width}, torch::kFloat64)
+      .normal_(0, kEmbeddingStd, generator)
+      .to(torch::kFloat32);
+}
+
+}  // namespace
+
+Block::Block(
+    const ModelConfig& config,
+    const ModelPlan& plan,
+    const at::Generator& generator)
+    : multiplier_(std::sqrt(3.0 / static_cast<double>(config.layers))) {
+  const auto linear = [&](const char* kind) {
+    return make_linear(plan.linear(kind), generator);
+  };
+  attention_norm_ = register_module(
+      "attention_norm", std::make_shared<nn::LayerNorm>(config.width));
+  // Sequenced by hand: the order of arguments' evaluation is not, and the
+  // weights depend on it.
+  auto q = linear("q");
+  auto k = linear("k");
+  auto v = linear("v");
+  auto out = linear("attention_out");
+  attention_ = register_module(
+      "attention",
+      std::make_shared<nn::Attention>(
+          std::min(config.head_width, config.width),
+          std::move(q),
+          std::move(k),
+          std::move(v),
+          std::move(out)));
+  ffn_norm_ = register_module(
+      "ffn_norm", std::make_shared<nn::LayerNorm>(config.width));
+  ffn_in_ = register_module("ffn_in", linear("ffn_in"));
+  ffn_out_ = register_module("ffn_out", linear("ffn_out"));
+}
+
+torch::Tensor Block::forward(const torch::Tensor& x) {
+  const torch::Tensor mixed = torch::add(
+      x,
+      attention_->forward(attention_norm_->forward(x)),
+      multiplier_);  // (batch, time, width)
+  const torch::Tensor hidden = torch::gelu(
+      ffn_in_->forward(ffn_norm_->forward(mixed)),
+      "tanh");  // (batch, time, ffn width)
+  return torch::add(mixed, ffn_out_->forward(hidden), multiplier_);
+}
+
+Gpt::Gpt(
+    const ModelConfig& config, ModelPlan plan, const at::Generator& generator)
+    : Model(std::move(plan)) {
+  const std::int64_t vocabulary = this->plan().linear("head").structure.d_out;
+  token_embedding_ = add_parameter(
+      "token_embedding", embedding(vocabulary, config.width, generator));
+  position_embedding_ = add_parameter(
+      "position_embedding", embedding(config.context, config.width, generator));
+  for (std::int64_t i = 0; i < config.layers; ++i) {
+    blocks_.push_back(register_module(
+        fmt::format("blocks_{}", i),
+        std::make_shared<Block>(config, this->plan(), generator)));
+  }
+  norm_ =
+      register_module("norm", std::make_shared<nn::LayerNorm>(config.width));
+  head_ = register_module(
+      "head", make_linear(this->plan().linear("head"), generator));
+}
+
+torch::Tensor Gpt::forward(const torch::Tensor& x) {
+  TORCH_CHECK(
+      x.dim() == 2 && x.size(1) <= position_embedding_.size(0),
+      "[gpt] expected x of size (batch, time), time at most ",
+      position_embedding_.size(0),
+      "; got ",
+      x.sizes());
+  torch::Tensor h = torch::add(
+      torch::embedding(token_embedding_, x),
+      position_embedding_.narrow(0, 0, x.size(1)));  // (batch, time, width)
+  for (const auto& block : blocks_) {
+    h = block->forward(h);
+  }
+  return head_->forward(norm_->forward(h));
+}
+
+torch::Tensor Gpt::loss(const torch::Tensor& x, const torch::Tensor& y) {
+  const torch::Tensor logits =
+      forward(x).flatten(0, 1);  // (batch * time, vocabulary)
+  return torch::cross_entropy_loss(logits, y.flatten());
+}
+
+}  // namespace einforge::models

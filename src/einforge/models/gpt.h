@@ -1,0 +1,55 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "einforge/models/model.h"
+#include "einforge/nn/attention.h"
+#include "einforge/nn/layer_norm.h"
+
+namespace einforge::models {
+
+// One pre-LayerNorm transformer block: x + m attention(norm(x)), then
+// x + m ffn(norm(x)), with m = sqrt(3 / layers) and a GELU in the FFN.
+class Block : public nn::Layer {
+ public:
+  Block(
+      const ModelConfig& config,
+      const ModelPlan& plan,
+      const at::Generator& generator);
+
+  // @param x (batch, time, width)
+  // @return (batch, time, width)
+  torch::Tensor forward(const torch::Tensor& x);
+
+ private:
+  double multiplier_;
+  std::shared_ptr<nn::LayerNorm> attention_norm_;
+  std::shared_ptr<nn::Attention> attention_;
+  std::shared_ptr<nn::LayerNorm> ffn_norm_;
+  std::shared_ptr<nn::EinsumLinear> ffn_in_;
+  std::shared_ptr<nn::EinsumLinear> ffn_out_;
+};
+
+// GPT-2 with learned positions, an untied head, qk-LayerNorm, muP's attention
+// scale and depth multiplier, and a structure of its own for each kind of
+// linear layer.
+// Source: arXiv 2410.02117, section 5 and appendix.
+class Gpt : public Model {
+ public:
+  Gpt(const ModelConfig& config,
+      ModelPlan plan,
+      const at::Generator& generator);
+
+  torch::Tensor forward(const torch::Tensor& x) override;
+  torch::Tensor loss(const torch::Tensor& x, const torch::Tensor& y) override;
+
+ private:
+  torch::Tensor token_embedding_;     // (vocabulary, width)
+  torch::Tensor position_embedding_;  // (context, width)
+  std::vector<std::shared_ptr<Block>> blocks_;
+  std::shared_ptr<nn::LayerNorm> norm_;
+  std::shared_ptr<nn::EinsumLinear> head_;
+};
+
+}  // namespace einforge::models

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "einforge/models/config.h"
+#include "einforge/structure/structure.h"
+
+namespace einforge::models {
+
+// One kind of linear layer of a model.
+struct LinearPlan {
+  std::string kind;  // "q", "ffn_in", "head"; "input" and "hidden" of the mlp
+  structure::Structure structure;
+  std::int64_t count = 1;  // layers of this kind
+  bool bias = true;
+  // Ends a residual branch or is the head.
+  bool zero = false;
+  bool gamma = true;
+  std::int64_t base_width = 768;
+
+  // Trainable numbers of all `count` layers, gammas and biases included.
+  std::int64_t parameters() const;
+  // Multiply-accumulates of one forward pass of all of them for one token.
+  std::int64_t macs() const;
+};
+
+// What a model is made of, known without building a tensor. The models build
+// themselves from it, so that counts and networks agree.
+struct ModelPlan {
+  std::vector<LinearPlan> linears;
+  std::int64_t embedding_parameters = 0;
+  std::int64_t norm_parameters = 0;
+  // Of causal attention itself, a token's mean over the context: queries times
+  // keys and weights times values of the (context + 1) / 2 visible places,
+  // (context + 1) width in all, for each block.
+  std::int64_t attention_macs = 0;
+
+  std::int64_t parameters() const;
+  // Of one forward pass for one token (gpt) or sample (mlp).
+  std::int64_t macs() const;
+  // Forward + backward: 2 FLOPs a MAC, backward twice forward.
+  double flops() const { return 6.0 * static_cast<double>(macs()); }
+  // Throws std::out_of_range for a kind that it has not.
+  const LinearPlan& linear(const std::string& kind) const;
+};
+
+// `outputs` is the vocabulary (gpt) or the number of targets (mlp), `inputs`
+// the features of a sample (mlp; unused by gpt), `base_width` the width whose
+// muP multiplier is 1.
+// Throws base::InvalidInput that names the key of what makes no model.
+ModelPlan plan(
+    const ModelConfig& config,
+    std::int64_t inputs,
+    std::int64_t outputs,
+    std::int64_t base_width = 768);
+
+}  // namespace einforge::models

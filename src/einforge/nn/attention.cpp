@@ -1,0 +1,47 @@
+#include "einforge/nn/attention.h"
+
+#include <torch/types.h>
+
+#include <utility>
+
+namespace einforge::nn {
+
+Attention::Attention(
+    std::int64_t head_width,
+    std::shared_ptr<EinsumLinear> q,
+    std::shared_ptr<EinsumLinear> k,
+    std::shared_ptr<EinsumLinear> v,
+    std::shared_ptr<EinsumLinear> out)
+    : head_width_(head_width),
+      q_(register_module("q", std::move(q))),
+      k_(register_module("k", std::move(k))),
+      v_(register_module("v", std::move(v))),
+      out_(register_module("out", std::move(out))),
+      q_norm_(register_module(
+          "q_norm", std::make_shared<LayerNorm>(head_width, /*bias=*/false))),
+      k_norm_(register_module(
+          "k_norm", std::make_shared<LayerNorm>(head_width, /*bias=*/false))) {}
+
+torch::Tensor Attention::forward(const torch::Tensor& x) {
+  // (batch, time, heads, head_width)
+  const auto split = [&](const torch::Tensor& t) {
+    return t.unflatten(-1, {-1, head_width_});
+  };
+  const torch::Tensor q =
+      q_norm_->forward(split(q_->forward(x)));  // (batch, time, heads, d_head)
+  const torch::Tensor k =
+      k_norm_->forward(split(k_->forward(x)));  // (batch, time, heads, d_head)
+  const torch::Tensor v =
+      split(v_->forward(x));  // (batch, time, heads, d_head)
+  const torch::Tensor mixed = at::scaled_dot_product_attention(
+      q.transpose(1, 2),
+      k.transpose(1, 2),
+      v.transpose(1, 2),
+      /*attn_mask=*/{},
+      /*dropout_p=*/0.0,
+      /*is_causal=*/true,
+      /*scale=*/8.0 / static_cast<double>(head_width_));  // (b, heads, t, d)
+  return out_->forward(mixed.transpose(1, 2).flatten(-2));
+}
+
+}  // namespace einforge::nn

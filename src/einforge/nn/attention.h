@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "einforge/nn/einsum_linear.h"
+#include "einforge/nn/layer_norm.h"
+
+namespace einforge::nn {
+
+// Causal multi-head self-attention with LayerNorm on queries and keys and the
+// muP scale: out(softmax(8 / d_head LN(q) LN(k)^T) v), equal to the usual
+// 1 / sqrt(d_head) at d_head = 64.
+// Source: arXiv 2203.03466, section 4 (scale); arXiv 2302.05442 (qk-LayerNorm).
+class Attention : public Layer {
+ public:
+  // The four layers map width to width, width a multiple of head_width.
+  Attention(
+      std::int64_t head_width,
+      std::shared_ptr<EinsumLinear> q,
+      std::shared_ptr<EinsumLinear> k,
+      std::shared_ptr<EinsumLinear> v,
+      std::shared_ptr<EinsumLinear> out);
+
+  // @param x (batch, time, width)
+  // @return (batch, time, width)
+  // FLOPs beside the four layers': 4 width (time + 1) / 2 a token.
+  torch::Tensor forward(const torch::Tensor& x);
+
+ private:
+  std::int64_t head_width_;
+  std::shared_ptr<EinsumLinear> q_;
+  std::shared_ptr<EinsumLinear> k_;
+  std::shared_ptr<EinsumLinear> v_;
+  std::shared_ptr<EinsumLinear> out_;
+  std::shared_ptr<LayerNorm> q_norm_;
+  std::shared_ptr<LayerNorm> k_norm_;
+};
+
+}  // namespace einforge::nn
