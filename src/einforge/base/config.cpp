@@ -38,6 +38,24 @@ Json toml_to_json(const toml::node& node) {
   throw InvalidInput("config: dates and times have no use here");
 }
 
+// No configuration is this deep, and what walks a JSON value recursively, as
+// printing it does, must not overflow the stack. toml++ has its own limit.
+bool check_depth(int depth, Json::parse_event_t, Json&) {
+  constexpr int kDeepest = 64;
+  check(depth <= kDeepest, "config: nested more than {} levels deep", kDeepest);
+  return true;
+}
+
+// The parser quotes its last token, however long it is.
+std::string shortened(std::string message) {
+  constexpr std::size_t kLongest = 200;
+  if (message.size() > kLongest) {
+    message.resize(kLongest);
+    message += "...";
+  }
+  return message;
+}
+
 }  // namespace
 
 namespace internal {
@@ -75,10 +93,10 @@ Json read_config_file(const std::filesystem::path& path) {
   const std::string text = read_file(path);
   if (path.extension() == ".json") {
     try {
-      return Json::parse(text);
-    } catch (const nlohmann::json::exception& error) {
-      throw InvalidInput(
-          fmt::format("'{}': expected JSON; {}", path.string(), error.what()));
+      return Json::parse(text, check_depth);
+    } catch (const std::exception& error) {
+      throw InvalidInput(fmt::format(
+          "'{}': expected JSON; {}", path.string(), shortened(error.what())));
     }
   }
   try {
@@ -90,7 +108,7 @@ Json read_config_file(const std::filesystem::path& path) {
         path.string(),
         begin.line,
         begin.column,
-        std::string(error.description())));
+        shortened(std::string(error.description()))));
   }
 }
 
@@ -109,7 +127,7 @@ void apply_setting(Json& json, std::string_view setting) {
         setting);
     place = &(*place)[key];
   }
-  const Json parsed = Json::parse(value, nullptr, false);
+  const Json parsed = Json::parse(value, check_depth, false);
   *place = parsed.is_discarded() ? Json(std::string(value)) : parsed;
 }
 

@@ -1,12 +1,14 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "einforge/base/error.h"
@@ -189,14 +191,20 @@ void value_from_json(const std::string& path, const Json& json, T& value) {
     if constexpr (std::same_as<T, bool>) {
       ok = json.is_boolean();
     } else if constexpr (std::integral<T>) {
-      // 1e6 is a whole number to the person who wrote it.
-      ok =
-          json.is_number_integer() ||
-          (json.is_number() && json.get<double>() < 9e15 &&
-           json.get<double>() > -9e15 &&
-           json.get<double>() == static_cast<double>(json.get<std::int64_t>()));
+      if (json.is_number_unsigned()) {
+        ok = std::in_range<T>(json.get<std::uint64_t>());
+      } else if (json.is_number_integer()) {
+        ok = std::in_range<T>(json.get<std::int64_t>());
+      } else if (json.is_number()) {
+        // 1e6 is a whole number to the person who wrote it; above 2^53 not
+        // every one is a double.
+        const double number = json.get<double>();
+        ok = std::abs(number) < 0x1p53 && number == std::trunc(number) &&
+             std::in_range<T>(static_cast<std::int64_t>(number));
+      }
     } else if constexpr (std::floating_point<T>) {
-      ok = json.is_number();
+      // TOML has inf and nan; no setting does, and JSON cannot hold them.
+      ok = json.is_number() && std::isfinite(json.get<double>());
     } else {
       ok = json.is_string();
     }

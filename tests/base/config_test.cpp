@@ -1,0 +1,260 @@
+#include "einforge/base/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "einforge/base/files.h"
+#include "tests/base/temporary_directory.h"
+
+namespace einforge::base {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+struct Inner {
+  double rate = 0.5;
+  std::vector<std::string> names = {"a"};
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("rate", self.rate, "how fast");
+    visit("names", self.names, "which");
+  }
+  bool operator==(const Inner&) const = default;
+};
+
+struct Outer {
+  std::int64_t width = 64;
+  std::int32_t small = 1;
+  std::uint32_t count = 2;
+  bool fast = false;
+  std::string name = "x";
+  std::vector<std::int64_t> widths = {1, 2};
+  Inner inner;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("width", self.width, "features");
+    visit("small", self.small, "a narrow type");
+    visit("count", self.count, "an unsigned type");
+    visit("fast", self.fast, "a flag");
+    visit("name", self.name, "a word");
+    visit("widths", self.widths, "a list");
+    visit("inner", self.inner, "nested");
+  }
+  bool operator==(const Outer&) const = default;
+};
+
+Outer read(const char* text) {
+  Outer config;
+  update_from_json(config, Json::parse(text));
+  return config;
+}
+
+std::string error_of(const char* text) {
+  try {
+    read(text);
+  } catch (const InvalidInput& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Config, RoundTripsThroughJson) {
+  Outer config;
+  config.width = 1024;
+  config.fast = true;
+  config.name = "caf\xc3\xa9 \"quoted\"";
+  config.widths = {};
+  config.inner.rate = 1.0 / 3;
+  config.inner.names = {"p", "q"};
+  Outer back;
+  update_from_json(back, Json::parse(to_json(config).dump()));
+  EXPECT_EQ(back, config);
+}
+
+TEST(Config, KeepsWhatIsNotNamed) {
+  const Outer config = read(R"({"inner": {"rate": 2}})");
+  EXPECT_EQ(config.inner.rate, 2);
+  EXPECT_EQ(config.inner.names, Inner{}.names);
+  EXPECT_EQ(config.width, 64);
+  EXPECT_EQ(read("{}"), Outer{});
+}
+
+TEST(Config, TakesWhatPeopleWrite) {
+  EXPECT_EQ(read(R"({"width": 1e6})").width, 1000000);
+  EXPECT_EQ(read(R"({"width": 4.0})").width, 4);
+  EXPECT_EQ(read(R"({"widths": 7})").widths, std::vector<std::int64_t>{7});
+  EXPECT_EQ(read(R"({"inner": {"rate": 1}})").inner.rate, 1);
+}
+
+TEST(Config, SaysWhatWasExpectedAndWhatCame) {
+  const std::vector<std::pair<const char*, std::vector<const char*>>> cases = {
+      {R"({"widht": 1})", {"'widht'", "did you mean 'width'?"}},
+      {R"({"inner": {"rat": 1}})", {"'inner.rat'", "'rate'"}},
+      {R"({"zzz": 1})", {"'zzz'", "known here: width, small"}},
+      {R"({"width": "64"})", {"width: expected a whole number", "\"64\""}},
+      {R"({"width": 1.5})", {"a whole number", "1.5"}},
+      {R"({"width": 1e300})", {"a whole number", "1e+300"}},
+      {R"({"width": 18446744073709551615})", {"a whole number"}},
+      {R"({"small": 3000000000})", {"small: expected a whole number"}},
+      {R"({"small": 3e9})", {"small: expected a whole number"}},
+      {R"({"count": -1})", {"count: expected a whole number", "-1"}},
+      {R"({"fast": 1})", {"fast: expected true or false; got 1"}},
+      {R"({"name": null})", {"name: expected a string; got null"}},
+      {R"({"widths": [1, "a"]})", {"widths: expected a whole number"}},
+      {R"({"widths": [[1]]})", {"widths: expected a whole number; got [1]"}},
+      {R"({"inner": 3})", {"inner: expected a table; got 3"}},
+      {R"([1])", {"config: expected a table; got [1]"}},
+  };
+  for (const auto& [text, parts] : cases) {
+    SCOPED_TRACE(text);
+    for (const char* part : parts) {
+      EXPECT_THAT(error_of(text), HasSubstr(part));
+    }
+    EXPECT_THAT(error_of(text), Not(HasSubstr("\n")));
+  }
+}
+
+TEST(Config, RejectsNumbersThatAreNone) {
+  Json json;
+  json["inner"]["rate"] = std::numeric_limits<double>::quiet_NaN();
+  Outer config;
+  EXPECT_THROW(update_from_json(config, json), InvalidInput);
+  json["inner"]["rate"] = std::numeric_limits<double>::infinity();
+  EXPECT_THROW(update_from_json(config, json), InvalidInput);
+}
+
+TEST(Config, LongAndForeignValuesStayOneShortLine) {
+  Json json;
+  json["width"] = std::string(1000, '\xff') + "\n";
+  Outer config;
+  try {
+    update_from_json(config, json);
+    FAIL();
+  } catch (const InvalidInput& error) {
+    EXPECT_LT(std::string(error.what()).size(), 120U);
+    EXPECT_THAT(error.what(), Not(HasSubstr("\n")));
+  }
+}
+
+TEST(ConfigFile, ReadsTomlAndJsonAlike) {
+  const testing::TemporaryDirectory directory;
+  write_file_atomically(
+      directory / "a.toml",
+      "width = 128\nwidths = [3, 4]\n[inner]\nrate = 0.25\nnames = [\"z\"]\n");
+  write_file_atomically(
+      directory / "a.json",
+      R"({"width": 128, "widths": [3, 4],
+          "inner": {"rate": 0.25, "names": ["z"]}})");
+  Outer from_toml;
+  update_from_json(from_toml, read_config_file(directory / "a.toml"));
+  Outer from_json;
+  update_from_json(from_json, read_config_file(directory / "a.json"));
+  EXPECT_EQ(from_toml, from_json);
+  EXPECT_EQ(from_toml.inner.rate, 0.25);
+}
+
+TEST(ConfigFile, NamesFileLineAndColumn) {
+  const testing::TemporaryDirectory directory;
+  const auto error_of_file = [&](const char* name, std::string_view text) {
+    write_file_atomically(directory / name, text);
+    try {
+      read_config_file(directory / name);
+    } catch (const InvalidInput& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  std::string error = error_of_file("a.toml", "width = 1\nname = = 2\n");
+  EXPECT_THAT(error, HasSubstr("a.toml'"));
+  EXPECT_THAT(error, HasSubstr("line 2, column 8"));
+  error = error_of_file("a.json", "{\"width\": 1,\n \"name\": }");
+  EXPECT_THAT(error, HasSubstr("a.json'"));
+  EXPECT_THAT(error, HasSubstr("line 2, column 10"));
+  EXPECT_THAT(error, Not(HasSubstr("\n")));
+  EXPECT_THAT(
+      error_of_file("b.toml", "day = 2024-01-02\n"), HasSubstr("dates"));
+  EXPECT_THAT(error_of_file("c.toml", "\xff\xfe"), HasSubstr("TOML"));
+  // Deep enough to overflow the stack of a recursive reader.
+  for (const char* name : {"deep.json", "deep.toml"}) {
+    std::string deep = name[5] == 't' ? "width = " : "{\"width\": ";
+    deep += std::string(200000, '[');
+    EXPECT_THAT(error_of_file(name, deep), HasSubstr(name));
+    deep += std::string(200000, ']');
+    deep += name[5] == 't' ? "" : "}";
+    EXPECT_THAT(error_of_file(name, deep), HasSubstr(name));
+  }
+  EXPECT_THROW(read_config_file(directory / "none.toml"), InvalidInput);
+}
+
+TEST(ApplySetting, SetsJsonOrText) {
+  Json json;
+  apply_setting(json, "width=128");
+  apply_setting(json, "inner.rate=0.5");
+  apply_setting(json, "inner.names=[\"a\",\"b\"]");
+  apply_setting(json, "name=btt:0.25,alpha=0.5");
+  apply_setting(json, "fast=true");
+  Outer config;
+  update_from_json(config, json);
+  EXPECT_EQ(config.width, 128);
+  EXPECT_EQ(config.inner.rate, 0.5);
+  EXPECT_EQ(config.inner.names, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(config.name, "btt:0.25,alpha=0.5");
+  EXPECT_TRUE(config.fast);
+  apply_setting(json, "width=256");
+  EXPECT_EQ(json["width"], 256);
+}
+
+TEST(ApplySetting, RejectsWhatIsNoSetting) {
+  Json json;
+  json["width"] = 1;
+  EXPECT_THROW(apply_setting(json, "width"), InvalidInput);
+  EXPECT_THROW(apply_setting(json, "=3"), InvalidInput);
+  EXPECT_THROW(apply_setting(json, ""), InvalidInput);
+  EXPECT_THROW(apply_setting(json, "width.deep=3"), InvalidInput);
+  apply_setting(json, "name=[[[");
+  EXPECT_TRUE(json["name"].is_string());
+  EXPECT_THROW(
+      apply_setting(
+          json, "name=" + std::string(200000, '[') + std::string(200000, ']')),
+      InvalidInput);
+}
+
+TEST(ConfigId, DependsOnEveryValue) {
+  const Outer config;
+  Outer other;
+  other.inner.rate = 0.25;
+  const std::string id = config_id(to_json(config));
+  EXPECT_EQ(id.size(), 16U);
+  EXPECT_EQ(id.find_first_not_of("0123456789abcdef"), std::string::npos);
+  EXPECT_EQ(config_id(to_json(Outer{})), id);
+  EXPECT_NE(config_id(to_json(other)), id);
+}
+
+TEST(Reference, ListsEveryFieldOnce) {
+  const std::vector<FieldReference> rows = reference<Outer>();
+  std::vector<std::string> keys;
+  for (const FieldReference& row : rows) {
+    keys.push_back(row.key);
+    EXPECT_FALSE(row.meaning.empty());
+  }
+  EXPECT_THAT(
+      keys,
+      ::testing::ElementsAre(
+          "width",
+          "small",
+          "count",
+          "fast",
+          "name",
+          "widths",
+          "inner.rate",
+          "inner.names"));
+  EXPECT_EQ(rows[5].type, "a list, each a whole number");
+  EXPECT_EQ(rows[5].default_value, "[1,2]");
+  EXPECT_EQ(rows[7].type, "a list, each a string");
+}
+
+}  // namespace
+}  // namespace einforge::base
