@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "einforge/ops/cpu/btt_linear.h"
 #include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/kernel_table.h"
 #include "einforge/ops/reference/einsum_linear.h"
@@ -9,7 +10,7 @@
 namespace einforge::ops {
 
 std::span<const EinsumLinearKernel> cpu_kernels() {
-  static const std::array table{bmm_kernel()};
+  static const std::array table{cpu_tiled_kernel(), bmm_kernel()};
   return table;
 }
 

@@ -1,0 +1,152 @@
+#include "einforge/ops/cpu/btt_linear.h"
+
+#include <ATen/Parallel.h>
+#include <unistd.h>
+
+#include "einforge/kernels/cpu/btt_linear.h"
+#include "einforge/ops/contraction.h"
+
+namespace einforge::ops {
+namespace {
+
+namespace cpu = kernels::cpu;
+using torch::Tensor;
+
+std::int64_t l2_bytes() {
+  static const std::int64_t bytes = [] {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (found > 0) {
+      return static_cast<std::int64_t>(found);
+    }
+#endif
+    return std::int64_t{1} << 20;
+  }();
+  return bytes;
+}
+
+cpu::BttShape shape_of(const Contraction& c, std::int64_t tokens) {
+  return {
+      .tokens = tokens,
+      .in = c.first_in,
+      .gamma = c.gamma,
+      .phi = c.phi,
+      .rho = c.rho,
+      .out = c.second_out};
+}
+
+cpu::BttTiling plan(const cpu::BttShape& shape, cpu::BttPass pass) {
+  return cpu::plan_btt_linear(
+      shape, pass, cpu::best_isa(), at::get_num_threads(), l2_bytes());
+}
+
+Tensor workspaces(const cpu::BttTiling& tiling, const Tensor& like) {
+  return like.new_empty({tiling.workers * tiling.workspace});
+}
+
+// One call for each worker, on as many threads.
+template <typename Work>
+void for_each_worker(const cpu::BttTiling& tiling, Work work) {
+  at::parallel_for(
+      0, tiling.workers, 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t worker = begin; worker < end; ++worker) {
+          work(worker);
+        }
+      });
+}
+
+bool supports(const EinsumLinearProblem& problem) {
+  const Contraction c(problem.sizes);
+  return problem.dtype == torch::kFloat32 && c.second_in == 1 &&
+         c.first_out == 1;
+}
+
+Tensor forward(
+    const EinsumLinearProblem& problem,
+    const Tensor& x,
+    const Tensor& core_a,
+    const Tensor& core_b,
+    const std::optional<Tensor>& bias) {
+  const Contraction c(problem.sizes);
+  const Tensor first = c.pack_first(c.ab() ? core_a : core_b);
+  const Tensor second = c.pack_second(c.ab() ? core_b : core_a);
+  const Tensor bias_row = bias ? bias->contiguous() : Tensor();
+  Tensor y = x.new_empty({problem.tokens, c.d_out()});
+  cpu::BttForward args;
+  args.shape = shape_of(c, problem.tokens);
+  args.tiling = plan(args.shape, cpu::BttPass::kForward);
+  args.x = x.const_data_ptr<float>();
+  args.first = first.const_data_ptr<float>();
+  args.second = second.const_data_ptr<float>();
+  args.bias = bias ? bias_row.const_data_ptr<float>() : nullptr;
+  args.y = y.mutable_data_ptr<float>();
+  const Tensor workspace = workspaces(args.tiling, x);
+  float* memory = workspace.mutable_data_ptr<float>();
+  for_each_worker(args.tiling, [&](std::int64_t worker) {
+    cpu::btt_linear_forward(
+        args, cpu::best_isa(), worker, memory + worker * args.tiling.workspace);
+  });
+  return y;
+}
+
+EinsumLinearGradients backward(
+    const EinsumLinearProblem& problem,
+    const Tensor& grad,
+    const Tensor& x,
+    const Tensor& core_a,
+    const Tensor& core_b,
+    const GradientMask& mask) {
+  const Contraction c(problem.sizes);
+  const Tensor first = c.pack_first(c.ab() ? core_a : core_b);
+  const Tensor second = c.pack_second(c.ab() ? core_b : core_a);
+  Tensor grad_x;
+  Tensor grad_first;
+  Tensor grad_second;
+  Tensor grad_bias;
+  const auto output = [](bool asked, Tensor& tensor, const Tensor& like) {
+    if (!asked) {
+      return static_cast<float*>(nullptr);
+    }
+    tensor = torch::empty_like(like);
+    return tensor.mutable_data_ptr<float>();
+  };
+  cpu::BttBackward args;
+  args.shape = shape_of(c, problem.tokens);
+  args.tiling = plan(args.shape, cpu::BttPass::kBackward);
+  args.grad = grad.const_data_ptr<float>();
+  args.x = x.const_data_ptr<float>();
+  args.first = first.const_data_ptr<float>();
+  args.second = second.const_data_ptr<float>();
+  args.grad_x = output(mask[0], grad_x, x);
+  args.grad_first = output(mask[c.ab() ? 1 : 2], grad_first, first);
+  args.grad_second = output(mask[c.ab() ? 2 : 1], grad_second, second);
+  args.grad_bias = output(mask[3], grad_bias, grad[0]);
+  const Tensor workspace = workspaces(args.tiling, x);
+  float* memory = workspace.mutable_data_ptr<float>();
+  for_each_worker(args.tiling, [&](std::int64_t worker) {
+    cpu::btt_linear_backward(
+        args, cpu::best_isa(), worker, memory + worker * args.tiling.workspace);
+  });
+  for_each_worker(args.tiling, [&](std::int64_t worker) {
+    cpu::btt_linear_reduce(args, cpu::best_isa(), worker, memory);
+  });
+  if (grad_first.defined()) {
+    grad_first = c.unpack_first(grad_first);
+  }
+  if (grad_second.defined()) {
+    grad_second = c.unpack_second(grad_second);
+  }
+  return {
+      .x = grad_x,
+      .core_a = c.ab() ? grad_first : grad_second,
+      .core_b = c.ab() ? grad_second : grad_first,
+      .bias = grad_bias};
+}
+
+}  // namespace
+
+EinsumLinearKernel cpu_tiled_kernel() {
+  return {"cpu_tiled", supports, forward, backward};
+}
+
+}  // namespace einforge::ops
