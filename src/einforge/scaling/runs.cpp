@@ -1,0 +1,237 @@
+#include "einforge/scaling/runs.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <optional>
+#include <tuple>
+
+#include "einforge/base/error.h"
+#include "einforge/base/files.h"
+#include "einforge/base/text.h"
+
+namespace einforge::scaling {
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+// The fields of one CSV line (RFC 4180, but no line breaks within quotes).
+std::vector<std::string> split_fields(
+    std::string_view line, const std::string& where) {
+  std::vector<std::string> fields(1);
+  bool quoted = false;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    if (quoted && c == '"' && i + 1 < line.size() && line[i + 1] == '"') {
+      fields.back() += '"';
+      ++i;
+    } else if (c == '"') {
+      quoted = !quoted;
+    } else if (c == ',' && !quoted) {
+      fields.emplace_back();
+    } else {
+      fields.back() += c;
+    }
+  }
+  base::check(!quoted, "{}: expected a closing quote; got none", where);
+  for (std::string& field : fields) {
+    field = base::trim(field);
+  }
+  return fields;
+}
+
+// Which field holds what.
+struct Columns {
+  std::size_t structure, run, compute, loss;
+  std::optional<std::size_t> seconds, tokens, model, learning_rate;
+  std::size_t count;
+};
+
+Columns parse_header(
+    const std::vector<std::string>& header, const std::string& where) {
+  const auto find = [&](const char* name) -> std::optional<std::size_t> {
+    const auto found = std::find(header.begin(), header.end(), name);
+    if (found == header.end()) {
+      return std::nullopt;
+    }
+    return static_cast<std::size_t>(found - header.begin());
+  };
+  const auto need = [&](const char* name) {
+    const auto column = find(name);
+    base::check(
+        column.has_value(),
+        "{}: expected the columns structure, run, compute and loss; got no "
+        "'{}'{}",
+        where,
+        name,
+        base::suggestion(name, header));
+    return *column;
+  };
+  return {
+      need("structure"),
+      need("run"),
+      need("compute"),
+      need("loss"),
+      find("seconds"),
+      find("tokens"),
+      find("model"),
+      find("learning_rate"),
+      header.size()};
+}
+
+double parse_positive(
+    const std::string& where, const char* column, const std::string& text) {
+  const std::string what = fmt::format("{}: {}", where, column);
+  const double value = base::parse_double(what, text);
+  base::check(value > 0, "{}: expected a number above 0; got '{}'", what, text);
+  return value;
+}
+
+double parse_optional(
+    const std::string& where,
+    const char* column,
+    const std::vector<std::string>& fields,
+    std::optional<std::size_t> index) {
+  return !index || fields[*index].empty()
+             ? kNan
+             : parse_positive(where, column, fields[*index]);
+}
+
+double lowest_loss(const Run& run) {
+  double lowest = std::numeric_limits<double>::infinity();
+  for (const Point& point : run.points) {
+    if (point.loss < lowest) {  // false for NaN
+      lowest = point.loss;
+    }
+  }
+  return lowest;
+}
+
+}  // namespace
+
+std::string to_string(Metric metric) {
+  switch (metric) {
+    case Metric::kFlops:
+      return "flops";
+    case Metric::kSeconds:
+      return "seconds";
+    case Metric::kTokens:
+      return "tokens";
+  }
+  return "unknown";
+}
+
+Metric parse_metric(std::string_view text) {
+  for (const Metric metric :
+       {Metric::kFlops, Metric::kSeconds, Metric::kTokens}) {
+    if (text == to_string(metric)) {
+      return metric;
+    }
+  }
+  throw base::InvalidInput(
+      fmt::format("metric: expected flops, seconds or tokens; got '{}'", text));
+}
+
+std::vector<Run> parse_csv(std::string_view text, const std::string& name) {
+  std::vector<Run> runs;
+  std::map<std::pair<std::string, std::string>, std::size_t> index;
+  std::optional<Columns> columns;
+  if (text.starts_with("\xef\xbb\xbf")) {  // what spreadsheets put in front
+    text.remove_prefix(3);
+  }
+  std::size_t line_number = 0;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string line = base::trim(text.substr(begin, end - begin));
+    begin = end + 1;
+    const std::string where = fmt::format("{}:{}", name, ++line_number);
+    if (line.empty() || line.front() == '#') {
+      continue;
+    }
+    const std::vector<std::string> fields = split_fields(line, where);
+    if (!columns) {
+      columns = parse_header(fields, where);
+      continue;
+    }
+    base::check(
+        fields.size() == columns->count,
+        "{}: expected {} fields; got {}",
+        where,
+        columns->count,
+        fields.size());
+    const std::string& structure = fields[columns->structure];
+    const std::string& run_name = fields[columns->run];
+    base::check(!structure.empty(), "{}: expected a structure; got ''", where);
+    Point point;
+    point.compute = parse_positive(where, "compute", fields[columns->compute]);
+    point.loss = parse_positive(where, "loss", fields[columns->loss]);
+    point.seconds = parse_optional(where, "seconds", fields, columns->seconds);
+    point.tokens = parse_optional(where, "tokens", fields, columns->tokens);
+    const auto [found, is_new] =
+        index.try_emplace({structure, run_name}, runs.size());
+    if (is_new) {
+      Run run;
+      run.structure = structure;
+      run.name = run_name;
+      if (columns->model) {
+        run.model = fields[*columns->model];
+      }
+      run.learning_rate = parse_optional(
+          where, "learning_rate", fields, columns->learning_rate);
+      runs.push_back(std::move(run));
+    }
+    runs[found->second].points.push_back(point);
+  }
+  base::check(
+      !runs.empty(),
+      "{}: expected a header and rows of runs; got {}",
+      name,
+      columns ? "only a header" : "an empty file");
+  return runs;
+}
+
+std::vector<Run> read_csv(const std::filesystem::path& path) {
+  return parse_csv(base::read_file(path), path.string());
+}
+
+std::vector<Run> best_learning_rates(const std::vector<Run>& runs) {
+  struct Mean {
+    double sum = 0;
+    int count = 0;
+    double value() const { return sum / count; }
+  };
+  using Model = std::pair<std::string, std::string>;
+  std::map<Model, std::map<double, Mean>> losses;
+  const auto model_of = [](const Run& run) {
+    return Model(run.structure, run.model);
+  };
+  // NaN orders with nothing, which a map cannot have.
+  const auto rate_of = [](const Run& run) {
+    return std::isnan(run.learning_rate) ? 0.0 : run.learning_rate;
+  };
+  for (const Run& run : runs) {
+    if (!run.model.empty()) {
+      Mean& mean = losses[model_of(run)][rate_of(run)];
+      mean.sum += lowest_loss(run);
+      ++mean.count;
+    }
+  }
+  std::map<Model, double> best;
+  for (const auto& [model, rates] : losses) {
+    const auto lowest = std::min_element(
+        rates.begin(), rates.end(), [](const auto& a, const auto& b) {
+          return a.second.value() < b.second.value();
+        });
+    best[model] = lowest->first;
+  }
+  std::vector<Run> kept;
+  std::copy_if(
+      runs.begin(), runs.end(), std::back_inserter(kept), [&](const Run& run) {
+        return run.model.empty() || best.at(model_of(run)) == rate_of(run);
+      });
+  return kept;
+}
+
+}  // namespace einforge::scaling

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace einforge::scaling {
+
+// One evaluation of a training run. What is not known is NaN.
+struct Point {
+  double compute = 0;  // FLOPs (or any unit of compute) spent so far
+  double loss = 0;
+  double seconds = 0;
+  double tokens = 0;
+};
+
+// A training run: its points in the order they were measured. A run that was
+// only measured at its end has one.
+struct Run {
+  std::string structure;
+  std::string name;
+  std::vector<Point> points;
+  // Runs of one model differ in learning rate or seed; "" when not known.
+  std::string model;
+  double learning_rate = 0;
+};
+
+// What the loss is compared against.
+enum class Metric { kFlops, kSeconds, kTokens };
+
+// "flops", "seconds", "tokens".
+std::string to_string(Metric metric);
+// Throws base::InvalidInput for another word.
+Metric parse_metric(std::string_view text);
+
+// Reads runs from CSV text with a header that names, in any order,
+//   structure,run,compute,loss[,seconds][,tokens][,model][,learning_rate]
+// one row a point; lines that start with '#' and other columns are skipped,
+// fields may be quoted, `name` is the file's name for messages.
+// Throws base::InvalidInput naming the line for a missing column, a wrong
+// number of fields, or a value that is no positive finite number.
+std::vector<Run> parse_csv(std::string_view text, const std::string& name);
+std::vector<Run> read_csv(const std::filesystem::path& path);
+
+// Of each structure and model, keeps the runs of the learning rate with the
+// lowest loss (mean over seeds). Runs without a model are all kept.
+std::vector<Run> best_learning_rates(const std::vector<Run>& runs);
+
+}  // namespace einforge::scaling

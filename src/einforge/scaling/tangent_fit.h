@@ -1,0 +1,60 @@
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "einforge/scaling/curve.h"
+#include "einforge/scaling/frontier.h"
+#include "einforge/scaling/power_law.h"
+
+namespace einforge::scaling {
+
+// The runs of one structure, ready to be fitted again and again with their
+// losses shifted.
+struct Family {
+  explicit Family(std::vector<Curve> curves);
+
+  std::vector<Curve> curves;
+  PointCloud cloud;
+};
+
+// The law to which all runs are tangent. A compute-optimal law is the envelope
+// of the runs: each touches it where its size is the best one, from above. So
+// each run is laid on the law at the point of its smallest gap, every run with
+// equal weight, and the law goes through the middle of what is left over, the
+// runs' own luck. Fitting the frontier's points themselves would keep the
+// lucky runs and drop the unlucky ones: too low a law and too narrow an
+// interval.
+//
+// Not used: runs that end (or begin) before they touch, unless fewer than four
+// runs touch; then those that come near enough count, as do all points of
+// tables that hold one point a run. Nor runs that stay above the law by more
+// than luck explains (a poor learning rate).
+struct TangentFit {
+  // Absent when fewer than two runs can be used.
+  std::optional<PowerLaw> law;
+  std::vector<double> residuals;  // log loss - law, a run; 0 when not used
+  std::vector<bool> used;         // a run
+  std::size_t used_count = 0;
+};
+
+struct TangentOptions {
+  // All families share one floor, the data's irreducible loss. For families of
+  // too few runs to know their own.
+  bool shared_floor = false;
+  int rounds = 20;
+  // Start from these laws (one a family), for a bootstrap.
+  std::span<const TangentFit> start;
+};
+
+// `shifts[family][run]` is added to log losses.
+std::vector<TangentFit> fit_tangents(
+    std::span<const Family> families,
+    std::span<const std::vector<double>> shifts,
+    const TangentOptions& options = {});
+
+// Runs left over when the parameters are paid for; 0 or more.
+int degrees_of_freedom(std::span<const TangentFit> fits, bool shared_floor);
+
+}  // namespace einforge::scaling

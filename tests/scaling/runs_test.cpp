@@ -1,0 +1,152 @@
+#include "einforge/scaling/runs.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "einforge/base/error.h"
+
+namespace einforge::scaling {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(Csv, ReadsColumnsInAnyOrder) {
+  const auto runs = parse_csv(
+      "\xef\xbb\xbf# made by hand\r\n"
+      "loss, extra,compute,run,structure,tokens,learning_rate,model\r\n"
+      "\r\n"
+      "3.5,x,1e3,a,dense,10,0.01,small\r\n"
+      "3.25,\"x,\"\"y\"\"\",2e3,a,dense,20,0.01,small\r\n"
+      "4,x,1e3,b,\"btt:0.25,alpha=0.33\",,,\n",
+      "f.csv");
+  ASSERT_EQ(runs.size(), 2u);
+  EXPECT_EQ(runs[0].structure, "dense");
+  EXPECT_EQ(runs[0].name, "a");
+  EXPECT_EQ(runs[0].model, "small");
+  EXPECT_EQ(runs[0].learning_rate, 0.01);
+  ASSERT_EQ(runs[0].points.size(), 2u);
+  EXPECT_EQ(runs[0].points[1].compute, 2000);
+  EXPECT_EQ(runs[0].points[1].loss, 3.25);
+  EXPECT_EQ(runs[0].points[1].tokens, 20);
+  EXPECT_TRUE(std::isnan(runs[0].points[1].seconds));
+  EXPECT_EQ(runs[1].structure, "btt:0.25,alpha=0.33");
+  EXPECT_TRUE(std::isnan(runs[1].points[0].tokens));
+}
+
+TEST(Csv, SameRunNameInTwoStructuresIsTwoRuns) {
+  EXPECT_EQ(
+      parse_csv("structure,run,compute,loss\nx,a,1,1\ny,a,1,1\n", "f").size(),
+      2u);
+}
+
+struct BadCsv {
+  const char* name;
+  std::string text;
+  const char* expected;
+};
+
+class CsvRefuses : public ::testing::TestWithParam<BadCsv> {};
+
+TEST_P(CsvRefuses, NamingTheLine) {
+  try {
+    parse_csv(GetParam().text, "f.csv");
+    FAIL() << "nothing was thrown";
+  } catch (const base::InvalidInput& error) {
+    EXPECT_THAT(error.what(), HasSubstr(GetParam().expected));
+    EXPECT_THAT(error.what(), ::testing::Not(HasSubstr("\n")));
+  }
+}
+
+const std::string kHeader = "structure,run,compute,loss\n";
+
+INSTANTIATE_TEST_SUITE_P(
+    ,
+    CsvRefuses,
+    ::testing::Values(
+        BadCsv{"empty", "", "f.csv: expected a header and rows"},
+        BadCsv{"onlyComments", "# a\n\n", "an empty file"},
+        BadCsv{"onlyHeader", kHeader, "only a header"},
+        BadCsv{
+            "missingColumn",
+            "structure,run,compute\na,b,1\n",
+            "f.csv:1: expected the columns structure, run, compute and loss; "
+            "got no 'loss'"},
+        BadCsv{
+            "misspeltColumn",
+            "structure,run,comptue,loss\na,b,1,1\n",
+            "did you mean 'comptue'?"},
+        BadCsv{
+            "fewFields",
+            kHeader + "# c\na,b,1,1\na,b,1\n",
+            "f.csv:4: expected 4 fields; got 3"},
+        BadCsv{
+            "manyFields", kHeader + "a,b,1,1,1\n", "expected 4 fields; got 5"},
+        BadCsv{
+            "textForNumber",
+            kHeader + "a,b,lots,1\n",
+            "f.csv:2: compute: expected a number; got 'lots'"},
+        BadCsv{
+            "emptyNumber",
+            kHeader + "a,b,1,\n",
+            "f.csv:2: loss: expected a number; got ''"},
+        BadCsv{
+            "nan",
+            kHeader + "a,b,1,nan\n",
+            "f.csv:2: loss: expected a finite number; got 'nan'"},
+        BadCsv{
+            "zeroCompute",
+            kHeader + "a,b,0,1\n",
+            "f.csv:2: compute: expected a number above 0; got '0'"},
+        BadCsv{"negativeLoss", kHeader + "a,b,1,-2\n", "got '-2'"},
+        BadCsv{"noStructure", kHeader + ",b,1,1\n", "f.csv:2: expected a"},
+        BadCsv{
+            "openQuote", kHeader + "\"a,b,1,1\n", "expected a closing quote"},
+        BadCsv{
+            "badOptional",
+            "structure,run,compute,loss,seconds\na,b,1,1,-1\n",
+            "f.csv:2: seconds: expected a number above 0"},
+        BadCsv{
+            "binary",
+            std::string("\x00\x01\x02\xff", 4),
+            "f.csv:1: expected the columns"}),
+    [](const auto& item) { return item.param.name; });
+
+TEST(Csv, AMissingFileIsNamed) {
+  EXPECT_THROW(read_csv("/no/such/file.csv"), base::InvalidInput);
+}
+
+TEST(Metric, IsParsed) {
+  EXPECT_EQ(parse_metric("seconds"), Metric::kSeconds);
+  EXPECT_THROW(parse_metric("hours"), base::InvalidInput);
+}
+
+Run run_of(const char* model, double rate, double loss) {
+  Run run;
+  run.structure = "dense";
+  run.model = model;
+  run.learning_rate = rate;
+  run.points = {{1, 9, 1, 1}, {2, loss, 2, 2}};
+  return run;
+}
+
+TEST(BestLearningRates, KeepsTheBestOfEachModelWithAllItsSeeds) {
+  const auto kept = best_learning_rates(
+      {run_of("small", 0.1, 3.0),
+       run_of("small", 0.1, 3.2),
+       run_of("small", 0.2, 2.9),  // the luckiest run, but
+       run_of("small", 0.2, 3.6),  // not the best rate
+       run_of("large", 0.2, 2.0),
+       run_of("large", 0.1, NAN),
+       run_of("", 0.3, 5.0)});
+  ASSERT_EQ(kept.size(), 4u);
+  EXPECT_EQ(kept[0].learning_rate, 0.1);
+  EXPECT_EQ(kept[1].learning_rate, 0.1);
+  EXPECT_EQ(kept[2].model, "large");
+  EXPECT_EQ(kept[2].learning_rate, 0.2);
+  EXPECT_EQ(kept[3].model, "");
+}
+
+}  // namespace
+}  // namespace einforge::scaling
