@@ -18,7 +18,7 @@ namespace {
 TEST(LogCurve, DropsUnusablePointsAndSorts) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const double infinity = std::numeric_limits<double>::infinity();
-  Run run;
+  scaling::Run run;
   run.points = {
       {0, 5, 0, 0},
       {30, 2, 3, nan},

@@ -233,7 +233,8 @@ std::vector<PowerLaw> fit_power_laws(
       }
     }
   }
-  for (int round = 0; round < 2; ++round) {
+  const int rounds = options.start ? 2 : 10;
+  for (int round = 0; round < rounds; ++round) {
     problem.reweight(best);
     best = problem.descend(best);
   }
