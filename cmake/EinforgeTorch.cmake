@@ -47,5 +47,12 @@ function(einforge_use_torch target)
     set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fPIC>)
   endif()
+  if(NOT type STREQUAL STATIC_LIBRARY)
+    # libtorch.so exports parts of an old std::filesystem, whose remove_all
+    # calls a null pointer here: the C++ library must be searched first.
+    target_link_options(
+      ${target} PRIVATE
+      "LINKER:--push-state,--no-as-needed,-lstdc++,--pop-state")
+  endif()
   target_precompile_headers(${target} REUSE_FROM einforge_torch_pch)
 endfunction()
