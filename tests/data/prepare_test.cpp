@@ -1,0 +1,418 @@
+#include "einforge/data/prepare.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cmath>
+#include <csignal>
+#include <cstdlib>
+#include <functional>
+#include <set>
+
+#include "einforge/base/error.h"
+#include "einforge/base/text.h"
+#include "einforge/data/dataset.h"
+#include "einforge/data/inspect.h"
+#include "einforge/data/token_writer.h"
+#include "einforge/data/tokenizer.h"
+#include "tests/data/temporary_folder.h"
+
+namespace einforge::data {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+PrepareOptions options_for(const TemporaryFolder& folder) {
+  PrepareOptions options;
+  options.inputs = {folder.path() / "in"};
+  options.out = folder.path() / "out";
+  options.progress = false;
+  return options;
+}
+
+std::string text_of(std::span<const std::uint16_t> tokens, const char* name) {
+  return Tokenizer(name).decode(
+      std::vector<std::int64_t>(tokens.begin(), tokens.end()));
+}
+
+// `count` different documents of a few lines each.
+std::vector<std::string> make_documents(int count) {
+  std::vector<std::string> documents;
+  for (int i = 0; i < count; ++i) {
+    documents.push_back(
+        "document " + std::to_string(i) + "\nsays " +
+        std::string(static_cast<std::size_t>(i % 40), 'x') + "\n\n");
+  }
+  return documents;
+}
+
+std::string concatenate(const std::vector<std::string>& documents) {
+  std::string text;
+  for (const std::string& document : documents) {
+    text += document;
+  }
+  return text;
+}
+
+// Deals `documents` out by where they are found; fails if one is in neither
+// place, split, or out of order.
+std::pair<std::string, std::string> deal(
+    const std::vector<std::string>& documents,
+    const std::string& train,
+    const std::string& validation) {
+  std::pair<std::string, std::string> dealt;
+  for (const std::string& document : documents) {
+    if (train.compare(dealt.first.size(), document.size(), document) == 0) {
+      dealt.first += document;
+    } else {
+      dealt.second += document;
+    }
+  }
+  EXPECT_EQ(dealt.first, train);
+  EXPECT_EQ(dealt.second, validation);
+  return dealt;
+}
+
+TEST(PrepareTest, EveryDocumentIsWholeOnOneSideInOrder) {
+  const TemporaryFolder folder;
+  const auto documents = make_documents(2000);
+  folder.write("in", concatenate(documents));
+  for (const char* tokens : {"chars96", "bytes"}) {
+    PrepareOptions options = options_for(folder);
+    options.tokens = tokens;
+    options.val_share = 0.2;
+    const Metadata metadata = prepare(options);
+    const TokenDataset dataset(options.out);
+    EXPECT_EQ(dataset.metadata(), metadata);
+    deal(
+        documents,
+        text_of(dataset.train(), tokens),
+        text_of(dataset.validation(), tokens));
+    EXPECT_EQ(metadata.train.documents + metadata.validation.documents, 2000);
+    // Five standard deviations of a binomial with n = 2000, p = 0.2.
+    EXPECT_NEAR(metadata.validation.documents, 400, 90);
+  }
+}
+
+TEST(PrepareTest, SideDependsOnTheDocumentAndTheSeedAlone) {
+  const TemporaryFolder folder;
+  auto documents = make_documents(300);
+  folder.write("in", concatenate(documents));
+  PrepareOptions options = options_for(folder);
+  options.val_share = 0.3;
+  const Metadata first = prepare(options);
+  const std::string validation =
+      text_of(TokenDataset(options.out).validation(), "chars96");
+  EXPECT_EQ(prepare(options), first);
+
+  const std::vector<std::string> copies(documents.rbegin(), documents.rend());
+  documents.insert(documents.end(), copies.begin(), copies.end());
+  folder.write("in", concatenate(documents));
+  const Metadata doubled = prepare(options);
+  EXPECT_EQ(doubled.validation.documents, 2 * first.validation.documents);
+  const std::string both =
+      text_of(TokenDataset(options.out).validation(), "chars96");
+  for (const std::string& document : make_documents(300)) {
+    EXPECT_EQ(
+        validation.find(document) == std::string::npos,
+        both.find(document) == std::string::npos);
+  }
+
+  options.seed = 1;
+  EXPECT_NE(prepare(options).validation.hash, doubled.validation.hash);
+}
+
+TEST(PrepareTest, SeparatorsCutWhereTheySay) {
+  struct Case {
+    const char* separator;
+    std::int64_t documents;
+  };
+  const TemporaryFolder folder;
+  std::string text;
+  for (int i = 0; i < 100; ++i) {
+    text += "a " + std::to_string(i) + "\nb\n\n\n  indented\r\n\r\n";
+  }
+  for (int i = 0; i < 50; ++i) {
+    folder.write("in/" + std::to_string(i), std::to_string(i) + "\n" + text);
+  }
+  for (const Case& c :
+       {Case{"blank-line", 50 * 200},
+        Case{"line", 50 * 301},
+        Case{"file", 50}}) {
+    PrepareOptions options = options_for(folder);
+    options.document_separator = c.separator;
+    options.val_share = 0.5;
+    const Metadata metadata = prepare(options);
+    EXPECT_EQ(
+        metadata.train.documents + metadata.validation.documents, c.documents)
+        << c.separator;
+  }
+}
+
+TEST(PrepareTest, LongDocumentsStayWhole) {
+  const TemporaryFolder folder;
+  std::vector<std::string> documents;
+  for (int i = 0; i < 8; ++i) {
+    auto& document =
+        documents.emplace_back(3'000'000, static_cast<char>('a' + i));
+    document += '\n';
+  }
+  folder.write("in", concatenate(documents));
+  PrepareOptions options = options_for(folder);
+  options.document_separator = "line";
+  options.val_share = 0.5;
+  prepare(options);
+  const TokenDataset dataset(options.out);
+  deal(
+      documents,
+      text_of(dataset.train(), "chars96"),
+      text_of(dataset.validation(), "chars96"));
+}
+
+TEST(PrepareTest, LineEndsAndAMissingLastOneMakeNoDifference) {
+  const TemporaryFolder folder;
+  std::string unix_text;
+  std::string dos_text;
+  for (int i = 0; i < 200; ++i) {
+    const std::string line = "line " + std::to_string(i);
+    unix_text += line + "\n\n";
+    dos_text += line + "\r\n\r\n";
+  }
+  unix_text.pop_back();
+  folder.write("in", unix_text);
+  const Metadata unix_metadata = prepare(options_for(folder));
+  unix_text.pop_back();
+  folder.write("in", unix_text);
+  const Metadata cut_metadata = prepare(options_for(folder));
+  dos_text.resize(dos_text.size() - 2);
+  folder.write("in", dos_text);
+  const Metadata dos_metadata = prepare(options_for(folder));
+  EXPECT_EQ(cut_metadata.train, unix_metadata.train);
+  EXPECT_EQ(cut_metadata.validation, unix_metadata.validation);
+  EXPECT_EQ(dos_metadata.train, unix_metadata.train);
+  EXPECT_EQ(dos_metadata.validation, unix_metadata.validation);
+  EXPECT_EQ(dos_metadata.replaced.dropped, 399);
+}
+
+TEST(PrepareTest, ReadsFoldersInOrderWithoutHiddenFilesAndItsOwnOutput) {
+  const TemporaryFolder folder;
+  std::string expected;
+  for (const char* name : {"a", "b/c", "b/d", "e"}) {
+    for (int i = 0; i < 20; ++i) {
+      expected += std::string(name) + std::to_string(i) + "\n";
+    }
+  }
+  for (const char* name : {"e", "b/d", "a", "b/c"}) {
+    std::string text;
+    for (int i = 0; i < 20; ++i) {
+      text += std::string(name) + std::to_string(i) + "\n";
+    }
+    folder.write(std::string("in/") + name, text);
+  }
+  folder.write("in/.hidden", "no\n");
+  folder.write("in/.git/objects", "no\n");
+  folder.write("in/empty", "");
+  PrepareOptions options = options_for(folder);
+  options.out = folder.path() / "in/out";
+  options.document_separator = "line";
+  options.val_share = 0.3;
+  const Metadata metadata = prepare(options);
+  EXPECT_EQ(prepare(options), metadata);  // now in/out is there
+  EXPECT_EQ(metadata.sources.at(0).files, 5);
+  EXPECT_EQ(
+      metadata.sources.at(0).bytes, static_cast<std::int64_t>(expected.size()));
+  const TokenDataset dataset(options.out);
+  std::vector<std::string> lines;
+  for (const std::string& line : base::split(expected, '\n')) {
+    if (!line.empty()) {
+      lines.push_back(line + "\n");
+    }
+  }
+  deal(
+      lines,
+      text_of(dataset.train(), "chars96"),
+      text_of(dataset.validation(), "chars96"));
+}
+
+TEST(PrepareTest, BadInputIsOneClearLine) {
+  struct Case {
+    const char* what;
+    std::function<void(PrepareOptions&)> spoil;
+    const char* message;
+  };
+  const TemporaryFolder folder;
+  const std::string root = folder.path();
+  folder.write("in", concatenate(make_documents(50)));
+  folder.write("empty", "");
+  folder.write("binary", std::string("text\0more", 9));
+  folder.write(
+      "packed.xz",
+      std::string(
+          "\xFD"
+          "7zXZ\0",
+          6));
+  folder.write("empty_folder/.hidden", "x");
+  folder.write("foreign/train.bin", "nanoGPT's own");
+  folder.write("foreign_meta/meta.json", "{\"vocab\": 65}");
+  const std::vector<Case> cases = {
+      {"missing",
+       [&](auto& o) { o.inputs = {root + "/nowhere"}; },
+       "/nowhere': expected a text file or a folder"},
+      {"empty",
+       [&](auto& o) { o.inputs = {root + "/empty"}; },
+       "expected text; got an empty file"},
+      {"empty beside text",
+       [&](auto& o) { o.inputs.push_back(root + "/empty"); },
+       "expected text; got an empty file"},
+      {"binary",
+       [&](auto& o) { o.inputs = {root + "/binary"}; },
+       "expected text; got a binary file (a NUL byte at 4)"},
+      {"packed",
+       [&](auto& o) { o.inputs = {root + "/packed.xz"}; },
+       "pipe `xz -dc "},
+      {"folder without files",
+       [&](auto& o) { o.inputs = {root + "/empty_folder"}; },
+       "got no file in it"},
+      {"no input", [&](auto& o) { o.inputs = {}; }, "got none"},
+      {"standard input twice",
+       [&](auto& o) { o.inputs = {"-", "-"}; },
+       "expected '-' once"},
+      {"tokens",
+       [](auto& o) { o.tokens = "char96"; },
+       "expected chars96 or bytes; got 'char96' (did you mean 'chars96'?)"},
+      {"separator",
+       [](auto& o) { o.document_separator = "blankline"; },
+       "did you mean 'blank-line'?"},
+      {"share 0", [](auto& o) { o.val_share = 0; }, "between 0 and 1; got 0"},
+      {"share 1", [](auto& o) { o.val_share = 1; }, "between 0 and 1; got 1"},
+      {"share nan",
+       [](auto& o) { o.val_share = std::nan(""); },
+       "between 0 and 1; got nan"},
+      {"one document",
+       [](auto& o) { o.document_separator = "file"; },
+       "expected documents on both sides"},
+      {"another program's files",
+       [&](auto& o) { o.out = root + "/foreign"; },
+       "a train.bin of another origin"},
+      {"another program's metadata",
+       [&](auto& o) { o.out = root + "/foreign_meta"; },
+       "a meta.json of another origin"},
+  };
+  for (const Case& c : cases) {
+    PrepareOptions options = options_for(folder);
+    c.spoil(options);
+    EXPECT_THAT(
+        [&] { prepare(options); },
+        testing::ThrowsMessage<base::InvalidInput>(
+            testing::AllOf(HasSubstr(c.message), Not(HasSubstr("\n")))))
+        << c.what;
+    EXPECT_FALSE(fs::exists(folder.path() / "out")) << c.what;
+  }
+  EXPECT_EQ(folder.read("foreign/train.bin"), "nanoGPT's own");
+}
+
+TEST(PrepareTest, OutputThatCannotBeWrittenIsAnIoError) {
+  const TemporaryFolder folder;
+  folder.write("in", concatenate(make_documents(50)));
+  PrepareOptions options = options_for(folder);
+  options.out = folder.path() / "in/below_a_file";
+  EXPECT_THROW(prepare(options), base::IoError);
+  options.out = "/proc/einforge";
+  EXPECT_THROW(prepare(options), base::IoError);
+
+  options.out = folder.path() / "out";
+  fs::create_directory(options.out);
+  const TokenWriter other(options.out / "train.bin");
+  EXPECT_THAT(
+      [&] { prepare(options); },
+      testing::ThrowsMessage<base::IoError>(
+          HasSubstr("another process is writing it")));
+}
+
+// The files of the data folder, and nothing else in it.
+std::string contents(const TemporaryFolder& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder.path() / "out")) {
+    names.insert(entry.path().filename());
+  }
+  EXPECT_THAT(names, testing::ElementsAre("meta.json", "train.bin", "val.bin"));
+  return folder.read("out/meta.json") + folder.read("out/train.bin") +
+         folder.read("out/val.bin");
+}
+
+TEST(PrepareTest, AFailureLeavesTheOldFolderAsItWas) {
+  const TemporaryFolder folder;
+  folder.write("in", concatenate(make_documents(100)));
+  PrepareOptions options = options_for(folder);
+  prepare(options);
+  const std::string before = contents(folder);
+
+  const std::string large = concatenate(make_documents(100'000));
+  folder.write("in", large + std::string(1, '\0'));
+  EXPECT_THROW(prepare(options), base::InvalidInput);
+  EXPECT_EQ(contents(folder), before);
+
+  // A full disk, as a limit on the size of files.
+  folder.write("in", large);
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &limit), 0);
+  auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small = {.rlim_cur = 1 << 20, .rlim_max = limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  EXPECT_THROW(prepare(options), base::IoError);
+  ::setrlimit(RLIMIT_FSIZE, &limit);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(contents(folder), before);
+
+  // And with the disk's help it works.
+  prepare(options);
+  EXPECT_NE(contents(folder), before);
+  EXPECT_NO_THROW(inspect(options.out));
+}
+
+TEST(PrepareTest, MemoryDoesNotGrowWithTheText) {
+  const TemporaryFolder folder;
+  const std::string block = concatenate(make_documents(20'000));
+  {
+    std::ofstream stream(folder.path() / "in", std::ios::binary);
+    for (int i = 0; i < 100; ++i) {
+      stream << block;
+    }
+  }
+  ASSERT_GT(fs::file_size(folder.path() / "in"), 50'000'000U);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    rusage before{};
+    rusage after{};
+    ::getrusage(RUSAGE_SELF, &before);
+    prepare(options_for(folder));
+    ::getrusage(RUSAGE_SELF, &after);
+    ::_exit(after.ru_maxrss - before.ru_maxrss < 20'000 ? 0 : 1);  // KiB
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(PrepareTest, NumpyReadsTheFilesAsNanoGptDoes) {
+  const TemporaryFolder folder;
+  const std::string source = std::getenv("EINFORGE_SOURCE_DIR");
+  for (const char* tokens : {"chars96", "bytes"}) {
+    PrepareOptions options = options_for(folder);
+    options.tokens = tokens;
+    options.inputs = {source + "/examples/data/jargon.txt"};
+    prepare(options);
+    const std::string command = std::string(std::getenv("EINFORGE_PYTHON")) +
+                                " " + source + "/tests/data/recount.py " +
+                                options.out.string() + " " +
+                                options.inputs.front();
+    EXPECT_EQ(std::system(command.c_str()), 0) << command;
+  }
+}
+
+}  // namespace
+}  // namespace einforge::data
