@@ -9,5 +9,9 @@ namespace einforge::cli {
 // Errors are thrown; main() turns them into one line and an exit code.
 void add_data(CLI::App& app);
 void add_describe(CLI::App& app);
+void add_train(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_search(CLI::App& app);
+void add_config(CLI::App& app);
 
 }  // namespace einforge::cli

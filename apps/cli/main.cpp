@@ -29,10 +29,16 @@ int main(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   einforge::cli::add_data(app);
   einforge::cli::add_describe(app);
+  einforge::cli::add_train(app);
+  einforge::cli::add_generate(app);
+  einforge::cli::add_search(app);
+  einforge::cli::add_config(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& done) {  // --help, --version
     return app.exit(done);
+  } catch (const CLI::RuntimeError& done) {  // a command's own exit code
+    return done.get_exit_code();
   } catch (const CLI::ParseError& error) {
     print_error(fmt::format("{} (see --help)", error.what()));
     return 2;

@@ -71,6 +71,7 @@ struct TrainConfig {
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
   std::int64_t steps = 1000;
+  std::int64_t log_every = 10;
   std::int64_t eval_every = 100;
   std::int64_t eval_batches = 20;
   std::int64_t checkpoint_every = 500;
@@ -86,7 +87,8 @@ struct TrainConfig {
     visit("optimizer", self.optimizer, "AdamW");
     visit("schedule", self.schedule, "learning rate over time");
     visit("steps", self.steps, "optimiser steps");
-    visit("eval_every", self.eval_every, "steps between evaluations");
+    visit("log_every", self.log_every, "steps a row of log.jsonl");
+    visit("eval_every", self.eval_every, "steps; 0: only at the end");
     visit("eval_batches", self.eval_batches, "batches an evaluation");
     visit(
         "checkpoint_every", self.checkpoint_every, "steps; 0: only at the end");

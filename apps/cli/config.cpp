@@ -1,0 +1,125 @@
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "einforge/base/config.h"
+#include "einforge/base/json.h"
+#include "einforge/search/config.h"
+#include "einforge/train/config.h"
+
+namespace einforge::cli {
+namespace {
+
+struct Options {
+  std::string kind;
+  bool markdown = false;
+  bool json = false;
+};
+
+constexpr const char* kExamples = R"(
+Examples:
+  einforge config train               a TOML file with all defaults
+  einforge config search --json       the same as JSON
+  einforge config --markdown          docs/configuration.md)";
+
+struct Page {
+  std::string kind;
+  std::string command;
+  std::vector<base::FieldReference> rows;
+  base::Json defaults;
+};
+
+std::vector<Page> pages(const std::string& kind) {
+  std::vector<Page> pages;
+  if (kind.empty() || kind == "train") {
+    pages.push_back(
+        {"train",
+         "einforge train CONFIG",
+         base::reference<train::TrainConfig>(),
+         base::to_json(train::TrainConfig{})});
+  }
+  if (kind.empty() || kind == "search") {
+    pages.push_back(
+        {"search",
+         "einforge search CONFIG",
+         base::reference<search::SearchConfig>(),
+         base::to_json(search::SearchConfig{})});
+  }
+  base::check(
+      !pages.empty(), "config: expected train or search; got '{}'", kind);
+  return pages;
+}
+
+void print_markdown(const std::vector<Page>& pages) {
+  fmt::print(
+      "# Configuration reference\n\n"
+      "<!-- Made by `einforge config --markdown`; a test compares. -->\n\n"
+      "A configuration is a TOML file, or JSON if its name ends in `.json`. "
+      "Dots\nare tables: `model.width` is `width` under `[model]`. "
+      "`--set key=value` on the\ncommand line overrides the file. Unknown "
+      "keys are errors.\n");
+  for (const Page& page : pages) {
+    fmt::print(
+        "\n## `{}`\n\n| key | value | default | meaning |\n|---|---|---|---|\n",
+        page.command);
+    for (const base::FieldReference& row : page.rows) {
+      fmt::print(
+          "| `{}` | {} | `{}` | {} |\n",
+          row.key,
+          row.type,
+          row.default_value,
+          row.meaning);
+    }
+  }
+}
+
+// Tables after plain keys, as TOML wants it.
+void print_toml(const base::Json& json, const std::string& path) {
+  for (const auto& item : json.items()) {
+    if (!item.value().is_object()) {
+      fmt::print("{} = {}\n", item.key(), item.value().dump());
+    }
+  }
+  for (const auto& item : json.items()) {
+    if (item.value().is_object()) {
+      const std::string name =
+          path.empty() ? item.key() : path + "." + item.key();
+      fmt::print("\n[{}]\n", name);
+      print_toml(item.value(), name);
+    }
+  }
+}
+
+void run(const Options& options) {
+  const std::vector<Page> chosen = pages(options.kind);
+  if (options.markdown) {
+    print_markdown(chosen);
+    return;
+  }
+  base::check(
+      chosen.size() == 1, "config: expected train or search; got neither");
+  if (options.json) {
+    fmt::print("{}\n", chosen.front().defaults.dump(2));
+  } else {
+    print_toml(chosen.front().defaults, "");
+  }
+}
+
+}  // namespace
+
+void add_config(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "config", "Print a configuration with its defaults, or the reference");
+  command->add_option("kind", options->kind, "train or search");
+  command->add_flag(
+      "--markdown", options->markdown, "the reference page of all keys");
+  command->add_flag("--json", options->json, "the defaults as JSON");
+  command->footer(kExamples);
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace einforge::cli

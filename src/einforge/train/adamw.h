@@ -1,0 +1,53 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "einforge/nn/layer.h"
+#include "einforge/train/config.h"
+
+namespace einforge::train {
+
+using NamedTensors = std::vector<std::pair<std::string, torch::Tensor>>;
+
+// AdamW with decoupled weight decay, a learning rate multiplier of its own for
+// each parameter and clipping by the global gradient norm folded into the same
+// pass. Torch's fused kernel does the arithmetic; nothing waits for the
+// device. All state is in tensors() and the step number.
+// Source: arXiv 1711.05101.
+class AdamW {
+ public:
+  AdamW(std::vector<nn::Parameter> parameters, const OptimizerConfig& config);
+
+  // One step from the gradients, then drops them. `step` counts from 1.
+  // Throws c10::Error when a parameter has no gradient.
+  void step(std::int64_t step, double rate_factor);
+
+  // Of the gradients of the last step, before clipping: a float32 scalar on
+  // the parameters' device.
+  const torch::Tensor& gradient_norm() const { return norm_; }
+
+  // The moments, "first.NAME" and "second.NAME"; what is copied into them is
+  // the state from then on.
+  NamedTensors tensors() const;
+
+ private:
+  // Parameters that share a rule share a kernel launch.
+  struct Group {
+    nn::ParameterRule rule;
+    std::vector<torch::Tensor> parameters;
+    std::vector<torch::Tensor> first;
+    std::vector<torch::Tensor> second;
+    std::vector<std::string> names;
+  };
+
+  OptimizerConfig config_;
+  std::vector<Group> groups_;
+  torch::Tensor step_;
+  torch::Tensor norm_;
+};
+
+}  // namespace einforge::train

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "einforge/base/files.h"
+#include "einforge/base/json.h"
+#include "einforge/base/safetensors.h"
+#include "einforge/train/adamw.h"
+
+namespace einforge::train {
+
+// A checkpoint is a folder that appears by one rename:
+//
+//   checkpoints/step_00000500/model.safetensors
+//                             optimizer.safetensors
+//                             state.json
+//
+// state.json holds everything that is no tensor, the hash of each tensor file
+// and its own. Nothing is pickled; nothing in it is ever executed.
+
+// An opened checkpoint whose hashes are right. The tensors are mapped.
+struct Checkpoint {
+  std::filesystem::path path;
+  std::int64_t step = 0;
+  base::Json state;
+  base::MappedFile model_file;
+  base::MappedFile optimizer_file;
+  base::Safetensors model;
+  base::Safetensors optimizer;
+};
+
+// Opens one checkpoint folder.
+// Throws base::InvalidInput when a file is missing or damaged, when the folder
+// is no einforge checkpoint or one of a newer version.
+Checkpoint open_checkpoint(const std::filesystem::path& path);
+
+// Copies tensors of a file into `targets`, whatever their strides and device.
+// Throws base::InvalidInput unless names, shapes and dtypes are the same.
+void load_tensors(
+    const base::Safetensors& file,
+    const std::filesystem::path& path,
+    const NamedTensors& targets);
+
+// The checkpoints of one run.
+class CheckpointFolder {
+ public:
+  // `directory` holds the step_* folders; it need not exist.
+  explicit CheckpointFolder(std::filesystem::path directory);
+
+  // Steps that have a folder, newest first; it may be damaged.
+  std::vector<std::int64_t> steps() const;
+
+  // Writes the checkpoint of `step` and then drops all but the newest `keep`.
+  // `state` is completed with format, version, step and hashes. Throws
+  // base::IoError and leaves earlier checkpoints as they were.
+  void write(
+      std::int64_t step,
+      const NamedTensors& model,
+      const NamedTensors& optimizer,
+      base::Json state,
+      std::int64_t keep);
+
+  // The newest checkpoint that is whole; damaged ones are named to `warn` and
+  // left where they are. Throws base::InvalidInput when there are checkpoints
+  // but none is whole, or when the newest whole one is foreign.
+  std::optional<Checkpoint> newest(
+      const std::function<void(const std::string&)>& warn) const;
+
+ private:
+  std::filesystem::path path_of(std::int64_t step) const;
+  void remove(std::int64_t step) const;
+
+  std::filesystem::path directory_;
+};
+
+}  // namespace einforge::train

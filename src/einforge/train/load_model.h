@@ -1,0 +1,25 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "einforge/models/model.h"
+#include "einforge/train/config.h"
+
+namespace einforge::train {
+
+struct LoadedModel {
+  TrainConfig config;
+  std::shared_ptr<models::Model> model;
+  std::int64_t step = 0;
+  std::string tokens;  // the tokeniser's name; empty for an mlp
+};
+
+// The trained model of a checkpoint folder or, given a run's folder, of its
+// newest whole checkpoint. The data folder is not needed.
+// Throws base::InvalidInput when there is none, or it is damaged or foreign.
+LoadedModel load_model(
+    const std::filesystem::path& path, const std::string& device = "cpu");
+
+}  // namespace einforge::train

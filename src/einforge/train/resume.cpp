@@ -1,0 +1,47 @@
+#include "einforge/train/resume.h"
+
+#include <string>
+
+#include "einforge/base/error.h"
+
+namespace einforge::train {
+namespace {
+
+base::Json essentials(const base::Json& config, const base::Json& identity) {
+  base::Json json = {
+      {"model", config.value("model", base::Json())},
+      {"optimizer", config.value("optimizer", base::Json())},
+      {"seed", config.value("seed", base::Json())},
+      {"data", identity}};
+  json["data"]["batch_size"] =
+      config.value("/data/batch_size"_json_pointer, base::Json());
+  return json.flatten();
+}
+
+}  // namespace
+
+void check_same_run(
+    const TrainConfig& config,
+    const base::Json& task_identity,
+    const Checkpoint& checkpoint) {
+  const base::Json here = essentials(base::to_json(config), task_identity);
+  const base::Json there = essentials(
+      checkpoint.state.value("config", base::Json::object()),
+      checkpoint.state.value("task", base::Json::object()));
+  for (const auto& item : here.items()) {
+    const base::Json other = there.value(item.key(), base::Json());
+    std::string key = item.key().substr(1);
+    for (char& c : key) {
+      c = c == '/' ? '.' : c;
+    }
+    base::check(
+        other == item.value(),
+        "'{}' is of another run: expected {} {}; got {}",
+        checkpoint.path.string(),
+        key,
+        item.value().dump(),
+        other.dump());
+  }
+}
+
+}  // namespace einforge::train

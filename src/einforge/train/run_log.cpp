@@ -1,0 +1,67 @@
+#include "einforge/train/run_log.h"
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "einforge/base/files.h"
+#include "einforge/base/json.h"
+#include "einforge/base/text.h"
+
+namespace einforge::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The log without the rows past `step` and without a torn last row.
+fs::path cut(const fs::path& path, std::int64_t step) {
+  if (!fs::exists(path)) {
+    return path;
+  }
+  const std::string text = base::read_file(path);
+  std::string kept;
+  for (const std::string& line : base::split(text, '\n')) {
+    const base::Json row = base::Json::parse(line, nullptr, false);
+    if (row.is_object() && row.contains("step") &&
+        row["step"].is_number_integer() &&
+        row["step"].get<std::int64_t>() <= step) {
+      kept += line + "\n";
+    }
+  }
+  if (kept != text) {
+    base::write_file_atomically(path, kept);
+  }
+  return path;
+}
+
+}  // namespace
+
+RunLog::RunLog(const fs::path& directory, std::int64_t step)
+    : log_(cut(directory / "log.jsonl", step)), events_(directory, step + 1) {}
+
+void RunLog::append(const LogRow& row) {
+  base::Json json = {{"step", row.step}, {"tokens", row.tokens}};
+  std::vector<std::pair<std::string, double>> scalars;
+  const auto add = [&](const char* key, const char* tag, double value) {
+    if (!std::isnan(value)) {
+      json[key] = value;
+      scalars.emplace_back(tag, value);
+    }
+  };
+  add("flops", "compute/flops", row.flops);
+  json["seconds"] = row.seconds;
+  if (row.step > 0) {
+    add("learning_rate", "train/learning_rate", row.learning_rate);
+    add("gradient_norm", "train/gradient_norm", row.gradient_norm);
+    add("tokens_per_second",
+        "compute/tokens_per_second",
+        row.tokens_per_second);
+  }
+  add("train_loss", "train/loss", row.train_loss);
+  add("val_loss", "val/loss", row.val_loss);
+  log_.append(json.dump() + "\n");
+  events_.append(row.step, scalars);
+}
+
+}  // namespace einforge::train

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <optional>
+
+#include "einforge/train/append_file.h"
+#include "einforge/train/event_file.h"
+
+namespace einforge::train {
+
+// One row of log.jsonl: what a run had reached after `step` steps.
+struct LogRow {
+  std::int64_t step = 0;
+  std::int64_t tokens = 0;
+  double flops = 0;
+  double seconds = 0;
+  double learning_rate = 0;  // base rate of the last step, without multipliers
+  // Of the last step, before clipping.
+  double gradient_norm = 0;
+  double tokens_per_second = 0;
+  // Mean over the steps since the last row; NaN at step 0.
+  double train_loss = std::numeric_limits<double>::quiet_NaN();
+  // NaN where not evaluated.
+  double val_loss = std::numeric_limits<double>::quiet_NaN();
+};
+
+// log.jsonl and the TensorBoard events of a run. Rows are there after kill -9;
+// a run that resumes at a step drops the rows of later ones, so that each step
+// is logged exactly once.
+class RunLog {
+ public:
+  // `step` is where the run begins or goes on. Throws base::IoError, as the
+  // others do.
+  RunLog(const std::filesystem::path& directory, std::int64_t step);
+
+  void append(const LogRow& row);
+  void sync() { log_.sync(); }
+
+ private:
+  AppendFile log_;
+  EventFile events_;
+};
+
+}  // namespace einforge::train

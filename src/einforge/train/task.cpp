@@ -1,0 +1,106 @@
+#include "einforge/train/task.h"
+
+#include "einforge/base/error.h"
+#include "einforge/data/dataset.h"
+#include "einforge/data/teacher.h"
+
+namespace einforge::train {
+namespace {
+
+// The function to learn is the same for every run.
+constexpr std::uint64_t kTeacherSeed = 0;
+
+// To the device without waiting for it: the copy from pinned memory goes on
+// while the next steps are being queued, and Torch's allocator keeps that
+// memory until it is done.
+torch::Tensor send(const torch::Tensor& tensor, torch::Device device) {
+  return device.is_cuda()
+             ? tensor.pin_memory().to(device, /*non_blocking=*/true)
+             : tensor;
+}
+
+class TextTask : public Task {
+ public:
+  TextTask(const TrainConfig& config, torch::Device device)
+      : data_(config.data.path),
+        batch_size_(config.data.batch_size),
+        context_(config.model.context),
+        seed_(config.seed),
+        device_(device) {}
+
+  data::Batch train(std::int64_t index) const override {
+    return send(data_.train_batch(batch_size_, context_, seed_, index));
+  }
+  data::Batch validation(std::int64_t index) const override {
+    return send(data_.validation_batch(batch_size_, context_, index));
+  }
+
+ private:
+  data::Batch send(const data::Batch& batch) const {
+    return {train::send(batch.x, device_), train::send(batch.y, device_)};
+  }
+
+  data::TokenDataset data_;
+  std::int64_t batch_size_;
+  std::int64_t context_;
+  std::uint64_t seed_;
+  torch::Device device_;
+};
+
+class TeacherTask : public Task {
+ public:
+  TeacherTask(const TrainConfig& config, torch::Device device)
+      : teacher_(kTeacherSeed, device),
+        batch_size_(config.data.batch_size),
+        seed_(config.seed) {}
+
+  data::Batch train(std::int64_t index) const override {
+    return teacher_.train_batch(batch_size_, seed_, index);
+  }
+  data::Batch validation(std::int64_t index) const override {
+    return teacher_.validation_batch(batch_size_, index);
+  }
+
+ private:
+  data::Teacher teacher_;
+  std::int64_t batch_size_;
+  std::uint64_t seed_;
+};
+
+}  // namespace
+
+TaskShape task_shape(const TrainConfig& config) {
+  TaskShape shape;
+  if (config.model.kind == "mlp") {
+    shape.inputs = data::TeacherShape{}.inputs;
+    shape.outputs = data::Teacher::kOutputs;
+    shape.tokens = config.data.batch_size;
+    shape.identity = {{"teacher", kTeacherSeed}};
+    return shape;
+  }
+  base::check(
+      !config.data.path.empty(),
+      "data.path: expected a folder that `einforge data prepare` made; got "
+      "none");
+  const data::Metadata metadata = data::read_metadata(config.data.path);
+  shape.outputs = metadata.vocab_size;
+  shape.tokens = config.data.batch_size * config.model.context;
+  shape.identity = {{"tokens", metadata.tokens}, {"hash", metadata.train.hash}};
+  return shape;
+}
+
+models::ModelPlan plan_model(
+    const TrainConfig& config, const TaskShape& shape) {
+  return models::plan(
+      config.model, shape.inputs, shape.outputs, config.optimizer.base_width);
+}
+
+std::unique_ptr<Task> make_task(
+    const TrainConfig& config, torch::Device device) {
+  if (config.model.kind == "mlp") {
+    return std::make_unique<TeacherTask>(config, device);
+  }
+  return std::make_unique<TextTask>(config, device);
+}
+
+}  // namespace einforge::train

@@ -1,0 +1,427 @@
+#include "einforge/train/trainer.h"
+
+#include <fmt/format.h>
+#include <torch/types.h>
+#include <torch/utils.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "einforge/base/progress.h"
+#include "einforge/base/text.h"
+#include "einforge/models/model.h"
+#include "einforge/train/adamw.h"
+#include "einforge/train/checkpoint.h"
+#include "einforge/train/device.h"
+#include "einforge/train/resume.h"
+#include "einforge/train/run_lock.h"
+#include "einforge/train/run_log.h"
+#include "einforge/train/schedule.h"
+#include "einforge/train/task.h"
+
+namespace einforge::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+
+void warn(const std::string& message) {
+  fmt::print(stderr, "einforge: warning: {}\n", message);
+}
+
+// A mean that a checkpoint can hold.
+struct Mean {
+  double sum = 0;
+  std::int64_t count = 0;
+
+  double take() {
+    const double mean = count > 0 ? sum / static_cast<double>(count) : kUnknown;
+    *this = {};
+    return mean;
+  }
+  base::Json to_json() const { return {{"sum", sum}, {"count", count}}; }
+  static Mean from_json(const base::Json& json) {
+    return {json.at("sum").get<double>(), json.at("count").get<std::int64_t>()};
+  }
+};
+
+class Trainer {
+ public:
+  Trainer(const TrainConfig& config, const TrainOptions& options);
+  TrainResult run();
+
+ private:
+  void resume();
+  void step();
+  // Waits for the device, adds the losses since the last call to the means and
+  // the time to the clock; false when a loss was not finite.
+  bool settle();
+  void log(double val_loss);
+  void evaluate();
+  void checkpoint();
+  void start_progress();
+  TrainResult result(Outcome outcome, std::string reason = "") const;
+
+  NamedTensors model_tensors() const;
+  NamedTensors optimizer_tensors() const;
+  double flops() const {
+    return static_cast<double>(step_) * summary_.flops_per_token *
+           static_cast<double>(summary_.tokens_per_step);
+  }
+
+  const TrainConfig& config_;
+  const TrainOptions& options_;
+  TaskShape shape_;
+  ModelSummary summary_;
+  torch::Device device_;
+  torch::ScalarType dtype_;
+  RunLock lock_;
+  CheckpointFolder checkpoints_;
+  std::unique_ptr<Task> task_;
+  std::shared_ptr<models::Model> model_;
+  std::vector<nn::Parameter> parameters_;
+  AdamW optimizer_;
+  torch::Tensor rng_state_;
+  std::optional<RunLog> log_;
+  std::optional<base::Progress> progress_;
+
+  std::int64_t step_ = 0;
+  double seconds_ = 0;
+  double val_loss_ = kUnknown;
+  double last_loss_ = kUnknown;
+  Mean since_log_;
+  Mean since_point_;
+  torch::Tensor loss_sum_;  // float64, on the device, since the last settle()
+  std::int64_t loss_count_ = 0;
+  Clock::time_point mark_ = Clock::now();
+  // Where tokens per second are counted from.
+  std::int64_t rate_step_ = 0;
+  double rate_seconds_ = 0;
+  double peak_flops_ = 0;
+  std::string note_;
+};
+
+std::shared_ptr<models::Model> build(
+    const TrainConfig& config, const TaskShape& shape, torch::Device device) {
+  auto model = models::make_model(
+      config.model,
+      shape.inputs,
+      shape.outputs,
+      config.optimizer.base_width,
+      config.seed);
+  model->to(device);
+  return model;
+}
+
+const std::filesystem::path& made(const std::filesystem::path& directory) {
+  base::check(
+      !directory.empty(), "train: expected a folder for the run; got none");
+  base::make_directory(directory);
+  return directory;
+}
+
+Trainer::Trainer(const TrainConfig& config, const TrainOptions& options)
+    : config_(config),
+      options_(options),
+      shape_(task_shape(config)),
+      summary_(summarise(config)),
+      device_(resolve_device(config.device)),
+      dtype_(resolve_dtype(config.dtype, device_)),
+      lock_(made(options.directory)),
+      checkpoints_(options.directory / "checkpoints"),
+      task_(make_task(config, device_)),
+      model_(build(config, shape_, device_)),
+      parameters_(model_->trainable()),
+      optimizer_(parameters_, config.optimizer),
+      rng_state_(at::globalContext().defaultGenerator(torch::kCPU).get_state()),
+      loss_sum_(
+          torch::zeros({}, torch::dtype(torch::kFloat64).device(device_))) {
+  base::check(
+      options.resume || checkpoints_.steps().empty(),
+      "'{}' holds a run already; resume it or choose another folder",
+      options.directory.string());
+  if (options.resume) {
+    resume();
+  }
+  base::write_file_atomically(
+      options.directory / "config.json", base::to_json(config).dump(2) + "\n");
+  log_.emplace(options.directory, step_ > 0 ? step_ : -1);
+}
+
+void Trainer::resume() {
+  const auto checkpoint = checkpoints_.newest(warn);
+  if (!checkpoint) {
+    return;
+  }
+  const base::Json& state = checkpoint->state;
+  check_same_run(config_, shape_.identity, *checkpoint);
+  load_tensors(
+      checkpoint->model,
+      checkpoint->path / "model.safetensors",
+      model_tensors());
+  load_tensors(
+      checkpoint->optimizer,
+      checkpoint->path / "optimizer.safetensors",
+      optimizer_tensors());
+  at::Generator rng = at::globalContext().defaultGenerator(torch::kCPU);
+  rng.set_state(rng_state_);
+  step_ = checkpoint->step;
+  try {
+    seconds_ = state.at("seconds").get<double>();
+    val_loss_ = state.at("val_loss").get<double>();
+    since_log_ = Mean::from_json(state.at("since_log"));
+    since_point_ = Mean::from_json(state.at("since_point"));
+  } catch (const base::Json::exception& error) {
+    throw base::InvalidInput(fmt::format(
+        "'{}': its state.json lacks something: {}",
+        checkpoint->path.string(),
+        error.what()));
+  }
+  const int threads = state.value("threads", torch::get_num_threads());
+  if (threads != torch::get_num_threads() && device_.is_cpu()) {
+    warn(fmt::format(
+        "the run began with {} threads and goes on with {}; its weights will "
+        "differ in the last bits from an uninterrupted run's",
+        threads,
+        torch::get_num_threads()));
+  }
+}
+
+void Trainer::step() {
+  const std::int64_t accumulate = config_.optimizer.accumulate;
+  for (std::int64_t i = 0; i < accumulate; ++i) {
+    const data::Batch batch = task_->train(step_ * accumulate + i);
+    torch::Tensor loss;
+    {
+      const Autocast autocast(device_, dtype_);
+      loss = model_->loss(batch.x, batch.y);
+    }
+    loss_sum_.add_(loss.detach());
+    ++loss_count_;
+    if (accumulate > 1) {
+      loss = loss / static_cast<double>(accumulate);
+    }
+    loss.backward();
+  }
+  const double factor = rate_factor(config_.schedule, step_, config_.steps);
+  ++step_;
+  optimizer_.step(step_, factor);
+}
+
+bool Trainer::settle() {
+  const double sum = loss_sum_.item<double>();  // waits for the device
+  const auto now = Clock::now();
+  seconds_ += std::chrono::duration<double>(now - mark_).count();
+  mark_ = now;
+  if (loss_count_ > 0) {
+    last_loss_ = sum / static_cast<double>(loss_count_);
+    for (Mean* mean : {&since_log_, &since_point_}) {
+      mean->sum += sum;
+      mean->count += loss_count_;
+    }
+    loss_sum_.zero_();
+    loss_count_ = 0;
+  }
+  return std::isfinite(sum);
+}
+
+void Trainer::log(double val_loss) {
+  LogRow row;
+  row.step = step_;
+  row.tokens = step_ * summary_.tokens_per_step;
+  row.flops = flops();
+  row.seconds = seconds_;
+  row.train_loss = since_log_.take();
+  row.val_loss = val_loss;
+  if (step_ > 0) {
+    row.learning_rate = config_.optimizer.learning_rate *
+                        rate_factor(config_.schedule, step_ - 1, config_.steps);
+    row.gradient_norm = optimizer_.gradient_norm().item<double>();
+  }
+  if (step_ > rate_step_ && seconds_ > rate_seconds_) {
+    row.tokens_per_second =
+        static_cast<double>((step_ - rate_step_) * summary_.tokens_per_step) /
+        (seconds_ - rate_seconds_);
+    note_ = fmt::format(
+        "loss {:.4f} | {} tok/s",
+        row.train_loss,
+        base::human_count(row.tokens_per_second));
+    if (peak_flops_ > 0) {
+      note_ += fmt::format(
+          " | MFU {:.0f}%",
+          100 * row.tokens_per_second * summary_.flops_per_token / peak_flops_);
+    }
+  }
+  rate_step_ = step_;
+  rate_seconds_ = seconds_;
+  log_->append(row);
+}
+
+void Trainer::evaluate() {
+  const torch::NoGradGuard no_grad;
+  const Autocast autocast(device_, dtype_);
+  torch::Tensor sum = torch::zeros_like(loss_sum_);
+  for (std::int64_t i = 0; i < config_.eval_batches; ++i) {
+    const data::Batch batch = task_->validation(i);
+    sum.add_(model_->loss(batch.x, batch.y));
+  }
+  val_loss_ = sum.item<double>() / static_cast<double>(config_.eval_batches);
+  const double train_loss = since_point_.take();
+  if (options_.on_point) {
+    options_.on_point(
+        {.step = step_,
+         .tokens = step_ * summary_.tokens_per_step,
+         .flops = flops(),
+         .seconds = seconds_,
+         .train_loss = train_loss,
+         .val_loss = val_loss_});
+  }
+  mark_ = Clock::now();
+}
+
+NamedTensors Trainer::model_tensors() const {
+  NamedTensors tensors;
+  for (const nn::Parameter& parameter : parameters_) {
+    tensors.emplace_back(parameter.name, parameter.tensor);
+  }
+  return tensors;
+}
+
+NamedTensors Trainer::optimizer_tensors() const {
+  NamedTensors tensors = optimizer_.tensors();
+  tensors.emplace_back("rng.cpu", rng_state_);
+  return tensors;
+}
+
+void Trainer::checkpoint() {
+  log_->sync();
+  rng_state_.copy_(
+      at::globalContext().defaultGenerator(torch::kCPU).get_state());
+  checkpoints_.write(
+      step_,
+      model_tensors(),
+      optimizer_tensors(),
+      {{"config", base::to_json(config_)},
+       {"task", shape_.identity},
+       {"inputs", shape_.inputs},
+       {"outputs", shape_.outputs},
+       // Batches are pure functions of the seed and this.
+       {"next_micro_batch", step_ * config_.optimizer.accumulate},
+       {"seconds", seconds_},
+       {"val_loss", val_loss_},
+       {"since_log", since_log_.to_json()},
+       {"since_point", since_point_.to_json()},
+       {"threads", torch::get_num_threads()}},
+      config_.keep_checkpoints);
+  mark_ = Clock::now();
+}
+
+void Trainer::start_progress() {
+  if (options_.progress) {
+    peak_flops_ = measure_peak_flops(device_, dtype_);
+    progress_.emplace("train", config_.steps, step_);
+  }
+}
+
+TrainResult Trainer::result(Outcome outcome, std::string reason) const {
+  return {
+      .outcome = outcome,
+      .reason = std::move(reason),
+      .steps = step_,
+      .final_loss = val_loss_,
+      .flops = flops(),
+      .seconds = seconds_};
+}
+
+TrainResult Trainer::run() {
+  const std::int64_t target =
+      options_.stop_at_step < 0
+          ? config_.steps
+          : std::min(options_.stop_at_step, config_.steps);
+  base::check(
+      step_ <= config_.steps,
+      "steps: expected at least the {} done already; got {}",
+      step_,
+      config_.steps);
+  const Outcome done =
+      target == config_.steps ? Outcome::kFinished : Outcome::kPaused;
+  if (step_ >= target && step_ > 0) {
+    return result(done);
+  }
+  start_progress();
+  rate_step_ = step_;
+  rate_seconds_ = seconds_;
+  mark_ = Clock::now();
+  if (step_ == 0) {
+    evaluate();
+    log(val_loss_);
+  }
+  const auto due = [&](std::int64_t every) {
+    return step_ == target || (every > 0 && step_ % every == 0);
+  };
+  while (step_ < target) {
+    if (options_.should_stop && options_.should_stop()) {
+      if (settle() && step_ > 0) {
+        checkpoint();
+      }
+      return result(Outcome::kInterrupted);
+    }
+    step();
+    const bool eval_now = due(config_.eval_every);
+    const bool checkpoint_now = due(config_.checkpoint_every);
+    if (eval_now || checkpoint_now || due(config_.log_every)) {
+      if (!settle()) {
+        log(kUnknown);
+        return result(
+            Outcome::kDiverged,
+            fmt::format("the loss was {} by step {}", last_loss_, step_));
+      }
+    }
+    if (eval_now) {
+      evaluate();
+    }
+    if (eval_now || due(config_.log_every)) {
+      log(eval_now ? val_loss_ : kUnknown);
+    }
+    if (eval_now && !std::isfinite(val_loss_)) {
+      return result(
+          Outcome::kDiverged,
+          fmt::format(
+              "the validation loss was {} by step {}", val_loss_, step_));
+    }
+    if (checkpoint_now) {
+      checkpoint();
+    }
+    if (options_.on_step) {
+      options_.on_step(step_, last_loss_);
+    }
+    if (progress_) {
+      progress_->update(step_, note_);
+    }
+  }
+  return result(done);
+}
+
+}  // namespace
+
+ModelSummary summarise(const TrainConfig& config) {
+  config.validate();
+  const TaskShape shape = task_shape(config);
+  const models::ModelPlan plan = plan_model(config, shape);
+  return {
+      .parameters = plan.parameters(),
+      .flops_per_token = plan.flops(),
+      .tokens_per_step = shape.tokens * config.optimizer.accumulate};
+}
+
+TrainResult train(const TrainConfig& config, const TrainOptions& options) {
+  config.validate();
+  return Trainer(config, options).run();
+}
+
+}  // namespace einforge::train

@@ -1,0 +1,190 @@
+// The program itself: kill -9, signals, full disks, errors, text.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+
+#include "einforge/base/files.h"
+#include "einforge/base/json.h"
+#include "einforge/base/random.h"
+#include "tests/train/testing.h"
+
+namespace einforge::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+class ProgramTest : public testing::Test {
+ protected:
+  ProgramTest() {
+    base::Random random(3);
+    std::ofstream text(root_ / "text.txt");
+    for (int i = 0; i < 3000; ++i) {
+      text << (i % 9 == 8 ? "\n\n" : "one two three ")
+           << static_cast<char>('a' + random.below(26)) << ' ';
+    }
+    text.close();
+    const CommandResult prepared = run(fmt::format(
+        "data prepare {0}/text.txt --out {0}/data", root_.path().string()));
+    EXPECT_EQ(prepared.code, 0) << prepared.output;
+    std::ofstream(root_ / "tiny.toml") << fmt::format(
+        R"(
+steps = 400
+eval_every = 50
+eval_batches = 2
+checkpoint_every = 20
+device = "cpu"
+[model]
+width = 16
+layers = 1
+context = 16
+[model.structure]
+all = "monarch"
+[data]
+path = "{}/data"
+batch_size = 4
+)",
+        root_.path().string());
+  }
+
+  CommandResult run(const std::string& arguments) const {
+    return run_command(
+        "OMP_NUM_THREADS=1 EINFORGE_PROGRESS=0 " + einforge_program() + " " +
+        arguments);
+  }
+  std::string train(const std::string& more) const {
+    return fmt::format("train {}/tiny.toml {}", root_.path().string(), more);
+  }
+  std::string out(const std::string& name) const {
+    return " --out " + (root_ / name).string();
+  }
+
+  TemporaryFolder root_;
+};
+
+void expect_one_line(const CommandResult& result, int code) {
+  EXPECT_EQ(result.code, code) << result.output;
+  EXPECT_NE(result.output.find("error: "), std::string::npos) << result.output;
+  const auto last = result.output.rfind("einforge: error: ");
+  EXPECT_EQ(result.output.find('\n', last), result.output.size() - 1)
+      << result.output;
+}
+
+TEST_F(ProgramTest, TrainsAndWritesText) {
+  const CommandResult trained =
+      run(train("--set steps=30 --json") + out("run"));
+  ASSERT_EQ(trained.code, 0) << trained.output;
+  const base::Json json = base::Json::parse(trained.output);
+  EXPECT_EQ(json["outcome"], "finished");
+  EXPECT_EQ(json["steps"], 30);
+  const std::string generate = fmt::format(
+      "generate {} --prompt 'one t' --json", (root_ / "run").string());
+  const CommandResult first = run(generate + " --tokens 40 --seed 1");
+  ASSERT_EQ(first.code, 0) << first.output;
+  EXPECT_EQ(
+      base::Json::parse(first.output)["text"].get<std::string>().size(), 40U);
+  EXPECT_EQ(run(generate + " --tokens 40 --seed 1").output, first.output);
+}
+
+TEST_F(ProgramTest, SurvivesTwentyKills) {
+  const CommandResult result = run_command(fmt::format(
+      "{}/scripts/kill_test.sh {} {}/tiny.toml {}/data 20 1.2",
+      source_folder().string(),
+      einforge_program(),
+      root_.path().string(),
+      root_.path().string()));
+  EXPECT_EQ(result.code, 0) << result.output;
+  EXPECT_NE(result.output.find("are the same"), std::string::npos);
+}
+
+TEST_F(ProgramTest, InterruptWritesACheckpointAndSaysHowToGoOn) {
+  // Waits for the first checkpoint, so that the signal comes while training.
+  const std::string folder = (root_ / "run").string();
+  const CommandResult result = run_command(fmt::format(
+      "EINFORGE_PROGRESS=0 timeout -s INT --preserve-status 60 {} {} {} & "
+      "pid=$!; "
+      "until ls -d {}/checkpoints/step_* > /dev/null; do sleep 0.05; done "
+      "2> /dev/null; kill -INT $pid; wait $pid",
+      einforge_program(),
+      train("--set steps=1000000"),
+      out("run"),
+      folder));
+  EXPECT_EQ(result.code, 130) << result.output;
+  const auto command = result.output.find("einforge train");
+  ASSERT_NE(command, std::string::npos) << result.output;
+  EXPECT_NE(result.output.find("--resume", command), std::string::npos);
+  const CommandResult resumed =
+      run(train("--set steps=1000000 --resume --json") + out("run") +
+          " & sleep 2; kill -INT $!; wait $!");
+  EXPECT_NE(resumed.output.find("interrupted"), std::string::npos)
+      << resumed.output;
+}
+
+TEST_F(ProgramTest, BadInputIsOneLineAndExitTwo) {
+  for (const std::string& arguments : std::vector<std::string>{
+           train("--set model.widht=4") + out("x"),
+           train("--set model.width=\"four\"") + out("x"),
+           train("--set model") + out("x"),
+           train("--set steps=0") + out("x"),
+           train("--set model.structure.all=monarhc") + out("x"),
+           train("--set data.path=/nonexistent") + out("x"),
+           train("--device tpu") + out("x"),
+           "train /nonexistent.toml",
+           "train",
+           "generate /nonexistent",
+           "generate " + root_.path().string(),
+           "config nonsense",
+       }) {
+    SCOPED_TRACE(arguments);
+    expect_one_line(run(arguments), 2);
+  }
+  const CommandResult misspelt = run(train("--set model.widht=4") + out("x"));
+  EXPECT_NE(misspelt.output.find("'width'"), std::string::npos);
+}
+
+TEST_F(ProgramTest, MissingGpuIsOneLine) {
+  if (run_command("nvidia-smi").code == 0) {
+    GTEST_SKIP() << "there is a GPU here";
+  }
+  expect_one_line(run(train("--device cuda") + out("x")), 2);
+}
+
+TEST_F(ProgramTest, FullDiskKeepsEarlierCheckpoints) {
+  // A limit on file sizes stands for a full disk: the same failed write(), and
+  // no mount needed. The log outgrows it after the first checkpoints.
+  const CommandResult result = run_command(fmt::format(
+      "trap '' XFSZ; ulimit -f 128; EINFORGE_PROGRESS=0 {} {} {}",
+      einforge_program(),
+      train("--set steps=100000 --set log_every=1"),
+      out("run")));
+  expect_one_line(result, 1);
+  EXPECT_NE(result.output.find("cannot write"), std::string::npos)
+      << result.output;
+  const CommandResult generated = run(fmt::format(
+      "generate {} --prompt one --tokens 3", (root_ / "run").string()));
+  EXPECT_EQ(generated.code, 0) << generated.output;
+}
+
+TEST_F(ProgramTest, ReferencePageHasNotDrifted) {
+  const CommandResult page = run("config --markdown");
+  ASSERT_EQ(page.code, 0) << page.output;
+  EXPECT_EQ(
+      page.output, base::read_file(source_folder() / "docs/configuration.md"))
+      << "run: einforge config --markdown > docs/configuration.md";
+}
+
+TEST_F(ProgramTest, DefaultsAreAConfig) {
+  const CommandResult toml = run("config train");
+  ASSERT_EQ(toml.code, 0) << toml.output;
+  std::ofstream(root_ / "all.toml") << toml.output;
+  const CommandResult trained = run(fmt::format(
+      "train {0}/all.toml --set steps=1 --set model.width=16 "
+      "--set model.context=8 --set data.batch_size=1 --set eval_batches=1 "
+      "--set data.path={0}/data --json --out {0}/all",
+      root_.path().string()));
+  EXPECT_EQ(trained.code, 0) << trained.output;
+}
+
+}  // namespace
+}  // namespace einforge::train

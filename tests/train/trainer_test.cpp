@@ -1,0 +1,351 @@
+#include "einforge/train/trainer.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cmath>
+#include <fstream>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "einforge/base/error.h"
+#include "einforge/base/files.h"
+#include "einforge/base/random.h"
+#include "einforge/base/text.h"
+#include "einforge/data/prepare.h"
+#include "tests/train/testing.h"
+
+namespace einforge::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Text with something to learn: sentences of words drawn from a short list.
+void write_text(const fs::path& path) {
+  const std::vector<std::string> words = {
+      "the",
+      "river",
+      "runs",
+      "under",
+      "a",
+      "stone",
+      "bridge",
+      "and",
+      "sea",
+      "wind",
+      "takes",
+      "old",
+      "ships",
+      "home",
+      "before",
+      "night"};
+  base::Random random(1);
+  std::ofstream file(path);
+  for (int paragraph = 0; paragraph < 400; ++paragraph) {
+    for (int word = 0; word < 30; ++word) {
+      file << words[random.below(words.size())] << ' ';
+    }
+    file << "\n\n";
+  }
+}
+
+class TrainerTest : public testing::Test {
+ protected:
+  TrainerTest() {
+    write_text(root_ / "text.txt");
+    data::prepare(
+        {.inputs = {(root_ / "text.txt").string()},
+         .out = root_ / "data",
+         .progress = false});
+  }
+
+  TrainConfig config(const std::string& structure = "monarch") const {
+    TrainConfig c;
+    c.model.width = 16;
+    c.model.layers = 1;
+    c.model.context = 16;
+    c.model.structure.all = structure;
+    c.data.path = (root_ / "data").string();
+    c.data.batch_size = 4;
+    c.optimizer.base_width = 16;
+    c.schedule = {.kind = "cosine", .warmup_steps = 3};
+    c.steps = 23;
+    c.log_every = 4;
+    c.eval_every = 10;
+    c.eval_batches = 2;
+    c.checkpoint_every = 7;
+    c.device = "cpu";
+    return c;
+  }
+
+  TrainOptions options(const std::string& name) const {
+    return {.directory = root_ / name, .progress = false};
+  }
+
+  // The bytes of the newest checkpoint's model and optimiser.
+  std::string weights(const std::string& name) const {
+    fs::path newest;
+    for (const auto& entry :
+         fs::directory_iterator(root_ / name / "checkpoints")) {
+      newest = std::max(newest, entry.path());
+    }
+    return base::read_file(newest / "model.safetensors") +
+           base::read_file(newest / "optimizer.safetensors");
+  }
+
+  // The log without its timings.
+  std::vector<base::Json> log(const std::string& name) const {
+    std::vector<base::Json> rows;
+    const std::string text = base::read_file(root_ / name / "log.jsonl");
+    for (const std::string& line : base::split(base::trim(text), '\n')) {
+      rows.push_back(base::Json::parse(line));
+      rows.back().erase("seconds");
+      rows.back().erase("tokens_per_second");
+    }
+    return rows;
+  }
+
+  TemporaryFolder root_;
+};
+
+TEST_F(TrainerTest, LogsCurvesAndCheckpoints) {
+  TrainOptions o = options("run");
+  std::vector<store::CurvePoint> points;
+  std::int64_t steps_seen = 0;
+  o.on_point = [&](const store::CurvePoint& p) { points.push_back(p); };
+  o.on_step = [&](std::int64_t step, double) { steps_seen = step; };
+  const TrainConfig c = config();
+  const TrainResult result = train(c, o);
+  EXPECT_EQ(result.outcome, Outcome::kFinished);
+  EXPECT_EQ(result.steps, 23);
+  EXPECT_EQ(steps_seen, 23);
+  ASSERT_EQ(points.size(), 4U);  // 0, 10, 20 and the last
+  EXPECT_EQ(points[0].step, 0);
+  EXPECT_TRUE(std::isnan(points[0].train_loss));
+  EXPECT_NEAR(points[0].val_loss, std::log(96.0), 1e-5);
+  EXPECT_EQ(points[1].step, 10);
+  EXPECT_EQ(points[3].step, 23);
+  EXPECT_EQ(points[3].tokens, 23 * 64);
+  EXPECT_DOUBLE_EQ(points[3].flops, summarise(c).flops_per_token * 23 * 64);
+  EXPECT_EQ(points[3].val_loss, result.final_loss);
+  EXPECT_LT(result.final_loss, points[0].val_loss);
+  std::vector<std::int64_t> logged;
+  for (const base::Json& row : log("run")) {
+    logged.push_back(row["step"]);
+  }
+  EXPECT_EQ(logged, (std::vector<std::int64_t>{0, 4, 8, 10, 12, 16, 20, 23}));
+  EXPECT_TRUE(fs::exists(root_ / "run/checkpoints/step_00000023"));
+  EXPECT_TRUE(fs::exists(root_ / "run/checkpoints/step_00000021"));
+  EXPECT_FALSE(fs::exists(root_ / "run/checkpoints/step_00000014"));
+}
+
+TEST_F(TrainerTest, SummaryCountsWhatIsTrained) {
+  const TrainConfig c = config("btt:0.25");
+  train(c, options("run"));
+  const auto file = base::MappedFile(
+      root_ / "run/checkpoints/step_00000023/model.safetensors");
+  std::int64_t parameters = 0;
+  for (const auto& t : base::parse_safetensors(file.bytes()).tensors) {
+    parameters += static_cast<std::int64_t>(t.data.size()) / 4;
+  }
+  EXPECT_EQ(summarise(c).parameters, parameters);
+}
+
+// Stopped at any step and resumed, a run ends in the same bits.
+TEST_F(TrainerTest, ResumesBitwise) {
+  for (const std::string structure : {"dense", "monarch"}) {
+    TrainConfig c = config(structure);
+    c.optimizer.accumulate = 2;
+    c.optimizer.weight_decay = 0.1;
+    const std::string whole = "whole_" + structure;
+    train(c, options(whole));
+    for (const std::int64_t stop : {1, 9, 10, 14, 22}) {
+      const std::string name = structure + std::to_string(stop);
+      TrainOptions o = options(name);
+      std::int64_t done = 0;
+      o.on_step = [&](std::int64_t step, double) { done = step; };
+      o.should_stop = [&] { return done == stop; };
+      const TrainResult first = train(c, o);
+      EXPECT_EQ(first.outcome, Outcome::kInterrupted);
+      EXPECT_EQ(first.steps, stop);
+      o.should_stop = nullptr;
+      o.resume = true;
+      const TrainResult second = train(c, o);
+      EXPECT_EQ(second.outcome, Outcome::kFinished);
+      EXPECT_EQ(weights(name), weights(whole)) << name;
+      EXPECT_EQ(log(name), log(whole)) << name;
+    }
+  }
+}
+
+TEST_F(TrainerTest, PausesAndGoesOn) {
+  const TrainConfig c = config();
+  train(c, options("whole"));
+  TrainOptions o = options("rungs");
+  std::set<std::int64_t> steps;
+  o.on_point = [&](const store::CurvePoint& p) { steps.insert(p.step); };
+  o.resume = true;  // from nothing, as a search does
+  o.stop_at_step = 8;
+  const TrainResult first = train(c, o);
+  EXPECT_EQ(first.outcome, Outcome::kPaused);
+  EXPECT_EQ(first.steps, 8);
+  EXPECT_TRUE(std::isfinite(first.final_loss));
+  const TrainResult again = train(c, o);  // nothing left to do
+  EXPECT_EQ(again.outcome, Outcome::kPaused);
+  EXPECT_EQ(again.final_loss, first.final_loss);
+  o.stop_at_step = -1;
+  EXPECT_EQ(train(c, o).outcome, Outcome::kFinished);
+  EXPECT_EQ(steps, (std::set<std::int64_t>{0, 8, 10, 20, 23}));
+  EXPECT_EQ(weights("rungs"), weights("whole"));
+}
+
+TEST_F(TrainerTest, DamagedNewestCheckpointIsPassedOver) {
+  const TrainConfig c = config();
+  train(c, options("whole"));
+  TrainOptions o = options("run");
+  o.stop_at_step = 16;
+  train(c, o);
+  fs::resize_file(
+      root_ / "run/checkpoints/step_00000016/optimizer.safetensors", 100);
+  o.resume = true;
+  o.stop_at_step = -1;
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(train(c, o).outcome, Outcome::kFinished);
+  EXPECT_NE(
+      testing::internal::GetCapturedStderr().find("damaged checkpoint"),
+      std::string::npos);
+  EXPECT_EQ(weights("run"), weights("whole"));
+  EXPECT_EQ(log("run").size(), log("whole").size());
+}
+
+TEST_F(TrainerTest, RefusesAnotherRunsCheckpoint) {
+  TrainConfig c = config();
+  TrainOptions o = options("run");
+  train(c, o);
+  EXPECT_THROW(train(c, o), base::InvalidInput);  // not asked to resume
+  o.resume = true;
+  TrainConfig other = c;
+  other.model.width = 32;
+  EXPECT_THROW(train(other, o), base::InvalidInput);
+  other = c;
+  other.seed = 1;
+  EXPECT_THROW(train(other, o), base::InvalidInput);
+  other = c;
+  other.optimizer.learning_rate = 1;
+  EXPECT_THROW(train(other, o), base::InvalidInput);
+  other = c;
+  other.steps = 5;
+  EXPECT_THROW(train(other, o), base::InvalidInput);
+  other = c;
+  other.steps = 30;
+  other.eval_every = 3;
+  EXPECT_EQ(train(other, o).steps, 30);
+}
+
+TEST_F(TrainerTest, DivergenceIsAnOutcome) {
+  TrainConfig c = config("dense");
+  c.optimizer.learning_rate = 1e30;
+  c.optimizer.clip_norm = 0;
+  c.schedule.kind = "constant";
+  const TrainResult result = train(c, options("run"));
+  EXPECT_EQ(result.outcome, Outcome::kDiverged);
+  EXPECT_NE(result.reason.find("step"), std::string::npos) << result.reason;
+  EXPECT_LT(result.steps, c.steps);
+}
+
+TEST_F(TrainerTest, UnwritableFolderIsAnIoError) {
+  TrainOptions o;
+  o.progress = false;
+  o.directory = "/proc/einforge";
+  EXPECT_THROW(train(config(), o), base::IoError);
+}
+
+TEST_F(TrainerTest, LearnsTheRegressionTask) {
+  TrainConfig c;
+  c.model.kind = "mlp";
+  c.model.width = 64;
+  c.model.layers = 2;
+  c.model.structure.all = "monarch";
+  c.data.batch_size = 64;
+  c.optimizer.base_width = 64;
+  c.steps = 40;
+  c.eval_every = 20;
+  c.eval_batches = 4;
+  c.device = "cpu";
+  const TrainResult result = train(c, options("run"));
+  EXPECT_EQ(result.outcome, Outcome::kFinished);
+  // Silence has a loss of about 1.
+  EXPECT_LT(result.final_loss, 0.9);
+}
+
+TEST_F(TrainerTest, BfloatAutocastTrains) {
+  TrainConfig c = config();
+  c.dtype = "bfloat16";
+  const double bfloat = train(c, options("bfloat")).final_loss;
+  const double full = train(config(), options("full")).final_loss;
+  EXPECT_NE(bfloat, full);
+  EXPECT_NEAR(bfloat, full, 0.05);
+}
+
+struct Bad {
+  std::string name;
+  std::function<void(TrainConfig&)> spoil;
+};
+
+void PrintTo(const Bad& bad, std::ostream* out) {
+  *out << bad.name;
+}
+
+class BadConfigTest : public testing::TestWithParam<Bad> {};
+
+INSTANTIATE_TEST_SUITE_P(
+    Keys,
+    BadConfigTest,
+    testing::Values(
+        Bad{"data.path", [](auto& c) { c.data.path = ""; }},
+        Bad{"data.batch_size", [](auto& c) { c.data.batch_size = 0; }},
+        Bad{"optimizer.learning_rate",
+            [](auto& c) { c.optimizer.learning_rate = -1; }},
+        Bad{"optimizer.base_width",
+            [](auto& c) { c.optimizer.base_width = 0; }},
+        Bad{"optimizer.beta1", [](auto& c) { c.optimizer.beta1 = 1; }},
+        Bad{"optimizer.beta2", [](auto& c) { c.optimizer.beta2 = -0.1; }},
+        Bad{"optimizer.epsilon", [](auto& c) { c.optimizer.epsilon = 0; }},
+        Bad{"optimizer.weight_decay",
+            [](auto& c) { c.optimizer.weight_decay = NAN; }},
+        Bad{"optimizer.clip_norm", [](auto& c) { c.optimizer.clip_norm = -1; }},
+        Bad{"optimizer.accumulate",
+            [](auto& c) { c.optimizer.accumulate = 0; }},
+        Bad{"schedule.kind", [](auto& c) { c.schedule.kind = "cosin"; }},
+        Bad{"schedule.warmup_steps",
+            [](auto& c) { c.schedule.warmup_steps = -1; }},
+        Bad{"schedule.decay_share",
+            [](auto& c) { c.schedule.decay_share = 1.5; }},
+        Bad{"schedule.final_ratio",
+            [](auto& c) { c.schedule.final_ratio = -1; }},
+        Bad{"steps", [](auto& c) { c.steps = 0; }},
+        Bad{"log_every", [](auto& c) { c.log_every = 0; }},
+        Bad{"eval_every", [](auto& c) { c.eval_every = -1; }},
+        Bad{"eval_batches", [](auto& c) { c.eval_batches = 0; }},
+        Bad{"checkpoint_every", [](auto& c) { c.checkpoint_every = -1; }},
+        Bad{"keep_checkpoints", [](auto& c) { c.keep_checkpoints = 0; }},
+        Bad{"device", [](auto& c) { c.device = "gpu"; }},
+        Bad{"dtype", [](auto& c) { c.dtype = "fp8"; }}));
+
+TEST_P(BadConfigTest, NamesTheKey) {
+  TrainConfig c;
+  c.model.kind = "gpt";
+  GetParam().spoil(c);
+  try {
+    summarise(c);
+    FAIL() << "expected an error";
+  } catch (const base::InvalidInput& error) {
+    const std::string message = error.what();
+    EXPECT_EQ(message.rfind(GetParam().name + ": expected", 0), 0U) << message;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  }
+}
+
+}  // namespace
+}  // namespace einforge::train
