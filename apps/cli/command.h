@@ -12,6 +12,8 @@ void add_describe(CLI::App& app);
 void add_train(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_search(CLI::App& app);
+void add_fit(CLI::App& app);
+void add_report(CLI::App& app);
 void add_config(CLI::App& app);
 
 }  // namespace einforge::cli

@@ -32,6 +32,8 @@ int main(int argc, char** argv) {
   einforge::cli::add_train(app);
   einforge::cli::add_generate(app);
   einforge::cli::add_search(app);
+  einforge::cli::add_fit(app);
+  einforge::cli::add_report(app);
   einforge::cli::add_config(app);
   try {
     app.parse(argc, argv);
