@@ -1,7 +1,9 @@
 #include "einforge/base/files.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -63,6 +65,21 @@ TEST(Files, FullDiskIsAnIoErrorInItsOwnWords) {
   }
   EXPECT_EQ(read_file(path), "old");
   EXPECT_EQ(entries(directory.path()), 1U);
+}
+
+TEST(Files, APipeIsWrittenToNotReplaced) {
+  const testing::TemporaryDirectory directory;
+  const fs::path pipe = directory / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK);
+  ASSERT_GE(reader, 0);
+  write_file_atomically(pipe, "through");
+  std::string text(16, ' ');
+  text.resize(
+      static_cast<std::size_t>(::read(reader, text.data(), text.size())));
+  ::close(reader);
+  EXPECT_EQ(text, "through");
+  EXPECT_TRUE(fs::is_fifo(pipe));
 }
 
 TEST(Files, MissingAndSpecialFilesAreInvalidInput) {

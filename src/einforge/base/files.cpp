@@ -43,6 +43,24 @@ void check_regular_file(const fs::path& path) {
       path.string());
 }
 
+void write_all(
+    int descriptor, std::string_view bytes, const std::string& what) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
+    if (written < 0 && errno != EINTR) {
+      throw_io_error(what, errno);
+    }
+    bytes.remove_prefix(written < 0 ? 0 : static_cast<std::size_t>(written));
+  }
+}
+
+// A pipe, a terminal, /dev/null: nothing that a file may take the place of.
+bool is_special(const fs::path& path) {
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path, ignored);
+  return fs::exists(status) && fs::is_other(status);
+}
+
 }  // namespace
 
 std::string read_file(const fs::path& path) {
@@ -57,18 +75,20 @@ void write_file_atomically(const fs::path& path, std::string_view bytes) {
   const fs::path temporary =
       fs::path(path).concat(fmt::format(".tmp{}", ::getpid()));
   const std::string what = fmt::format("cannot write '{}'", path.string());
+  if (is_special(path)) {
+    const Descriptor file(path, O_WRONLY);
+    if (file.get() < 0) {
+      throw_io_error(what, errno);
+    }
+    write_all(file.get(), bytes, what);
+    return;
+  }
   try {
     const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0644);
     if (file.get() < 0) {
       throw_io_error(what, errno);
     }
-    while (!bytes.empty()) {
-      const ssize_t written = ::write(file.get(), bytes.data(), bytes.size());
-      if (written < 0 && errno != EINTR) {
-        throw_io_error(what, errno);
-      }
-      bytes.remove_prefix(written < 0 ? 0 : static_cast<std::size_t>(written));
-    }
+    write_all(file.get(), bytes, what);
     if (::fsync(file.get()) != 0) {
       throw_io_error(what, errno);
     }

@@ -14,6 +14,7 @@ std::string read_file(const std::filesystem::path& path);
 
 // Replaces `path` in one step: written beside it, synced, renamed, and the
 // directory synced. A crash or a full disk leaves the old file as it was.
+// A pipe or a device (/dev/stdout) is written to.
 // Throws IoError.
 void write_file_atomically(
     const std::filesystem::path& path, std::string_view bytes);
