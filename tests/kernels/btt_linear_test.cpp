@@ -1,0 +1,368 @@
+#include "einforge/kernels/cpu/btt_linear.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "einforge/base/random.h"
+
+namespace einforge::kernels::cpu {
+namespace {
+
+using Floats = std::vector<float>;
+using Doubles = std::vector<double>;
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+struct Operands {
+  Floats x, first, second, bias, grad;
+};
+
+struct Results {
+  Floats y, x, first, second, bias;
+};
+
+// In double precision; with `absolute`, of the operands' absolute values,
+// which bounds what rounding can do.
+struct Expected {
+  Doubles y, x, first, second, bias;
+};
+
+Floats random_floats(base::Random& random, std::int64_t size) {
+  Floats values(static_cast<size_t>(size));
+  for (float& value : values) {
+    value = static_cast<float>(random.normal());
+  }
+  return values;
+}
+
+Operands random_operands(base::Random& random, const BttShape& s) {
+  return {
+      random_floats(random, s.tokens * s.d_in()),
+      random_floats(random, s.first_size()),
+      random_floats(random, s.second_size()),
+      random_floats(random, s.d_out()),
+      random_floats(random, s.tokens * s.d_out())};
+}
+
+// The sums of btt_linear.h and their derivatives as loops.
+Expected loops(const BttShape& s, const Operands& o, bool absolute) {
+  const auto value = [&](const Floats& from, std::int64_t index) {
+    const double v = from[static_cast<size_t>(index)];
+    return absolute ? std::abs(v) : v;
+  };
+  const auto zeros = [](const Floats& like) { return Doubles(like.size()); };
+  Expected e{
+      zeros(o.grad),
+      zeros(o.x),
+      zeros(o.first),
+      zeros(o.second),
+      zeros(o.bias)};
+  const std::int64_t depth = s.gamma * s.rho;
+  const std::int64_t columns = s.phi * s.rho;
+  const auto at = [](Doubles& d, std::int64_t i) -> double& {
+    return d[static_cast<size_t>(i)];
+  };
+  for (std::int64_t t = 0; t < s.tokens; ++t) {
+    for (std::int64_t v = 0; v < s.out; ++v) {
+      for (std::int64_t f = 0; f < s.phi; ++f) {
+        const std::int64_t y = t * s.d_out() + v * s.phi + f;
+        at(e.y, y) += value(o.bias, v * s.phi + f);
+        at(e.bias, v * s.phi + f) += value(o.grad, y);
+      }
+    }
+    for (std::int64_t g = 0; g < s.gamma; ++g) {
+      for (std::int64_t f = 0; f < s.phi; ++f) {
+        for (std::int64_t r = 0; r < s.rho; ++r) {
+          double z = 0;
+          double dz = 0;
+          for (std::int64_t i = 0; i < s.in; ++i) {
+            z += value(o.x, t * s.d_in() + i * s.gamma + g) *
+                 value(o.first, (g * s.in + i) * columns + f * s.rho + r);
+          }
+          for (std::int64_t v = 0; v < s.out; ++v) {
+            const std::int64_t y = t * s.d_out() + v * s.phi + f;
+            const std::int64_t w = (f * depth + g * s.rho + r) * s.out + v;
+            at(e.y, y) += z * value(o.second, w);
+            at(e.second, w) += z * value(o.grad, y);
+            dz += value(o.grad, y) * value(o.second, w);
+          }
+          for (std::int64_t i = 0; i < s.in; ++i) {
+            const std::int64_t x = t * s.d_in() + i * s.gamma + g;
+            const std::int64_t w = (g * s.in + i) * columns + f * s.rho + r;
+            at(e.x, x) += dz * value(o.first, w);
+            at(e.first, w) += dz * value(o.x, x);
+          }
+        }
+      }
+    }
+  }
+  return e;
+}
+
+struct AlignedFloats {
+  explicit AlignedFloats(std::int64_t size)
+      : data(static_cast<float*>(std::aligned_alloc(
+            64, (static_cast<size_t>(size) * 4 + 63) / 64 * 64))) {
+    // Nothing may be read before it is written.
+    std::fill(data, data + size, kNan);
+  }
+  AlignedFloats(const AlignedFloats&) = delete;
+  AlignedFloats& operator=(const AlignedFloats&) = delete;
+  ~AlignedFloats() { std::free(data); }
+  float* data;
+};
+
+Results run(
+    const BttShape& s,
+    const Operands& o,
+    Isa isa,
+    std::int64_t workers,
+    std::int64_t l2_bytes) {
+  const auto poisoned = [](const Floats& like) {
+    return Floats(like.size(), kNan);
+  };
+  Results r{
+      poisoned(o.grad),
+      poisoned(o.x),
+      poisoned(o.first),
+      poisoned(o.second),
+      poisoned(o.bias)};
+  {
+    const BttTiling tiling =
+        plan_btt_linear(s, BttPass::kForward, isa, workers, l2_bytes);
+    EXPECT_LE(tiling.workers, workers);
+    const AlignedFloats space(tiling.workers * tiling.workspace);
+    const BttForward args{
+        s,
+        tiling,
+        o.x.data(),
+        o.first.data(),
+        o.second.data(),
+        o.bias.data(),
+        r.y.data()};
+    for (std::int64_t worker = 0; worker < tiling.workers; ++worker) {
+      btt_linear_forward(
+          args, isa, worker, space.data + worker * tiling.workspace);
+    }
+  }
+  const BttTiling tiling =
+      plan_btt_linear(s, BttPass::kBackward, isa, workers, l2_bytes);
+  const AlignedFloats space(tiling.workers * tiling.workspace);
+  const BttBackward args{
+      s,
+      tiling,
+      o.grad.data(),
+      o.x.data(),
+      o.first.data(),
+      o.second.data(),
+      r.x.data(),
+      r.first.data(),
+      r.second.data(),
+      r.bias.data()};
+  for (std::int64_t worker = 0; worker < tiling.workers; ++worker) {
+    btt_linear_backward(
+        args, isa, worker, space.data + worker * tiling.workspace);
+  }
+  for (std::int64_t worker = 0; worker < tiling.workers; ++worker) {
+    btt_linear_reduce(args, isa, worker, space.data);
+  }
+  return r;
+}
+
+void expect_close(
+    const std::string& what,
+    const Floats& actual,
+    const Doubles& expected,
+    const Doubles& magnitude,
+    double terms) {
+  const double factor = 0x1p-24 * (4 + 2 * std::sqrt(terms));
+  double worst = 0;
+  size_t where = 0;
+  for (size_t i = 0; i < actual.size(); ++i) {
+    const double error = std::abs(actual[i] - expected[i]);
+    const double share = error / (factor * magnitude[i] + 1e-30);
+    if (!(share <= worst)) {
+      worst = share;
+      where = i;
+    }
+  }
+  EXPECT_LE(worst, 1) << what << "[" << where << "]: got " << actual[where]
+                      << ", expected " << expected[where];
+}
+
+std::string describe(const BttShape& s) {
+  return fmt::format(
+      "tokens {}, in {}, gamma {}, phi {}, rho {}, out {}",
+      s.tokens,
+      s.in,
+      s.gamma,
+      s.phi,
+      s.rho,
+      s.out);
+}
+
+void check(
+    const BttShape& s,
+    base::Random& random,
+    Isa isa,
+    std::int64_t workers,
+    std::int64_t l2_bytes) {
+  const Operands operands = random_operands(random, s);
+  const Results actual = run(s, operands, isa, workers, l2_bytes);
+  const Expected expected = loops(s, operands, false);
+  const Expected bound = loops(s, operands, true);
+  const std::string name = fmt::format("{}, {}: ", isa_name(isa), describe(s));
+  const auto terms = [](std::int64_t count) {
+    return static_cast<double>(count);
+  };
+  expect_close(
+      name + "y", actual.y, expected.y, bound.y, terms(s.d_in() * s.rho));
+  expect_close(
+      name + "grad_x", actual.x, expected.x, bound.x, terms(s.d_out() * s.rho));
+  expect_close(
+      name + "grad_first",
+      actual.first,
+      expected.first,
+      bound.first,
+      terms(s.tokens * s.out));
+  expect_close(
+      name + "grad_second",
+      actual.second,
+      expected.second,
+      bound.second,
+      terms(s.tokens * s.in));
+  expect_close(
+      name + "grad_bias",
+      actual.bias,
+      expected.bias,
+      bound.bias,
+      terms(s.tokens));
+}
+
+constexpr std::int64_t kL2 = std::int64_t{1} << 21;
+
+class BttLinear : public ::testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override {
+    if (GetParam() > best_isa()) {
+      GTEST_SKIP() << "no " << isa_name(GetParam()) << " on this machine";
+    }
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    Isas,
+    BttLinear,
+    ::testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512),
+    [](const auto& tested) { return std::string(isa_name(tested.param)); });
+
+TEST_P(BttLinear, AgreesWithLoopsAtRandomSizes) {
+  base::Random random(1);
+  const auto pick = [&](std::vector<std::int64_t> from) {
+    return from[random.below(from.size())];
+  };
+  for (int point = 0; point < 80 && !HasFailure(); ++point) {
+    const BttShape s{
+        .tokens = pick({1, 2, 15, 16, 17, 63, 64, 65, 130}),
+        .in = pick({1, 2, 3, 8, 17, 32}),
+        .gamma = pick({1, 2, 5, 16, 20}),
+        .phi = pick({1, 3, 16, 40}),
+        .rho = pick({1, 2, 4}),
+        .out = pick({1, 4, 9, 33})};
+    // A small cache makes groups of phi and short tiles.
+    check(s, random, GetParam(), pick({1, 2, 3}), pick({kL2, 1 << 14}));
+  }
+}
+
+TEST_P(BttLinear, LeavesOutWhatIsNotAskedFor) {
+  base::Random random(2);
+  const BttShape s{.tokens = 70, .in = 5, .gamma = 4, .phi = 3, .out = 6};
+  const Operands o = random_operands(random, s);
+  const Results all = run(s, o, GetParam(), 2, kL2);
+  for (int bits = 0; bits < 16; ++bits) {
+    Results some{Floats(), all.x, all.first, all.second, all.bias};
+    for (Floats* part : {&some.x, &some.first, &some.second, &some.bias}) {
+      std::fill(part->begin(), part->end(), kNan);
+    }
+    const BttTiling tiling =
+        plan_btt_linear(s, BttPass::kBackward, GetParam(), 2, kL2);
+    const AlignedFloats space(tiling.workers * tiling.workspace);
+    const auto asked = [&](int bit, Floats& to) {
+      return (bits >> bit & 1) != 0 ? to.data() : nullptr;
+    };
+    const BttBackward args{
+        s,
+        tiling,
+        o.grad.data(),
+        o.x.data(),
+        o.first.data(),
+        o.second.data(),
+        asked(0, some.x),
+        asked(1, some.first),
+        asked(2, some.second),
+        asked(3, some.bias)};
+    for (std::int64_t worker = 0; worker < tiling.workers; ++worker) {
+      btt_linear_backward(
+          args, GetParam(), worker, space.data + worker * tiling.workspace);
+    }
+    for (std::int64_t worker = 0; worker < tiling.workers; ++worker) {
+      btt_linear_reduce(args, GetParam(), worker, space.data);
+    }
+    const auto expect = [&](int bit, const Floats& got, const Floats& full) {
+      if ((bits >> bit & 1) != 0) {
+        EXPECT_EQ(got, full) << bits;
+      } else {
+        EXPECT_TRUE(std::isnan(got[0])) << bits;
+      }
+    };
+    expect(0, some.x, all.x);
+    expect(1, some.first, all.first);
+    expect(2, some.second, all.second);
+    expect(3, some.bias, all.bias);
+  }
+}
+
+TEST_P(BttLinear, EachTokensOutputIsItsOwn) {
+  base::Random random(3);
+  const BttShape s{
+      .tokens = 200, .in = 8, .gamma = 8, .phi = 8, .rho = 2, .out = 8};
+  Operands o = random_operands(random, s);
+  const Results before = run(s, o, GetParam(), 2, kL2);
+  o.x[static_cast<size_t>(130 * s.d_in() + 3)] = kNan;
+  const Results after = run(s, o, GetParam(), 2, kL2);
+  for (std::int64_t t = 0; t < s.tokens; ++t) {
+    for (std::int64_t c = 0; c < s.d_out(); ++c) {
+      const auto i = static_cast<size_t>(t * s.d_out() + c);
+      if (t == 130) {
+        EXPECT_TRUE(std::isnan(after.y[i]));
+      } else {
+        EXPECT_EQ(after.y[i], before.y[i]);
+      }
+    }
+  }
+}
+
+TEST(BttTiling, GivesEveryWorkerSomethingToDo) {
+  for (std::int64_t tokens = 1; tokens < 300; ++tokens) {
+    for (const std::int64_t workers : {1, 2, 3, 8}) {
+      const BttShape s{
+          .tokens = tokens, .in = 4, .gamma = 4, .phi = 4, .out = 4};
+      const BttTiling tiling =
+          plan_btt_linear(s, BttPass::kForward, Isa::kPortable, workers, kL2);
+      const std::int64_t tiles = (tokens + tiling.tile - 1) / tiling.tile;
+      EXPECT_GE(tiling.workers, 1);
+      EXPECT_LE(tiling.workers, std::min(tiles, workers));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace einforge::kernels::cpu
