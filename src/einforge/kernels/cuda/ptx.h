@@ -68,6 +68,15 @@ __device__ __forceinline__ void load_matrix(
       : "r"(shared));
 }
 
+// The same, each matrix transposed.
+__device__ __forceinline__ void load_matrix_transposed(
+    uint32_t shared, uint32_t& a, uint32_t& b, uint32_t& c, uint32_t& d) {
+  asm volatile(
+      "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+      : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
+      : "r"(shared));
+}
+
 // c (16x8) += a (16x16) b (16x8).
 __device__ __forceinline__ void mma(
     float (&c)[4], const uint4& a, uint32_t b0, uint32_t b1) {
