@@ -30,8 +30,14 @@ std::string host_name() {
   return name.data();
 }
 
-// State and start time of a process, from /proc/PID/stat; see proc(5).
-bool read_stat(pid_t pid, char& state, std::string& start) {
+struct Stat {
+  char state = 0;
+  std::string threads;
+  std::string start_time;
+};
+
+// From /proc/PID/stat; see proc(5).
+bool read_stat(pid_t pid, Stat& stat) {
   std::ifstream file(fmt::format("/proc/{}/stat", pid));
   const std::string text(std::istreambuf_iterator<char>(file), {});
   // The second field, the program's name, may hold spaces and parentheses.
@@ -41,12 +47,15 @@ bool read_stat(pid_t pid, char& state, std::string& start) {
   }
   const std::vector<std::string> fields =
       base::split(std::string_view(text).substr(end + 2), ' ');
-  constexpr std::size_t kStartTime = 19;  // field 22, counted from field 3
+  // Fields 20 and 22, counted from field 3.
+  constexpr std::size_t kThreads = 17;
+  constexpr std::size_t kStartTime = 19;
   if (fields.size() <= kStartTime) {
     return false;
   }
-  state = fields[0][0];
-  start = fields[kStartTime];
+  stat.state = fields[0][0];
+  stat.threads = fields[kThreads];
+  stat.start_time = fields[kStartTime];
   return true;
 }
 
@@ -60,12 +69,11 @@ void close_file(int& file) {
 }  // namespace
 
 std::string process_name(pid_t pid) {
-  char state = 0;
-  std::string start;
-  if (!read_stat(pid, state, start)) {
+  Stat stat;
+  if (!read_stat(pid, stat)) {
     return "";
   }
-  return fmt::format("{}:{}:{}", host_name(), pid, start);
+  return fmt::format("{}:{}:{}", host_name(), pid, stat.start_time);
 }
 
 bool process_alive(std::string_view name) {
@@ -79,10 +87,15 @@ bool process_alive(std::string_view name) {
   }
   const pid_t pid = std::atoi(
       std::string(name.substr(first + 1, second - first - 1)).c_str());
-  char state = 0;
-  std::string start;
-  return pid > 0 && read_stat(pid, state, start) && state != 'Z' &&
-         state != 'X' && start == name.substr(second + 1);
+  Stat stat;
+  if (pid <= 0 || !read_stat(pid, stat) ||
+      stat.start_time != name.substr(second + 1)) {
+    return false;
+  }
+  // A zombie whose other threads are still going down holds its locks.
+  const bool dead =
+      stat.state == 'X' || (stat.state == 'Z' && stat.threads == "1");
+  return !dead;
 }
 
 FolderLock::FolderLock(const std::filesystem::path& directory) {

@@ -10,6 +10,7 @@
 #include "einforge/base/random.h"
 #include "einforge/base/text.h"
 #include "einforge/structure/structure.h"
+#include "einforge/train/device.h"
 #include "einforge/train/trainer.h"
 
 namespace einforge::search {
@@ -233,6 +234,8 @@ std::vector<std::string> expand_structures(
 
 std::vector<Proposal> propose(const SearchConfig& config) {
   config.validate();
+  // A missing GPU is an error of the whole search, not of its trials.
+  train::resolve_device(config.train.device);
   const std::vector<std::string> structures =
       expand_structures(config.structures, config.scheduler.seed);
   const std::vector<Point> points =
@@ -266,6 +269,7 @@ std::string trial_id(const train::TrainConfig& config) {
   base::Json json = base::to_json(config);
   json["data"].erase("path");
   json.erase("device");
+  json.erase("log_every");
   json.erase("checkpoint_every");
   json.erase("keep_checkpoints");
   return base::config_id(json);

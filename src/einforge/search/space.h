@@ -40,8 +40,8 @@ std::vector<std::string> expand_structures(
 std::vector<Proposal> propose(const SearchConfig& config);
 
 // The id of a trial: the hash of what decides its result. Where the data lie,
-// the device and how often checkpoints are written do not, so a search goes on
-// after its folder or its data moved.
+// the device and how often checkpoints and logs are written do not, so a search
+// goes on after its folder or its data moved.
 std::string trial_id(const train::TrainConfig& config);
 
 }  // namespace einforge::search

@@ -1,0 +1,336 @@
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "einforge/base/config.h"
+#include "einforge/base/error.h"
+#include "einforge/base/files.h"
+#include "einforge/base/progress.h"
+#include "einforge/base/text.h"
+#include "einforge/report/html.h"
+#include "einforge/report/json.h"
+#include "einforge/report/ranking.h"
+#include "einforge/report/summary.h"
+#include "einforge/search/config.h"
+#include "einforge/search/estimate.h"
+#include "einforge/search/folder.h"
+#include "einforge/search/hardware.h"
+#include "einforge/search/ledger.h"
+#include "einforge/search/runner.h"
+#include "einforge/search/space.h"
+#include "einforge/search/speed.h"
+#include "einforge/search/worker.h"
+#include "einforge/store/store.h"
+
+namespace einforge::cli {
+namespace {
+
+constexpr int kInterrupted = 130;  // as a shell reports SIGINT
+
+struct SearchFlags {
+  std::string config;
+  std::vector<std::string> settings;
+  std::string out;
+  std::string device;
+  std::int64_t workers = 0;
+  bool dry_run = false;
+  bool retry_failed = false;
+  bool quiet = false;
+  bool json = false;
+};
+
+std::atomic<int> interrupts = 0;
+
+void on_interrupt(int) {
+  // The second one ends at once; workers die with this process, and what they
+  // lose is what they did since their last checkpoint.
+  if (interrupts.fetch_add(1) > 0) {
+    ::_exit(kInterrupted);
+  }
+}
+
+search::SearchConfig read_config(const SearchFlags& flags) {
+  base::Json json = base::read_config_file(flags.config);
+  for (const std::string& setting : flags.settings) {
+    base::apply_setting(json, setting);
+  }
+  search::SearchConfig config;
+  base::update_from_json(config, json);
+  if (!flags.out.empty()) {
+    config.out = flags.out;
+  }
+  if (!flags.device.empty()) {
+    config.train.device = flags.device;
+  }
+  if (flags.workers > 0) {
+    config.workers = flags.workers;
+  }
+  config.validate();
+  return config;
+}
+
+// The program that runs now, which is the one to start as a worker.
+std::string own_path() {
+  return std::filesystem::read_symlink("/proc/self/exe").string();
+}
+
+// What a search is expected to take.
+struct Forecast {
+  std::vector<double> seconds;  // beside the proposals; infinity: unknown
+  double total_seconds = 0;
+  double total_flops = 0;
+};
+
+Forecast forecast(
+    const search::SearchConfig& config,
+    const std::vector<search::Proposal>& proposals) {
+  constexpr int kMostKinds = 40;
+  std::unique_ptr<base::Progress> progress;
+  const auto speeds = search::measure_speeds(
+      proposals,
+      search::threads_per_worker(config.workers),
+      std::filesystem::temp_directory_path() /
+          fmt::format("einforge-speed-{}", ::getpid()),
+      kMostKinds,
+      [&](int done, int all) {
+        if (!progress) {
+          progress = std::make_unique<base::Progress>("measuring speeds", all);
+        }
+        progress->update(done);
+      });
+  const double share = search::expected_share_left(
+      0,
+      static_cast<int>(search::rung_count(config.scheduler)),
+      static_cast<int>(config.scheduler.eta));
+  Forecast result;
+  std::vector<search::TrialCost> costs;
+  for (const search::Proposal& proposal : proposals) {
+    search::TrialCost& cost = costs.emplace_back();
+    cost.kind = search::kind_of(proposal);
+    if (const auto speed = speeds.find(cost.kind); speed != speeds.end()) {
+      cost.flops_done = speed->second;
+      cost.seconds = 1;
+    }
+    cost.flops_left = share * proposal.flops;
+    result.total_flops += cost.flops_left;
+  }
+  result.seconds = search::seconds_left(costs);
+  result.total_seconds =
+      search::seconds_left(costs, static_cast<int>(config.workers));
+  return result;
+}
+
+base::Json finite(double value) {
+  return std::isfinite(value) ? base::Json(value) : base::Json(nullptr);
+}
+
+base::Json to_json(
+    const search::SearchConfig& config,
+    const std::vector<search::Proposal>& proposals,
+    const Forecast& expected) {
+  base::Json trials = base::Json::array();
+  for (std::size_t i = 0; i < proposals.size(); ++i) {
+    const search::Proposal& proposal = proposals[i];
+    trials.push_back(
+        {{"id", proposal.trial.id},
+         {"structure", proposal.trial.structure},
+         {"model", proposal.trial.model},
+         {"learning_rate", proposal.trial.learning_rate},
+         {"seed", proposal.config.seed},
+         {"parameters", proposal.parameters},
+         {"steps", proposal.config.steps},
+         {"tokens", proposal.tokens},
+         {"flops", proposal.flops},
+         {"seconds", finite(expected.seconds[i])},
+         {"status", store::to_string(proposal.trial.status)},
+         {"reason", proposal.trial.reason}});
+  }
+  return {
+      {"name", config.name},
+      {"trials", trials},
+      {"flops", expected.total_flops},
+      {"seconds", finite(expected.total_seconds)}};
+}
+
+std::string human_time(double seconds) {
+  return std::isfinite(seconds) ? base::human_duration(seconds) : "--";
+}
+
+void print_forecast(
+    const search::SearchConfig& config,
+    const std::vector<search::Proposal>& proposals,
+    const Forecast& expected) {
+  constexpr const char* kRow =
+      "{:<30} {:<14} {:>8} {:>4} {:>8} {:>7} {:>8} {:>8} {:>8}\n";
+  fmt::print(
+      fmt::runtime(kRow),
+      "structure",
+      "model",
+      "lr",
+      "seed",
+      "params",
+      "steps",
+      "tokens",
+      "FLOPs",
+      "time");
+  for (std::size_t i = 0; i < proposals.size(); ++i) {
+    const search::Proposal& proposal = proposals[i];
+    if (proposal.trial.status == store::Status::kFailed) {
+      fmt::print(
+          "{:<30} {:<14} cannot be built: {}\n",
+          proposal.trial.structure,
+          proposal.trial.model,
+          proposal.trial.reason);
+      continue;
+    }
+    fmt::print(
+        fmt::runtime(kRow),
+        proposal.trial.structure,
+        proposal.trial.model,
+        fmt::format("{:g}", proposal.trial.learning_rate),
+        proposal.config.seed,
+        base::human_count(static_cast<double>(proposal.parameters)),
+        proposal.config.steps,
+        base::human_count(static_cast<double>(proposal.tokens)),
+        base::human_count(proposal.flops),
+        human_time(expected.seconds[i]));
+  }
+  fmt::print(
+      "{} trials, {} FLOPs; about {} with {} worker{} of {} threads\n",
+      proposals.size(),
+      base::human_count(expected.total_flops),
+      human_time(expected.total_seconds),
+      config.workers,
+      config.workers == 1 ? "" : "s",
+      search::threads_per_worker(config.workers));
+}
+
+// Writes the report and prints what the search came to.
+void conclude(
+    const search::SearchConfig& config,
+    const search::RunResult& result,
+    bool json) {
+  const search::Folder folder{config.out};
+  const report::Summary summary =
+      report::summarise(store::Store::open_read_only(folder.store()));
+  base::Json numbers = report::to_json(summary);
+  base::write_file_atomically(
+      folder.report_json(), report::dump(numbers) + "\n");
+  base::write_file_atomically(folder.report(), report::to_html(summary));
+  if (!json) {
+    fmt::print(
+        "{}{} trials: {} done, {} failed, {} pruned, in {}\n{}\n",
+        report::ranking_table(summary),
+        result.total,
+        result.done,
+        result.failed,
+        result.pruned,
+        base::human_duration(result.seconds),
+        folder.report().string());
+    return;
+  }
+  numbers["search"] = {
+      {"name", config.name},
+      {"store", folder.store().string()},
+      {"report", folder.report().string()},
+      {"total", result.total},
+      {"done", result.done},
+      {"failed", result.failed},
+      {"pruned", result.pruned},
+      {"seconds", result.seconds}};
+  fmt::print("{}\n", report::dump(numbers));
+}
+
+void run_search(const SearchFlags& flags) {
+  const search::SearchConfig config = read_config(flags);
+  const std::vector<search::Proposal> proposals = search::propose(config);
+  if (flags.dry_run) {
+    const Forecast expected = forecast(config, proposals);
+    if (flags.json) {
+      fmt::print("{}\n", report::dump(to_json(config, proposals, expected)));
+    } else {
+      print_forecast(config, proposals, expected);
+    }
+    return;
+  }
+  search::RunOptions options;
+  options.worker_command = {own_path(), "search-worker"};
+  options.should_stop = [] { return interrupts.load() > 0; };
+  options.retry_failed = flags.retry_failed;
+  options.quiet = flags.quiet;
+  ::signal(SIGINT, on_interrupt);
+  ::signal(SIGTERM, on_interrupt);
+  const search::RunResult result = search::run(config, proposals, options);
+  ::signal(SIGINT, SIG_DFL);
+  ::signal(SIGTERM, SIG_DFL);
+  if (result.interrupted) {
+    fmt::print(
+        stderr,
+        "{}: stopped with {} of {} trials over; the same command goes on where "
+        "it was\n",
+        config.name,
+        result.done + result.failed,
+        result.total);
+    throw CLI::RuntimeError(kInterrupted);
+  }
+  conclude(config, result, flags.json);
+}
+
+}  // namespace
+
+void add_search(CLI::App& app) {
+  CLI::App* search = app.add_subcommand(
+      "search", "Train structures x sizes x learning rates and rank them");
+  auto flags = std::make_shared<SearchFlags>();
+  search
+      ->add_option("config", flags->config, "TOML or JSON; see docs/search.md")
+      ->required();
+  search->add_option(
+      "--set", flags->settings, "key=value, over the config; may be repeated");
+  search->add_option(
+      "--out", flags->out, "folder of the store, the trials and the report");
+  search->add_option("--workers", flags->workers, "trials trained side by side")
+      ->check(CLI::Range(1, 256));
+  search->add_option("--device", flags->device, "auto, cpu, cuda or cuda:N");
+  search->add_flag(
+      "--dry-run", flags->dry_run, "show the trials, their cost and time");
+  search->add_flag(
+      "--retry-failed",
+      flags->retry_failed,
+      "run trials again that failed or diverged");
+  search->add_flag("--quiet", flags->quiet, "no progress display");
+  search->add_flag("--json", flags->json, "print the result as JSON");
+  search->footer(
+      "A search that was stopped or killed goes on when started again.\n"
+      "Examples:\n"
+      "  einforge search examples/configs/demo.toml --out runs/demo\n"
+      "  einforge search examples/configs/demo.toml --dry-run\n"
+      "  einforge search my.toml --set 'structures=[\"dense\",\"btt:0.25\"]' "
+      "\\\n"
+      "      --set budget.tokens=5e6 --workers 2 --device cpu");
+  search->callback([flags] { run_search(*flags); });
+
+  // What the search starts; see search/worker.h.
+  CLI::App* worker = app.add_subcommand("search-worker", "");
+  worker->group("");  // hidden
+  auto folder = std::make_shared<std::string>();
+  auto threads = std::make_shared<int>(1);
+  worker->add_option("folder", *folder)->required();
+  worker->add_option("threads", *threads)->required();
+  worker->callback([folder, threads] {
+    const int code = search::run_worker(*folder, *threads);
+    if (code != 0) {
+      throw CLI::RuntimeError(code);
+    }
+  });
+}
+
+}  // namespace einforge::cli

@@ -1,0 +1,409 @@
+// The whole program: einforge search with its workers, killed in every way.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sqlite3.h>
+
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include "einforge/base/error.h"
+#include "einforge/base/json.h"
+#include "einforge/base/random.h"
+#include "einforge/search/folder.h"
+#include "einforge/search/process.h"
+#include "einforge/search/space.h"
+#include "einforge/store/store.h"
+#include "tests/search/testing.h"
+
+namespace einforge::search {
+namespace {
+
+using store::Status;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::Program;
+
+std::string query(const std::filesystem::path& path, const char* text) {
+  sqlite3* database = nullptr;
+  std::string result;
+  sqlite3_open_v2(path.c_str(), &database, SQLITE_OPEN_READONLY, nullptr);
+  sqlite3_exec(
+      database,
+      text,
+      [](void* out, int, char** values, char**) {
+        *static_cast<std::string*>(out) = values[0];
+        return 0;
+      },
+      &result,
+      nullptr);
+  sqlite3_close(database);
+  return result;
+}
+
+std::uint64_t bits(double value) {
+  std::uint64_t result = 0;
+  std::memcpy(&result, &value, sizeof(value));
+  return result;
+}
+
+class SearchTest : public ::testing::Test {
+ protected:
+  std::string write_config(const SearchConfig& config) {
+    const std::string path = (folder_ / "search.json").string();
+    std::ofstream(path) << base::to_json(config).dump();
+    return path;
+  }
+
+  // Runs it to its end with the flags; returns the exit code.
+  int run(
+      const SearchConfig& config, const std::vector<std::string>& flags = {}) {
+    std::vector<std::string> arguments = {"search", write_config(config)};
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    Program program(arguments, folder_ / "stdout");
+    const int code = program.wait();
+    out_ = program.out();
+    err_ = program.err();
+    return code;
+  }
+
+  static std::vector<store::Trial> trials(const SearchConfig& config) {
+    return store::Store::open_read_only(Folder{config.out}.store()).trials();
+  }
+
+  // What a search must leave behind, whatever was done to it: every trial
+  // done exactly once, an intact store, whole curves.
+  static void expect_complete(
+      const SearchConfig& config, const std::vector<Proposal>& proposals) {
+    const Folder folder{config.out};
+    EXPECT_EQ(query(folder.store(), "PRAGMA integrity_check"), "ok");
+    const auto store = store::Store::open_read_only(folder.store());
+    ASSERT_EQ(store.trials().size(), proposals.size());
+    for (const Proposal& proposal : proposals) {
+      const auto trial = store.find(proposal.trial.id);
+      ASSERT_TRUE(trial) << proposal.trial.id;
+      EXPECT_EQ(trial->status, Status::kDone) << trial->reason;
+      const auto curve = store.curve(trial->id);
+      std::vector<std::int64_t> steps;
+      for (const store::CurvePoint& point : curve) {
+        steps.push_back(point.step);
+        EXPECT_TRUE(std::isfinite(point.val_loss));
+      }
+      std::vector<std::int64_t> expected;
+      for (std::int64_t step = 0; step <= proposal.config.steps;
+           step += proposal.config.eval_every) {
+        expected.push_back(step);
+      }
+      if (expected.back() != proposal.config.steps) {
+        expected.push_back(proposal.config.steps);
+      }
+      EXPECT_EQ(steps, expected) << trial->structure << " " << trial->model;
+      ASSERT_FALSE(curve.empty());
+      EXPECT_EQ(bits(trial->final_loss), bits(curve.back().val_loss));
+      EXPECT_NEAR(trial->flops, proposal.flops, 1e-9 * proposal.flops);
+    }
+  }
+
+  // The same curves and the same weights, bit for bit.
+  static void expect_same_results(
+      const SearchConfig& first, const SearchConfig& second) {
+    const auto a = store::Store::open_read_only(Folder{first.out}.store());
+    const auto b = store::Store::open_read_only(Folder{second.out}.store());
+    for (const store::Trial& trial : a.trials()) {
+      const auto x = a.curve(trial.id);
+      const auto y = b.curve(trial.id);
+      ASSERT_EQ(x.size(), y.size());
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        EXPECT_EQ(x[i].step, y[i].step);
+        EXPECT_EQ(bits(x[i].val_loss), bits(y[i].val_loss))
+            << trial.structure << " " << trial.model << " step " << x[i].step;
+      }
+      const auto weights = [&](const SearchConfig& config) {
+        std::string bytes;
+        std::filesystem::path newest;
+        const auto checkpoints =
+            Folder{config.out}.trial(trial.id) / "checkpoints";
+        for (const auto& entry :
+             std::filesystem::directory_iterator(checkpoints)) {
+          newest = std::max(newest, entry.path());
+        }
+        return testing::read(newest / "model.safetensors");
+      };
+      EXPECT_GT(weights(first).size(), 1000U);
+      EXPECT_TRUE(weights(first) == weights(second))
+          << trial.structure << " " << trial.model;
+    }
+  }
+
+  testing::TemporaryFolder folder_;
+  std::string data_ = testing::make_data(folder_);
+  SearchConfig config_ = testing::tiny_config(data_, folder_ / "out");
+  std::string out_;
+  std::string err_;
+};
+
+TEST_F(SearchTest, TrainsEveryTrialOnce) {
+  ASSERT_EQ(run(config_, {"--json"}), 0) << err_;
+  expect_complete(config_, propose(config_));
+  const base::Json summary = base::Json::parse(out_);
+  EXPECT_EQ(summary["search"]["done"], 4);
+  EXPECT_EQ(summary["search"]["failed"], 0);
+  EXPECT_EQ(summary["ranking"].size(), 2U);
+  EXPECT_GT(testing::read(Folder{config_.out}.report()).size(), 1000U);
+  EXPECT_EQ(
+      base::Json::parse(
+          testing::read(Folder{config_.out}.report_json()))["trials"],
+      summary["trials"]);
+  ASSERT_EQ(summary["trials"].size(), 4U);
+  EXPECT_TRUE(summary["trials"][0]["final_loss"].is_number());
+
+  // Again: nothing to do, nothing changed.
+  const auto before = trials(config_);
+  ASSERT_EQ(run(config_), 0) << err_;
+  EXPECT_THAT(err_, HasSubstr("0 to run"));
+  const auto after = trials(config_);
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    EXPECT_EQ(before[i].seconds, after[i].seconds);
+    EXPECT_EQ(before[i].worker, after[i].worker);
+  }
+
+  // A wider grid trains only what is new.
+  config_.widths.push_back(48);
+  ASSERT_EQ(run(config_), 0) << err_;
+  EXPECT_THAT(err_, HasSubstr("2 to run"));
+  expect_complete(config_, propose(config_));
+}
+
+TEST_F(SearchTest, TwoWorkersShareTheWork) {
+  config_.workers = 2;
+  config_.budget.tokens *= 10;
+  ASSERT_EQ(run(config_), 0) << err_;
+  expect_complete(config_, propose(config_));
+  std::map<std::string, int> workers;
+  for (const store::Trial& trial : trials(config_)) {
+    ++workers[trial.worker];
+  }
+  EXPECT_EQ(workers.size(), 2U);
+}
+
+TEST_F(SearchTest, HalvingGoesOnFromCheckpoints) {
+  config_.structures = {"dense"};
+  config_.widths = {16};
+  config_.learning_rates = {1e-6, 1e-3, 1e-2, 3e-3};
+  config_.scheduler.kind = "halving";
+  config_.scheduler.eta = 2;
+  config_.scheduler.rungs = 3;
+  ASSERT_EQ(run(config_), 0) << err_;
+  // 4 trials to 10 steps, 2 to 20, 1 to 40; the one that learns nothing goes
+  // no further than the first rung.
+  std::map<int, int> passed;
+  for (const store::Trial& trial : trials(config_)) {
+    ++passed[trial.rung];
+    EXPECT_EQ(trial.status, trial.rung == 3 ? Status::kDone : Status::kPruned);
+    if (trial.rung < 3) {
+      EXPECT_THAT(trial.reason, HasSubstr("went on"));
+    }
+    if (trial.learning_rate == 1e-6) {
+      EXPECT_EQ(trial.rung, 1);
+    }
+    const auto curve = store::Store::open_read_only(Folder{config_.out}.store())
+                           .curve(trial.id);
+    EXPECT_EQ(
+        curve.back().step,
+        std::map<int, int>({{1, 10}, {2, 20}, {3, 40}})[trial.rung]);
+  }
+  EXPECT_EQ(passed, (std::map<int, int>{{1, 2}, {2, 1}, {3, 1}}));
+
+  // Whoever passed all rungs has the weights of a run without pauses.
+  SearchConfig grid = config_;
+  grid.scheduler = {};
+  grid.out = (folder_ / "grid").string();
+  for (const store::Trial& trial : trials(config_)) {
+    if (trial.status == Status::kDone) {
+      grid.learning_rates = {trial.learning_rate};
+    }
+  }
+  ASSERT_EQ(run(grid), 0) << err_;
+  expect_same_results(grid, config_);
+  // Another scheduler does not fit into the folder.
+  grid.out = config_.out;
+  EXPECT_EQ(run(grid), 2);
+  EXPECT_THAT(err_, HasSubstr("another scheduler"));
+}
+
+TEST_F(SearchTest, RecordsFailuresAndGoesOn) {
+  // 31 has no factors for Monarch; a learning rate of 1e30 diverges.
+  config_.widths = {16, 31};
+  config_.train.model.head_width = 1;
+  config_.learning_rates = {1e-3, 1e30};
+  config_.train.optimizer.clip_norm = 0;
+  ASSERT_EQ(run(config_, {"--quiet"}), 0) << err_;
+  int done = 0;
+  for (const store::Trial& trial : trials(config_)) {
+    if (trial.structure == "monarch" && trial.model == "gpt d31 L1") {
+      EXPECT_EQ(trial.status, Status::kFailed);
+      EXPECT_THAT(trial.reason, HasSubstr("31"));
+    } else if (trial.learning_rate == 1e30) {
+      EXPECT_EQ(trial.status, Status::kDiverged);
+      EXPECT_THAT(trial.reason, HasSubstr("loss was"));
+    } else {
+      EXPECT_EQ(trial.status, Status::kDone);
+      ++done;
+    }
+  }
+  EXPECT_EQ(done, 3);
+  EXPECT_THAT(err_, HasSubstr("2 of 8 trials cannot be built"));
+}
+
+TEST_F(SearchTest, OtherDataNeedAnotherFolder) {
+  config_.widths = {16};
+  config_.structures = {"dense"};
+  ASSERT_EQ(run(config_), 0) << err_;
+  config_.train.data.path = testing::make_data(folder_, 2);
+  EXPECT_EQ(run(config_), 2);
+  EXPECT_THAT(err_, HasSubstr("another data"));
+  // The same data elsewhere do not.
+  std::filesystem::rename(data_, folder_ / "moved");
+  config_.train.data.path = (folder_ / "moved").string();
+  EXPECT_EQ(run(config_), 0) << err_;
+  EXPECT_THAT(err_, HasSubstr("0 to run"));
+}
+
+TEST_F(SearchTest, RefusesAStoreOfANewerVersion) {
+  std::filesystem::create_directories(config_.out);
+  const Folder folder{config_.out};
+  { store::Store::open(folder.store()); }
+  sqlite3* database = nullptr;
+  sqlite3_open(folder.store().c_str(), &database);
+  sqlite3_exec(database, "PRAGMA user_version = 99", nullptr, nullptr, nullptr);
+  sqlite3_close(database);
+  EXPECT_EQ(run(config_), 2);
+  EXPECT_THAT(err_, HasSubstr("99"));
+  EXPECT_EQ(std::count(err_.begin(), err_.end(), '\n'), 1) << err_;
+}
+
+TEST_F(SearchTest, OnlyOneSearchAtATime) {
+  config_.budget.tokens = 1e9;
+  Program first({"search", write_config(config_)}, folder_ / "first");
+  const Folder folder{config_.out};
+  for (int i = 0; i < 1000 && !std::filesystem::exists(folder.config()); ++i) {
+    first.wait_for(0.02);
+  }
+  EXPECT_EQ(run(config_), 2);
+  EXPECT_THAT(err_, HasSubstr("no other search"));
+}
+
+TEST_F(SearchTest, CtrlCWritesCheckpointsAndTheNextGoesOn) {
+  SearchConfig whole = config_;
+  whole.out = (folder_ / "whole").string();
+  whole.budget.tokens = config_.budget.tokens = 4000 * 64;
+  config_.structures = whole.structures = {"dense"};
+  config_.widths = whole.widths = {16};
+  config_.train.checkpoint_every = whole.train.checkpoint_every = 0;
+  ASSERT_EQ(run(whole), 0) << err_;
+  {
+    Program program({"search", write_config(config_)}, folder_ / "stopped");
+    const Proposal proposal = propose(config_).front();
+    const auto log = Folder{config_.out}.trial(proposal.trial.id) / "log.jsonl";
+    for (int i = 0; i < 1000 && testing::read(log).size() < 500; ++i) {
+      ASSERT_FALSE(program.wait_for(0.02)) << program.err();
+    }
+    program.signal(SIGINT);
+    EXPECT_EQ(program.wait(), 130) << program.err();
+    EXPECT_THAT(program.err(), HasSubstr("the same command goes on"));
+    EXPECT_EQ(trials(config_).front().status, Status::kQueued);
+    EXPECT_GT(trials(config_).front().flops, 0);
+    EXPECT_LT(trials(config_).front().flops, proposal.flops);
+  }
+  ASSERT_EQ(run(config_), 0) << err_;
+  expect_complete(config_, propose(config_));
+  expect_same_results(whole, config_);
+}
+
+// A trial that always kills its worker fails after `attempts`; the others are
+// trained all the same.
+TEST_F(SearchTest, GivesUpATrialThatKillsItsWorkers) {
+  config_.structures = {"dense"};
+  config_.budget.tokens = 64 * 20000;
+  config_.widths = {16};
+  config_.attempts = 2;
+  Program program({"search", write_config(config_)}, folder_ / "stdout");
+  int kills = 0;
+  std::string last;
+  for (int i = 0; i < 3000 && !program.wait_for(0.02); ++i) {
+    if (!std::filesystem::exists(Folder{config_.out}.store())) {
+      continue;
+    }
+    for (const store::Trial& trial : trials(config_)) {
+      if (trial.status == Status::kRunning && trial.worker != last) {
+        last = trial.worker;
+        const auto end = last.rfind(':');
+        const auto begin = last.rfind(':', end - 1) + 1;
+        ::kill(std::stoi(last.substr(begin, end - begin)), SIGKILL);
+        ++kills;
+      }
+    }
+  }
+  EXPECT_EQ(program.wait(), 0) << program.err();
+  EXPECT_EQ(kills, 2);
+  const store::Trial trial = trials(config_).front();
+  EXPECT_EQ(trial.status, Status::kFailed);
+  EXPECT_THAT(trial.reason, HasSubstr("ended 2 times"));
+  EXPECT_THAT(trial.reason, HasSubstr("signal 9"));
+}
+
+// SIGKILL at random moments, of the search or of a worker alone. The number of
+// kills comes from EINFORGE_SEARCH_KILLS (scripts/search_kill_test.sh).
+TEST_F(SearchTest, SurvivesKillsAtRandomMoments) {
+  const int wanted = std::stoi(testing::setting("EINFORGE_SEARCH_KILLS", "6"));
+  config_.workers = 2;
+  config_.attempts = 1000;
+  config_.budget.tokens = 64 * 150 * std::max(1, wanted / 3);
+  SearchConfig whole = config_;
+  whole.out = (folder_ / "whole").string();
+  ASSERT_EQ(run(whole), 0) << err_;
+  const std::vector<Proposal> proposals = propose(config_);
+  expect_complete(whole, proposals);
+
+  base::Random random(
+      std::stoull(testing::setting("EINFORGE_SEARCH_SEED", "1")));
+  int kills = 0;
+  while (kills < wanted) {
+    Program program({"search", write_config(config_)}, folder_ / "killed");
+    const bool only_worker = random.uniform() < 0.3;
+    if (program.wait_for(0.3 + 2.2 * random.uniform())) {
+      ASSERT_EQ(program.wait(), 0) << program.err();
+      break;  // it is done; the rest would kill nothing
+    }
+    ++kills;
+    std::vector<std::string> workers;
+    for (const store::Trial& trial : trials(config_)) {
+      if (trial.status == Status::kRunning) {
+        workers.push_back(trial.worker);
+      }
+    }
+    if (!only_worker || workers.empty()) {
+      program.signal(SIGKILL);
+      program.wait();
+      continue;
+    }
+    const std::string& name = workers[random.below(workers.size())];
+    const auto end = name.rfind(':');
+    const auto begin = name.rfind(':', end - 1) + 1;
+    if (process_alive(name)) {
+      ::kill(std::stoi(name.substr(begin, end - begin)), SIGKILL);
+    }
+    program.wait_for(0.5);
+    program.signal(SIGKILL);
+    program.wait();
+  }
+  std::printf("%d kills\n", kills);
+  EXPECT_GE(kills, wanted / 2) << "the search is too short to be killed";
+  ASSERT_EQ(run(config_), 0) << err_;
+  expect_complete(config_, proposals);
+  expect_same_results(whole, config_);
+}
+
+}  // namespace
+}  // namespace einforge::search

@@ -1,0 +1,218 @@
+#include "einforge/search/space.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+#include "einforge/base/error.h"
+#include "einforge/structure/structure.h"
+#include "tests/search/testing.h"
+
+namespace einforge::search {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class SpaceTest : public ::testing::Test {
+ protected:
+  testing::TemporaryFolder folder_;
+  std::string data_ = testing::make_data(folder_);
+  SearchConfig config_ = testing::tiny_config(data_, folder_ / "out");
+};
+
+TEST_F(SpaceTest, GridIsTheProductOfTheAxes) {
+  config_.learning_rates = {1e-3, 2e-3, 4e-3};
+  config_.seeds = {0, 1};
+  config_.layers = {1, 2};
+  const std::vector<Proposal> proposals = propose(config_);
+  EXPECT_EQ(proposals.size(), 2U * 2 * 3 * 2 * 2);
+  std::set<std::string> ids;
+  for (const Proposal& proposal : proposals) {
+    ids.insert(proposal.trial.id);
+  }
+  EXPECT_EQ(ids.size(), proposals.size());
+}
+
+TEST_F(SpaceTest, CheapestFirstForOneWorkerDearestForMore) {
+  const auto flops = [](const std::vector<Proposal>& proposals) {
+    std::vector<double> values;
+    for (const Proposal& proposal : proposals) {
+      values.push_back(proposal.flops);
+    }
+    return values;
+  };
+  const auto one = flops(propose(config_));
+  config_.workers = 2;
+  const auto two = flops(propose(config_));
+  EXPECT_TRUE(std::is_sorted(one.begin(), one.end()));
+  EXPECT_TRUE(std::is_sorted(two.rbegin(), two.rend()));
+}
+
+// Batch 4, context 16: 64 tokens a step.
+TEST_F(SpaceTest, BudgetsBecomeSteps) {
+  config_.structures = {"dense"};
+  config_.widths = {16};
+  config_.budget = {.tokens = 6400};
+  config_.curve_points = 20;
+  config_.warmup_share = 0.1;
+  const Proposal tokens = propose(config_).front();
+  EXPECT_EQ(tokens.config.steps, 100);
+  EXPECT_EQ(tokens.config.eval_every, 5);
+  EXPECT_EQ(tokens.config.schedule.warmup_steps, 10);
+  EXPECT_EQ(tokens.tokens, 6400);
+
+  config_.budget = {.flops = tokens.flops / 4};
+  EXPECT_EQ(propose(config_).front().config.steps, 25);
+
+  config_.budget = {.tokens_per_parameter = 0.5};
+  const Proposal chinchilla = propose(config_).front();
+  EXPECT_NEAR(
+      static_cast<double>(chinchilla.tokens),
+      0.5 * static_cast<double>(chinchilla.parameters),
+      32);
+
+  config_.budget = {.tokens = 1};
+  EXPECT_EQ(propose(config_).front().config.steps, 1);
+}
+
+TEST_F(SpaceTest, AWarmUpThatIsGivenStays) {
+  config_.train.schedule.warmup_steps = 3;
+  EXPECT_EQ(propose(config_).front().config.schedule.warmup_steps, 3);
+}
+
+TEST_F(SpaceTest, IdsIgnoreWhatDoesNotChangeTheResult) {
+  const train::TrainConfig config = propose(config_).front().config;
+  train::TrainConfig same = config;
+  same.data.path = "elsewhere";
+  same.device = "cuda:1";
+  same.checkpoint_every = 12345;
+  same.keep_checkpoints = 9;
+  same.log_every = 77;
+  EXPECT_EQ(trial_id(config), trial_id(same));
+  for (const auto& change : std::vector<void (*)(train::TrainConfig&)>{
+           [](auto& c) { c.seed = 7; },
+           [](auto& c) { c.optimizer.learning_rate *= 2; },
+           [](auto& c) { c.model.width *= 2; },
+           [](auto& c) { c.model.structure.all = "btt:0.25"; },
+           [](auto& c) { c.steps += 1; },
+           [](auto& c) { c.data.batch_size += 1; }}) {
+    train::TrainConfig other = config;
+    change(other);
+    EXPECT_NE(trial_id(config), trial_id(other));
+  }
+}
+
+TEST_F(SpaceTest, SpellingAndRepetitionMakeNoTrial) {
+  config_.structures = {"dense", "dense", "monarch"};
+  config_.widths = {16, 16, 32};
+  EXPECT_EQ(propose(config_).size(), 4U);
+}
+
+TEST_F(SpaceTest, WhatCannotBeBuiltIsAFailedTrial) {
+  config_.structures = {"dense", "monarch"};
+  config_.widths = {31, 32};
+  config_.train.model.head_width = 1;
+  std::vector<std::string> failed;
+  for (const Proposal& proposal : propose(config_)) {
+    if (proposal.trial.status == store::Status::kFailed) {
+      failed.push_back(proposal.trial.structure + " " + proposal.trial.model);
+      EXPECT_THAT(proposal.trial.reason, HasSubstr("31"));
+    }
+  }
+  EXPECT_THAT(failed, ElementsAre("monarch gpt d31 L1"));
+}
+
+TEST_F(SpaceTest, NothingToBuildIsAnError) {
+  config_.structures = {"monarch"};
+  config_.widths = {31};
+  config_.train.model.head_width = 1;
+  EXPECT_THROW(propose(config_), base::InvalidInput);
+  config_.widths = {32};
+  config_.train.data.path = (folder_ / "nowhere").string();
+  try {
+    propose(config_);
+    FAIL() << "missing data were accepted";
+  } catch (const base::InvalidInput& error) {
+    EXPECT_THAT(error.what(), HasSubstr("nowhere"));
+  }
+}
+
+TEST_F(SpaceTest, AMissingDeviceIsAnError) {
+  config_.train.device = "cuda:77";
+  EXPECT_THROW(propose(config_), base::InvalidInput);
+  config_.train.device = "abacus";
+  EXPECT_THROW(propose(config_), base::InvalidInput);
+}
+
+TEST_F(SpaceTest, UnknownStructureNamesTheNearest) {
+  config_.structures = {"dense", "monrach"};
+  try {
+    propose(config_);
+    FAIL() << "an unknown structure was accepted";
+  } catch (const base::InvalidInput& error) {
+    EXPECT_THAT(error.what(), HasSubstr("monarch"));
+  }
+}
+
+TEST_F(SpaceTest, PaperSweepHasItsStructures) {
+  EXPECT_EQ(expand_structures({"paper_sweep"}, 0).size(), 23U);
+}
+
+TEST_F(SpaceTest, RandomStructuresAreDistinctUsefulAndRepeatable) {
+  const auto first = expand_structures({"random:50"}, 3);
+  EXPECT_EQ(first.size(), 50U);
+  EXPECT_EQ(std::set<std::string>(first.begin(), first.end()).size(), 50U);
+  EXPECT_EQ(first, expand_structures({"random:50"}, 3));
+  EXPECT_NE(first, expand_structures({"random:50"}, 4));
+  for (const std::string& text : first) {
+    EXPECT_FALSE(structure::degenerate(structure::parse(text).theta)) << text;
+  }
+  EXPECT_THROW(expand_structures({"random:0"}, 3), base::InvalidInput);
+  EXPECT_THROW(expand_structures({"random:x"}, 3), base::InvalidInput);
+}
+
+TEST_F(SpaceTest, RandomDrawsRatesBetweenTheBounds) {
+  config_.scheduler.kind = "random";
+  config_.scheduler.trials = 40;
+  config_.learning_rates = {1e-3, 1e-1};
+  const std::vector<Proposal> proposals = propose(config_);
+  ASSERT_EQ(proposals.size(), 40U);
+  int low = 0;
+  for (const Proposal& proposal : proposals) {
+    EXPECT_GE(proposal.trial.learning_rate, 1e-3);
+    EXPECT_LE(proposal.trial.learning_rate, 1e-1);
+    low += proposal.trial.learning_rate < 1e-2 ? 1 : 0;
+  }
+  // Log-uniform: half are below the geometric mean, give or take 4 sigma.
+  EXPECT_GT(low, 20 - 13);
+  EXPECT_LT(low, 20 + 13);
+}
+
+TEST_F(SpaceTest, RandomWithoutARangeStopsAtTheWholeGrid) {
+  config_.scheduler.kind = "random";
+  config_.scheduler.trials = 3;
+  EXPECT_EQ(propose(config_).size(), 3U);
+  config_.scheduler.trials = 40;
+  EXPECT_EQ(propose(config_).size(), 4U);
+}
+
+TEST_F(SpaceTest, GroupsFollowWithin) {
+  const auto groups = [&](const std::string& within) {
+    config_.scheduler.within = within;
+    std::set<std::string> names;
+    for (const Proposal& proposal : propose(config_)) {
+      names.insert(proposal.group);
+    }
+    return names.size();
+  };
+  EXPECT_EQ(groups("all"), 1U);
+  EXPECT_EQ(groups("model"), 2U);
+  EXPECT_EQ(groups("structure"), 2U);
+  EXPECT_EQ(groups("both"), 4U);
+}
+
+}  // namespace
+}  // namespace einforge::search
