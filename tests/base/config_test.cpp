@@ -214,6 +214,8 @@ TEST(ApplySetting, RejectsWhatIsNoSetting) {
   EXPECT_THROW(apply_setting(json, "=3"), InvalidInput);
   EXPECT_THROW(apply_setting(json, ""), InvalidInput);
   EXPECT_THROW(apply_setting(json, "width.deep=3"), InvalidInput);
+  EXPECT_THROW(
+      apply_setting(json, std::string(20000, '.') + "=1"), InvalidInput);
   apply_setting(json, "name=[[[");
   EXPECT_TRUE(json["name"].is_string());
   EXPECT_THROW(

@@ -42,6 +42,7 @@ TEST(Parse, NormalisesTheText) {
       {"btt:-0", "btt:0"},
       {"theta:0.5,0,0.5,0,0.5,0.5,0", "theta:0.5,0,0.5,0,0.5,0.5,0"},
       {"theta: .33, .33, .33, 0, 1, 0, .25", "theta:1/3,1/3,1/3,0,1,0,0.25"},
+      {"theta:.33,.33,.34,0,1,0,.33", "theta:0.33,0.33,0.34,0,1,0,1/3"},
       {"theta:0.667,0.333,0,0,0.33,0.67,0", "theta:2/3,1/3,0,0,1/3,2/3,0"},
   };
   for (const auto& [text, want] : cases) {
@@ -59,7 +60,8 @@ TEST(Parse, ThirdsAreThirdsAndNothingElseIs) {
   const auto rank = [](const std::string& text) {
     return parse("btt:" + text).theta.rho;
   };
-  for (const char* text : {"0.33", ".33", "0.333333", "1/3"}) {
+  for (const char* text :
+       {"0.33", ".33", "00.330", "3.3e-1", "0.333333", "1/3"}) {
     EXPECT_EQ(rank(text), 1.0 / 3) << text;
   }
   for (const char* text : {"0.66", "0.67", ".6667", "0.66666", "2/3"}) {
@@ -130,6 +132,11 @@ TEST(Validate, NamesTheExponent) {
   EXPECT_THAT(error({nan, 0, 0.5, 0, 0.5, 0.5, 0}), HasSubstr("alpha"));
   EXPECT_EQ(error({0.5, 0, 0.5, 0, 0.5, 0.5, 0}), "no error");
   EXPECT_EQ(error({0.3333333, 0, 0.6666667, 0, 0.5, 0.5, 0}), "no error");
+}
+
+TEST(ToSpec, KnowsThePapersThirds) {
+  EXPECT_EQ(
+      to_spec({0.33, 0, 0.67, 0, 0.67, 0.33, 0.25}).text, "btt:0.25,alpha=1/3");
 }
 
 TEST(ToSpec, RoundTripsEveryPoint) {

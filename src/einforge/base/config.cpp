@@ -40,8 +40,9 @@ Json toml_to_json(const toml::node& node) {
 
 // No configuration is this deep, and what walks a JSON value recursively, as
 // printing it does, must not overflow the stack. toml++ has its own limit.
+constexpr int kDeepest = 64;
+
 bool check_depth(int depth, Json::parse_event_t, Json&) {
-  constexpr int kDeepest = 64;
   check(depth <= kDeepest, "config: nested more than {} levels deep", kDeepest);
   return true;
 }
@@ -89,27 +90,30 @@ void throw_unknown_key(
 
 }  // namespace internal
 
-Json read_config_file(const std::filesystem::path& path) {
-  const std::string text = read_file(path);
-  if (path.extension() == ".json") {
+Json parse_config(std::string_view text, const std::filesystem::path& name) {
+  if (name.extension() == ".json") {
     try {
       return Json::parse(text, check_depth);
     } catch (const std::exception& error) {
       throw InvalidInput(fmt::format(
-          "'{}': expected JSON; {}", path.string(), shortened(error.what())));
+          "'{}': expected JSON; {}", name.string(), shortened(error.what())));
     }
   }
   try {
-    return toml_to_json(toml::parse(text, path.string()));
+    return toml_to_json(toml::parse(text, name.string()));
   } catch (const toml::parse_error& error) {
     const auto& begin = error.source().begin;
     throw InvalidInput(fmt::format(
         "'{}': expected TOML; line {}, column {}: {}",
-        path.string(),
+        name.string(),
         begin.line,
         begin.column,
         shortened(std::string(error.description()))));
   }
+}
+
+Json read_config_file(const std::filesystem::path& path) {
+  return parse_config(read_file(path), path);
 }
 
 void apply_setting(Json& json, std::string_view setting) {
@@ -119,8 +123,14 @@ void apply_setting(Json& json, std::string_view setting) {
       "--set: expected key=value; got '{}'",
       setting);
   const std::string_view value = setting.substr(equals + 1);
+  const std::vector<std::string> keys = split(setting.substr(0, equals), '.');
+  check(
+      keys.size() <= kDeepest,
+      "--set: expected at most {} keys with dots between; got {}",
+      kDeepest,
+      keys.size());
   Json* place = &json;
-  for (const std::string& key : split(setting.substr(0, equals), '.')) {
+  for (const std::string& key : keys) {
     check(
         place->is_object() || place->is_null(),
         "--set: '{}' goes through a value that is not a table",

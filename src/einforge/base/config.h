@@ -116,8 +116,9 @@ void update_from_json(
   }
 }
 
-// The TOML or JSON (by extension .json) file as JSON.
+// The text of a TOML or JSON (by the name's extension .json) file as JSON.
 // Throws InvalidInput naming file, line and column of a syntax error.
+Json parse_config(std::string_view text, const std::filesystem::path& name);
 Json read_config_file(const std::filesystem::path& path);
 
 // Applies `key.sub=value`, the value being JSON or, failing that, a string.

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -14,21 +15,14 @@ constexpr double kThird = 1.0 / 3;
 constexpr double kTwoThirds = 2.0 / 3;
 
 // The paper writes thirds as .33 and .67; so does everybody in a hurry. Two
-// or more digits of the decimal expansion, rounded or cut, mean the third.
-std::optional<double> parse_third(std::string_view text) {
-  if (text == "1/3") {
-    return kThird;
+// or more digits of the decimal expansion, rounded or cut, mean the third. By
+// the value's shortest decimals, so that 0.33, 00.33 and 3.3e-1 are alike.
+double snap_third(double value) {
+  const std::string text = fmt::format("{}", value);
+  if (text.size() < 4 || !text.starts_with("0.")) {
+    return value;
   }
-  if (text == "2/3") {
-    return kTwoThirds;
-  }
-  if (text.starts_with('0')) {
-    text.remove_prefix(1);
-  }
-  if (text.size() < 3 || text.front() != '.') {
-    return std::nullopt;
-  }
-  const std::string_view digits = text.substr(1);
+  const std::string_view digits = std::string_view(text).substr(2);
   if (digits.find_first_not_of('3') == std::string_view::npos) {
     return kThird;
   }
@@ -37,13 +31,31 @@ std::optional<double> parse_third(std::string_view text) {
       (digits.back() == '6' || digits.back() == '7')) {
     return kTwoThirds;
   }
-  return std::nullopt;
+  return value;
+}
+
+// A side that sums to one only as it is written, (.33, .33, .34), stays so.
+void snap_side(double& first, double& second, double& third) {
+  const std::array<double, 3> snapped = {
+      snap_third(first), snap_third(second), snap_third(third)};
+  if (std::abs(snapped[0] + snapped[1] + snapped[2] - 1) < kSumTolerance) {
+    first = snapped[0];
+    second = snapped[1];
+    third = snapped[2];
+  }
+}
+
+Theta snap_thirds(Theta theta) {
+  snap_side(theta.alpha, theta.beta, theta.gamma);
+  snap_side(theta.delta, theta.epsilon, theta.phi);
+  theta.rho = snap_third(theta.rho);
+  return theta;
 }
 
 double parse_exponent(std::string_view what, std::string_view text) {
   const std::string trimmed = base::trim(text);
-  if (const auto third = parse_third(trimmed)) {
-    return *third;
+  if (trimmed == "1/3" || trimmed == "2/3") {
+    return trimmed == "1/3" ? kThird : kTwoThirds;
   }
   const double value = base::parse_double(what, trimmed);
   base::check(
@@ -126,7 +138,8 @@ Arguments parse_arguments(const Rule& rule, std::string_view text) {
           rule.rho ? "a rank exponent first, then " : "",
           fmt::join(keys, ", "),
           base::trim(parts[i]));
-      arguments.rho = parse_exponent(rule.name + ": rank exponent", parts[i]);
+      arguments.rho =
+          snap_third(parse_exponent(rule.name + ": rank exponent", parts[i]));
       continue;
     }
     const std::string key = base::trim(parts[i].substr(0, equals));
@@ -137,7 +150,8 @@ Arguments parse_arguments(const Rule& rule, std::string_view text) {
         key,
         fmt::join(keys, ", "));
     const std::string what = fmt::format("{}: {}", rule.name, key);
-    const double value = parse_exponent(what, parts[i].substr(equals + 1));
+    const double value =
+        snap_third(parse_exponent(what, parts[i].substr(equals + 1)));
     set_once(
         key == "rho"     ? arguments.rho
         : key == "alpha" ? arguments.alpha
@@ -213,7 +227,7 @@ Spec parse_theta(std::string_view text) {
   for (std::size_t i = 0; i < t.size(); ++i) {
     t[i] = parse_exponent("theta", parts[i]);
   }
-  return theta_spec({t[0], t[1], t[2], t[3], t[4], t[5], t[6]});
+  return theta_spec(snap_thirds({t[0], t[1], t[2], t[3], t[4], t[5], t[6]}));
 }
 
 const Rule& find_rule(std::string_view name) {
@@ -265,7 +279,8 @@ Spec parse(std::string_view text) {
   return make_spec(rule, rest ? parse_arguments(rule, *rest) : Arguments{});
 }
 
-Spec to_spec(const Theta& theta) {
+Spec to_spec(const Theta& asked) {
+  const Theta theta = snap_thirds(asked);
   validate(theta);
   const Arguments low_rank{theta.rho, {}, {}};
   const Arguments tensor_train{theta.rho, theta.alpha, theta.delta};

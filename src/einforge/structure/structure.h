@@ -33,7 +33,8 @@ std::vector<std::string> families();
 
 // The spec of a point, under the name of the family that it belongs to:
 // (1/2,0,1/2, 0,1/2,1/2, 0) is monarch. Never dense, whose one matrix is no
-// pair of cores. Throws base::InvalidInput for an invalid theta.
+// pair of cores. As in parse(), 0.33 and 0.67 mean thirds. Throws
+// base::InvalidInput for an invalid theta.
 Spec to_spec(const Theta& theta);
 
 struct FactorOptions {

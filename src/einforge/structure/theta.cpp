@@ -7,8 +7,6 @@
 namespace einforge::structure {
 
 void validate(const Theta& theta) {
-  // Decimals such as 0.333333 are meant to sum to one.
-  constexpr double kSumTolerance = 1e-6;
   constexpr std::array<const char*, 7> kNames = {
       "alpha", "beta", "gamma", "delta", "epsilon", "phi", "rho"};
   const std::array<double, 7> values = theta.values();

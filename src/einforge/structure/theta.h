@@ -29,8 +29,11 @@ struct Theta {
   bool operator==(const Theta&) const = default;
 };
 
+// Decimals such as 0.333333 are meant to sum to one.
+inline constexpr double kSumTolerance = 1e-6;
+
 // Throws base::InvalidInput unless every exponent is in [0, 1] and
-// alpha + beta + gamma = delta + epsilon + phi = 1 (to 1e-6).
+// alpha + beta + gamma = delta + epsilon + phi = 1, to kSumTolerance.
 void validate(const Theta& theta);
 
 // The integer sizes that a layer really has.
