@@ -1,9 +1,25 @@
 #!/usr/bin/env bash
 # Runs btt_check on a machine with a GPU, from the repository root: builds it
-# when it was not built elsewhere, finds cuBLAS, and ends with the sanitizer.
-#   benchmarks/cuda/run.sh [btt_check arguments...]
+# when it was not built elsewhere, finds cuBLAS, and ends with what was asked
+# for: the sanitizer, and profiles of single launches.
+#   benchmarks/cuda/run.sh [--sanitize] [--ncu SHAPE:PLAN]... [btt_check
+#                          arguments...]
 set -uo pipefail
 program=build/cuda/btt_check
+out="${OUT:-/tmp}"
+sanitize=
+profiles=()
+while [[ $# -gt 0 ]]; do
+  case "$1" in
+    --sanitize) sanitize=1 ;;
+    --ncu)
+      profiles+=("$2")
+      shift
+      ;;
+    *) break ;;
+  esac
+  shift
+done
 [[ -x $program ]] || benchmarks/cuda/build.sh "$program" || exit 2
 for folder in /usr/local/cuda/lib64 \
   "$(python3 -c 'import nvidia.cu13 as m; print(list(m.__path__)[0])' \
@@ -11,17 +27,28 @@ for folder in /usr/local/cuda/lib64 \
   [[ -e $folder/libcublas.so.13 ]] &&
     export LD_LIBRARY_PATH="$folder:${LD_LIBRARY_PATH:-}"
 done
-"$program" "$@" >"${OUT:-/tmp}/btt_check.txt" 2>&1
+timeout 240 "$program" "$@" >"$out/btt_check.txt" 2>&1
 status=$?
-grep -c '^ok' "${OUT:-/tmp}/btt_check.txt"
-grep '^FAIL' "${OUT:-/tmp}/btt_check.txt" | head -20
-sed -n '/checks failed/,$p' "${OUT:-/tmp}/btt_check.txt"
-[[ $status -le 1 ]] || tail -5 "${OUT:-/tmp}/btt_check.txt"
-if command -v compute-sanitizer >/dev/null; then
-  for tool in memcheck racecheck; do
-    timeout 120 compute-sanitizer --tool "$tool" "$program" --small \
-      --only "tiny" >"${OUT:-/tmp}/$tool.txt" 2>&1
-    echo "$tool: $(grep -E 'SUMMARY' "${OUT:-/tmp}/$tool.txt" | tail -1)"
-  done
+echo "$(grep -c '^ok' "$out/btt_check.txt") checks ok"
+grep '^FAIL' "$out/btt_check.txt" | head -20
+sed -n '/checks failed/,$p' "$out/btt_check.txt"
+[[ $status -le 1 ]] || tail -5 "$out/btt_check.txt"
+for profile in "${profiles[@]}"; do
+  shape="${profile%%:*}"
+  name="$out/ncu_${shape// /_}_${profile##*:}.txt"
+  timeout 120 ncu --set full --import-source no --launch-skip 2 \
+    --launch-count 1 --kernel-name regex:btt_stream_fwd\|btt_linear_fwd \
+    "$program" --profile "$shape" "${profile##*:}" >"$name" 2>&1
+  echo "ncu $profile"
+  grep -E 'Duration|DRAM Throughput|L2 Cache Throughput|L1/TEX Cache Thr|Mem Busy|Max Bandwidth|Issue Slots Busy|Executed Ipc Active|SM Busy|Bank conflicts|Registers Per' \
+    "$name"
+done
+if [[ -n $sanitize ]] && command -v compute-sanitizer >/dev/null; then
+  timeout 150 compute-sanitizer --tool memcheck "$program" --small \
+    >"$out/memcheck.txt" 2>&1
+  echo "memcheck: $(grep SUMMARY "$out/memcheck.txt" | tail -1)"
+  timeout 150 compute-sanitizer --tool racecheck "$program" --race \
+    --only 1024 >"$out/racecheck.txt" 2>&1
+  echo "racecheck: $(grep SUMMARY "$out/racecheck.txt" | tail -1)"
 fi
 exit "$status"

@@ -39,7 +39,7 @@ struct BttSizes {
 // Both cores as raw pointers, with element strides.
 struct BttCores {
   struct Strides {
-    int64_t in = 0;     // alpha of A, epsilon of B
+    int64_t in = 0;  // alpha of A, epsilon of B
     int64_t gamma = 0;
     int64_t phi = 0;
     int64_t rho = 0;
@@ -57,15 +57,23 @@ struct BttCores {
   [[nodiscard]] BttCores transposed() const;
 };
 
-// How a kernel is cut: a cluster of `cluster` blocks takes tiles of
+enum class BttKernel {
+  kTile,      // weights from L2 to registers; any sizes, any architecture
+  kStream,    // sm_90: 16 tokens a block, weights through shared memory
+  kResident,  // sm_90: the same with all weights kept in shared memory
+};
+
+// How a kernel is cut. kTile: a cluster of `cluster` blocks takes tiles of
 // 8 token_eights * token_groups tokens, each block a slice of gamma in stage
-// one and of phi in stage two.
+// one and of phi in stage two. The others take tiles of 16 tokens a block, and
+// the blocks of a cluster share what they read of the weights.
 struct BttPlan {
   int cluster = 1;       // 1, 2, 4 or 8; above 1 needs sm_90
   int token_eights = 4;  // tokens of one warp's unit, in eights: 1 to 4
   int token_groups = 1;  // units side by side along the tokens
   int x_buffers = 2;     // 1 or 2 tiles of x in flight
   int warps = 8;         // 8 or 16
+  BttKernel kernel = BttKernel::kTile;
 
   [[nodiscard]] int tile_tokens() const {
     return 8 * token_eights * token_groups;
@@ -110,12 +118,13 @@ struct BttLaunch {
 [[nodiscard]] size_t btt_shared_bytes(
     const BttSizes& sizes, const BttPlan& plan);
 
-// Writes both cores in fragment order to `packed`.
+// Writes both cores to `packed` in the fragment order of the plan's kernel.
 [[nodiscard]] cudaError_t btt_pack(
     const BttSizes& sizes,
     const BttCores& cores,
     void* packed,
-    cudaStream_t stream);
+    cudaStream_t stream,
+    const BttPlan& plan = {});
 
 // y = BTT(x). Launch it right after btt_pack on the same stream with
 // `after_pack`, and it loads x while the cores are still being packed.

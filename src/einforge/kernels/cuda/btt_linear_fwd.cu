@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "einforge/kernels/cuda/btt_stream.h"
+
 namespace einforge::kernels::cuda {
 
 namespace {
@@ -38,6 +40,8 @@ ForwardKernel forward_kernel(const BttPlan& plan) {
   }
 }
 
+constexpr size_t kPlans = 6;  // worth measuring for one layer
+
 SharedLayout layout_of(const BttSizes& s, const BttPlan& plan) {
   return shared_layout(s.alpha, s.gamma, s.phi, s.rho, plan.cluster);
 }
@@ -45,13 +49,21 @@ SharedLayout layout_of(const BttSizes& s, const BttPlan& plan) {
 }  // namespace
 
 std::string BttPlan::name() const {
+  if (kernel == BttKernel::kResident) {
+    return "resident";
+  }
+  if (kernel == BttKernel::kStream) {
+    return "stream_c" + std::to_string(cluster);
+  }
   return "fused_c" + std::to_string(cluster) + "_t" +
-         std::to_string(8 * token_eights) + "x" +
-         std::to_string(token_groups) + "_x" + std::to_string(x_buffers) +
-         "_w" + std::to_string(warps);
+         std::to_string(8 * token_eights) + "x" + std::to_string(token_groups) +
+         "_x" + std::to_string(x_buffers) + "_w" + std::to_string(warps);
 }
 
 size_t btt_shared_bytes(const BttSizes& s, const BttPlan& plan) {
+  if (plan.kernel != BttKernel::kTile) {
+    return stream_shared_bytes(s, plan, DeviceLimits{});
+  }
   const SharedLayout layout = layout_of(s, plan);
   const int row = plan.x_buffers * layout.x_row + layout.z_row;
   return static_cast<size_t>(row) * plan.tile_tokens() * 16;
@@ -59,6 +71,9 @@ size_t btt_shared_bytes(const BttSizes& s, const BttPlan& plan) {
 
 bool btt_supports(
     const BttSizes& s, const BttPlan& plan, const DeviceLimits& limits) {
+  if (plan.kernel != BttKernel::kTile) {
+    return stream_supports(s, plan, limits);
+  }
   const bool shape =
       s.alpha % kFragmentDepth == 0 && s.epsilon % kFragmentRows == 0 &&
       s.gamma % kFragmentDepth == 0 && s.phi * s.rho % kFragmentRows == 0 &&
@@ -68,31 +83,39 @@ bool btt_supports(
          (plan.x_buffers == 1 || plan.x_buffers == 2) &&
          forward_kernel(plan) != nullptr &&
          (plan.cluster == 1 || limits.major >= 9) &&
-         btt_shared_bytes(s, plan) <=
-             static_cast<size_t>(limits.shared_bytes);
+         btt_shared_bytes(s, plan) <= static_cast<size_t>(limits.shared_bytes);
 }
 
 std::vector<BttPlan> btt_plans(
     const BttSizes& sizes, int64_t /*tokens*/, const DeviceLimits& limits) {
-  std::vector<BttPlan> plans;
+  constexpr BttPlan stream{
+      .token_eights = 2, .x_buffers = 1, .kernel = BttKernel::kStream};
+  std::vector<BttPlan> candidates;
+  candidates.push_back(stream);
+  candidates.back().kernel = BttKernel::kResident;
+  for (const int cluster : {2, 4, 1}) {
+    candidates.push_back(stream);
+    candidates.back().cluster = cluster;
+  }
+  // The portable kernel: more tokens a tile where they fit. Clusters of it
+  // only pay where one block cannot hold a tile.
+  constexpr BttPlan shapes[] = {
+      {.token_eights = 3, .token_groups = 2, .x_buffers = 1, .warps = 8},
+      {.token_eights = 4, .token_groups = 1, .x_buffers = 1, .warps = 8},
+      {.token_eights = 2, .token_groups = 1, .x_buffers = 1, .warps = 16},
+      {.token_eights = 1, .token_groups = 1, .x_buffers = 1, .warps = 16}};
   for (const int cluster : {1, 2, 4, 8}) {
-    for (const int x_buffers : {2, 1}) {
-      for (const BttPlan& shape :
-           {BttPlan{.token_eights = 4, .token_groups = 2, .warps = 8},
-            BttPlan{.token_eights = 3, .token_groups = 2, .warps = 8},
-            BttPlan{.token_eights = 4, .token_groups = 1, .warps = 8},
-            BttPlan{.token_eights = 2, .token_groups = 4, .warps = 16},
-            BttPlan{.token_eights = 2, .token_groups = 3, .warps = 16},
-            BttPlan{.token_eights = 2, .token_groups = 2, .warps = 16},
-            BttPlan{.token_eights = 2, .token_groups = 1, .warps = 16},
-            BttPlan{.token_eights = 1, .token_groups = 1, .warps = 16}}) {
-        BttPlan plan = shape;
-        plan.cluster = cluster;
-        plan.x_buffers = x_buffers;
-        if (btt_supports(sizes, plan, limits)) {
-          plans.push_back(plan);
-        }
-      }
+    for (BttPlan plan : shapes) {
+      plan.cluster = cluster;
+      candidates.push_back(plan);
+    }
+  }
+  std::vector<BttPlan> plans;
+  for (const BttPlan& plan : candidates) {
+    const bool wanted =
+        plan.kernel != BttKernel::kTile || plans.size() < kPlans;
+    if (wanted && btt_supports(sizes, plan, limits)) {
+      plans.push_back(plan);
     }
   }
   return plans;
@@ -111,6 +134,9 @@ cudaError_t btt_forward(
   }
   if (launch.tokens == 0) {
     return cudaSuccess;
+  }
+  if (plan.kernel != BttKernel::kTile) {
+    return stream_forward(s, launch, plan, limits, after_pack, stream);
   }
   const int64_t tiles =
       (launch.tokens + plan.tile_tokens() - 1) / plan.tile_tokens();

@@ -25,9 +25,9 @@ struct BttForwardParams {
   SharedLayout layout;
 };
 
-// A stage is cut into units, which the warps take in turn: units of (eight batches, 16 rows of
-// weights, 8 kEights tokens), where a batch is a gamma in stage one and a phi
-// in stage two.
+// A stage is cut into units, which the warps take in turn: units of (eight
+// batches, 16 rows of weights, 8 kEights tokens), where a batch is a gamma in
+// stage one and a phi in stage two.
 struct UnitRange {
   const uint4* weights;  // of this block's slice of batches, this lane's
   int units;
@@ -210,12 +210,12 @@ struct BttForward {
       const uint4* following = unit + kWarps < range.units
                                    ? unit_weights(range, unit + kWarps)
                                    : after;
-      const uint32_t x =
-          x_shared + static_cast<uint32_t>(buffer) * x_buffer_bytes() +
-          static_cast<uint32_t>(
-              (group * kUnitTokens + lane / 4) * s.x_row +
-              vector * s.gamma_vector_stride + lane % 4) *
-              16;
+      const uint32_t x = x_shared +
+                         static_cast<uint32_t>(buffer) * x_buffer_bytes() +
+                         static_cast<uint32_t>(
+                             (group * kUnitTokens + lane / 4) * s.x_row +
+                             vector * s.gamma_vector_stride + lane % 4) *
+                             16;
       clear_sums();
 #pragma unroll 1
       for (int step = 0; step < range.depth_steps; ++step) {
@@ -226,10 +226,10 @@ struct BttForward {
         take_weights(w, next);
 #pragma unroll
         for (int eight = 0; eight < kEights; ++eight) {
-          const uint32_t from = x + static_cast<uint32_t>(
-                                        eight * 8 * s.x_row +
-                                        step * kFragmentDepth) *
-                                        16;
+          const uint32_t from =
+              x + static_cast<uint32_t>(
+                      eight * 8 * s.x_row + step * kFragmentDepth) *
+                      16;
           const uint4 v0 = ptx::load_shared(from);
           const uint4 v1 = ptx::load_shared(from + 4 * 16);
           const uint4 v2 = ptx::load_shared(from + 8 * 16);
@@ -281,11 +281,12 @@ struct BttForward {
         owner = column / s.z_columns;
         column -= owner * s.z_columns;
       }
-      uint32_t z = z_shared +
-                   static_cast<uint32_t>(
-                       (group * kUnitTokens + 2 * (lane % 4)) * s.z_row +
-                       column * s.z_vectors + (z_vector ^ (column & s.z_flip))) *
-                       16;
+      uint32_t z =
+          z_shared +
+          static_cast<uint32_t>(
+              (group * kUnitTokens + 2 * (lane % 4)) * s.z_row +
+              column * s.z_vectors + (z_vector ^ (column & s.z_flip))) *
+              16;
       if constexpr (kCluster) {
         z = ptx::peer_address(z, static_cast<uint32_t>(owner));
       }
@@ -387,8 +388,7 @@ struct BttForward {
     }
   }
 
-  __device__ void store_y(
-      int phi_group, int row_tile, int group, int tile) {
+  __device__ void store_y(int phi_group, int row_tile, int group, int tile) {
     const int phi = p.sizes.phi;
     const int first_phi = rank * (phi / p.cluster) + phi_group * kVector;
     const int64_t first_token = static_cast<int64_t>(tile) * tile_tokens() +

@@ -28,6 +28,13 @@ EINFORGE_HOST_DEVICE constexpr FragmentIndex fragment_index(int lane, int i) {
   return {lane / 4 + 8 * ((i / 2) % 2), 2 * (lane % 4) + i % 2 + 8 * (i / 4)};
 }
 
+// The same weights where they are the other operand: two k16n8 fragments, one
+// after the other.
+EINFORGE_HOST_DEVICE constexpr FragmentIndex fragment_pair_index(
+    int lane, int i) {
+  return {lane / 4 + 8 * (i / 4), 2 * (lane % 4) + i % 2 + 8 * ((i / 2) % 2)};
+}
+
 // Which alpha of a step of 16 stands at depth k of the fragment. Any
 // permutation gives the same sum; this one lets lane q of four read alphas
 // q, 4 + q, 8 + q and 12 + q, so that four lanes read neighbours.

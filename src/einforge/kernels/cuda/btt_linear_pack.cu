@@ -28,6 +28,7 @@ struct PackStage {
 struct PackParams {
   PackStage stages[2];
   uint4* packed;
+  int pairs;  // 1: fragment_pair_index, for the stream kernels
 };
 
 __global__ void __launch_bounds__(256)
@@ -54,7 +55,8 @@ __global__ void __launch_bounds__(256)
   alignas(16) __nv_bfloat16 values[8];
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const FragmentIndex f = fragment_index(lane, i);
+    const FragmentIndex f = params.pairs != 0 ? fragment_pair_index(lane, i)
+                                              : fragment_index(lane, i);
     const int row = tile * kFragmentRows + f.row;
     const int depth = step * kFragmentDepth +
                       (stage.permute_depth != 0 ? alpha_of_depth(f.k) : f.k);
@@ -98,7 +100,8 @@ cudaError_t btt_pack(
     const BttSizes& s,
     const BttCores& cores,
     void* packed,
-    cudaStream_t stream) {
+    cudaStream_t stream,
+    const BttPlan& plan) {
   const PackStage one{
       .core = cores.a,
       .scale = cores.a_scale,
@@ -130,7 +133,9 @@ cudaError_t btt_pack(
   const int64_t vectors = one.vectors + two.vectors;
   const auto blocks = static_cast<unsigned>((vectors + 255) / 256);
   btt_linear_pack<<<blocks, 256, 0, stream>>>(
-      {{one, two}, static_cast<uint4*>(packed)});
+      {{one, two},
+       static_cast<uint4*>(packed),
+       plan.kernel == BttKernel::kTile ? 0 : 1});
   return cudaGetLastError();
 }
 
