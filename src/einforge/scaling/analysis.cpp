@@ -254,12 +254,17 @@ class Analyser {
     return result;
   }
 
+  // The law speaks of compute-optimal training, which begins where the first
+  // run hands over.
   std::vector<double> law_grid(std::size_t f) const {
-    const auto& vertices = observed_.frontiers[f].vertices;
+    const Frontier& frontier = observed_.frontiers[f];
+    const auto& vertices = frontier.vertices;
+    const std::size_t first =
+        frontier.run_count() > 1 ? frontier.first_touch : 0;
     std::vector<double> grid;
     for (int i = 0; i < kLawPoints; ++i) {
       grid.push_back(std::lerp(
-          vertices.front().x,
+          vertices[first].x,
           vertices.back().x,
           static_cast<double>(i) / (kLawPoints - 1)));
     }

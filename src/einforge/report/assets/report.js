@@ -261,7 +261,8 @@ function drawRanking() {
      ...plain("nu", fixed)},
     {title: "Parameters", ...plain("parameters", human)},
     {title: "FLOPs", ...plain("flops", human)},
-    {title: "Trials", text: true, ...plain("status", String)},
+    {title: "Trials", text: true, value: r => r.trials,
+     cell: (r, cell) => cell.append(element("span", {class: "wrap"}, r.status))},
   ], data.ranking);
 }
 
@@ -310,12 +311,13 @@ function layout(extra) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: {family: getComputedStyle(document.body).fontFamily, size: 13,
            color: css("--text")},
+    modebar: {bgcolor: "rgba(0,0,0,0)", color: css("--whisker"), activecolor: css("--accent")},
     margin: {l: 12, r: 12, t: 12, b: 12}, hovermode: "closest",
     hoverlabel: {bgcolor: css("--card"), bordercolor: css("--line"),
                  font: {color: css("--text")}},
     legend: narrow.matches
       ? {orientation: "h", y: -0.2, x: 0, font: {size: 12}}
-      : {font: {size: 12}, itemsizing: "constant"},
+      : {font: {size: 12}, itemsizing: "constant", y: 0.93},
     ...extra,
   };
   for (const key of Object.keys(extra).filter(k => /^[xy]axis/.test(k))) {
@@ -326,7 +328,7 @@ function layout(extra) {
 }
 
 const CONFIG = {responsive: true, displaylogo: false, displayModeBar: "hover",
-                modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]};
+                modeBarButtonsToRemove: ["select2d", "lasso2d"]};
 
 function draw(target, traces, extra, label) {
   const node = $(target);
@@ -340,24 +342,51 @@ function draw(target, traces, extra, label) {
 const LOSS_AXIS = {type: "log", title: {text: "validation loss"},
                    tickformat: ".3~g", nticks: 8, minor: {showgrid: false}};
 
-function lossAxis(losses) {
-  const usable = losses.filter(v => known(v) && v > 0);
-  if (!usable.length) return LOSS_AXIS;
-  const [low, high] = [Math.min(...usable), Math.max(...usable)];
-  // 1, 1.2, 1.5 ...: steps that suit a range this narrow.
-  const steps = high / low > 8 ? [1, 2, 5] : high / low > 2.5
-    ? [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8]
+function ticks(low, high) {
+  const steps = high / low > 30 ? [1] : high / low > 8 ? [1, 2, 5]
+    : high / low > 2.5 ? [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8]
     : Array.from({length: 90}, (_, i) => 1 + i / 10);
-  const ticks = [];
+  const all = [];
   for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); ++e) {
     for (const s of steps) {
       const tick = Number((s * 10 ** e).toPrecision(3));
-      if (tick > low * 0.97 && tick < high * 1.03) ticks.push(tick);
+      if (tick > low * 0.97 && tick < high * 1.03) all.push(tick);
     }
   }
-  const every = Math.ceil(ticks.length / 9);
-  const shown = ticks.filter((_, i) => i % every === 0);
-  return {...LOSS_AXIS, tickvals: shown, ticktext: shown.map(t => significant(t))};
+  const every = Math.ceil(all.length / 9);
+  const shown = all.filter((_, i) => i % every === 0);
+  return {tickvals: shown, ticktext: shown.map(t => significant(t))};
+}
+
+const TIMES = [[1e-3, "1 ms"], [1e-2, "10 ms"], [0.1, "0.1 s"], [1, "1 s"],
+  [10, "10 s"], [60, "1 min"], [600, "10 min"], [3600, "1 h"], [21600, "6 h"],
+  [86400, "1 d"], [604800, "7 d"], [2592000, "30 d"]];
+const FINE_TIMES = [[3, "3 s"], [30, "30 s"], [180, "3 min"], [1800, "30 min"],
+  [7200, "2 h"], [43200, "12 h"], [259200, "3 d"]];
+
+function timeTicks(low, high) {
+  const all = high / low < 1000 ? [...TIMES, ...FINE_TIMES].sort((a, b) => a[0] - b[0]) : TIMES;
+  const shown = all.filter(([t]) => t > low / 1.3 && t < high * 1.3);
+  return {tickvals: shown.map(t => t[0]), ticktext: shown.map(t => t[1])};
+}
+
+// The first moments of training fall so steeply that they would squash what
+// matters: the plots open at the losses that are compared, and a little above.
+function highestLossShown(losses) {
+  const compared = data.fits.flops.structures
+    .filter(s => s.structure !== data.baseline && s.loss_range)
+    .map(s => s.loss_range[0]);
+  const finals = data.trials.map(t => t.final_loss).filter(known);
+  return Math.min(Math.max(...losses), 1.12 * Math.max(...compared, ...finals));
+}
+
+function lossAxis(losses) {
+  const usable = losses.filter(v => known(v) && v > 0);
+  if (!usable.length) return LOSS_AXIS;
+  const low = Math.min(...usable) / 1.01;
+  const high = Math.max(highestLossShown(usable), low * 1.02);
+  return {...LOSS_AXIS, ...ticks(low, high),
+          range: [Math.log10(low), Math.log10(high)]};
 }
 
 function drawLoss(target, metric, by) {
@@ -385,6 +414,9 @@ function drawLoss(target, metric, by) {
     });
   }
   const fits = data.fits[metric];
+  const axis = lossAxis(losses);
+  const top = axis.range ? 10 ** axis.range[1] : Infinity;
+  const inView = traces.flatMap(t => t.x.filter((_, i) => t.y[i] <= top));
   for (const name of structures) {
     const fit = fits.structures.find(s => s.structure === name);
     if (!fit) continue;
@@ -407,13 +439,16 @@ function drawLoss(target, metric, by) {
   }
   if (bar) traces.push(bar);
   draw(target, traces, {
-    xaxis: {type: "log", exponentformat: isTime ? "none" : "power", dtick: isTime ? "D2" : 1,
-            title: {text: isTime ? "training time, seconds" : "training FLOPs"}},
-    yaxis: lossAxis(losses),
+    xaxis: {type: "log", exponentformat: "power", dtick: 1,
+            ...(inView.length ? {
+              range: [Math.log10(Math.min(...inView) / 1.3),
+                      Math.log10(Math.max(...inView) * 1.3)],
+              ...(isTime ? timeTicks(Math.min(...inView), Math.max(...inView)) : {}),
+            } : {}),
+            title: {text: isTime ? "training time" : "training FLOPs"}},
+    yaxis: axis,
     showlegend: !bar || !narrow.matches,
-    legend: bar ? {x: 1.12, font: {size: 12}}
-      : narrow.matches ? {orientation: "h", y: -0.2, x: 0, font: {size: 12}}
-      : {font: {size: 12}},
+    ...(bar && !narrow.matches ? {legend: {x: 1.12, y: 0.93, font: {size: 12}}} : {}),
   }, `Validation loss against ${isTime ? "wall-clock time" : "compute"} for ` +
      `${structures.length} structures; the ranking above holds the numbers`);
 }
@@ -422,6 +457,8 @@ function drawTaxonomy() {
   const rows = data.ranking.filter(row => known(row.compute_multiplier));
   const stacked = narrow.matches;
   const traces = [];
+  const ends = rows.flatMap(r => [r.compute_multiplier, ...(r.ci95 ?? [])]).filter(v => v > 0);
+  const multiplierTicks = ends.length ? ticks(Math.min(...ends), Math.max(...ends)) : {};
   const axes = {grid: stacked ? {rows: 3, columns: 1, pattern: "independent", ygap: 0.35}
                               : {rows: 1, columns: 3, pattern: "independent"}};
   Object.entries(TAXONOMY).forEach(([key, letter], i) => {
@@ -443,7 +480,7 @@ function drawTaxonomy() {
     }
     axes[`xaxis${n}`] = {title: {text: letter, font: {size: 16}}, nticks: 6};
     axes[`yaxis${n}`] = {
-      type: "log", nticks: 6, exponentformat: "none", dtick: "D2",
+      type: "log", ...multiplierTicks,
       title: {text: i === 0 || stacked ? "compute multiplier" : ""}};
   });
   if (stacked) axes.legend = {orientation: "h", y: -0.1, x: 0, font: {size: 12}};
@@ -534,7 +571,7 @@ function method() {
     ? ` Losses compared lie between ${significant(Math.max(...ranges.map(r => r[0])))} and ` +
       `${significant(Math.min(...ranges.map(r => r[1])))}.` : "";
   return how + range + (fit.shared_floor
-    ? " All laws share one irreducible loss, as no structure has runs enough for its own." : "");
+    ? " All laws share one irreducible loss: too few runs for each to have its own." : "");
 }
 
 function facts() {
@@ -608,7 +645,7 @@ function drawPlots() {
 const title = data.metadata.name ? String(data.metadata.name) : "Report";
 document.title = `${title} · einforge report`;
 $("title").textContent = title;
-$("base-a").textContent = `than ${data.baseline}`;
+$("base-a").textContent = data.baseline;
 $("base-b").textContent = data.baseline;
 $("verdict").append(...verdict());
 $("facts").append(...facts().map(fact => element("li", {}, fact)));
