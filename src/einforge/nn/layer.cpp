@@ -6,8 +6,11 @@
 namespace einforge::nn {
 
 torch::Tensor Layer::add_parameter(
-    const std::string& name, torch::Tensor initial, const ParameterRule& rule) {
-  own_.push_back({name, register_parameter(name, std::move(initial)), rule});
+    const std::string& name,
+    const torch::Tensor& initial,
+    const ParameterRule& rule) {
+  // Detached: a parameter that is a view must not follow what it views.
+  own_.push_back({name, register_parameter(name, initial.detach()), rule});
   return own_.back().tensor;
 }
 

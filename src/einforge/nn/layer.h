@@ -34,7 +34,7 @@ class Layer : public torch::nn::Module {
   // Registers a parameter; the tensor returned is the one that is trained.
   torch::Tensor add_parameter(
       const std::string& name,
-      torch::Tensor initial,
+      const torch::Tensor& initial,
       const ParameterRule& rule = {});
 
  private:
