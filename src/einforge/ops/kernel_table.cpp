@@ -119,7 +119,9 @@ const EinsumLinearKernel& choose(
   const std::string& forced = forced_kernel();
   const EinsumLinearKernel* chosen = nullptr;
   for (const EinsumLinearKernel& kernel : table) {
-    if ((forced.empty() || kernel.name == forced) && kernel.supports(problem)) {
+    if ((forced.empty() || kernel.name == forced) && kernel.supports(problem) &&
+        (!forced.empty() || kernel.preferred == nullptr ||
+         kernel.preferred(problem))) {
       chosen = &kernel;
       break;
     }

@@ -13,8 +13,8 @@
 #include "einforge/structure/structure.h"
 
 // How a device's implementation of einsum_linear chooses its kernel: the
-// first of an ordered table that supports the problem; the table ends in a
-// reference that supports everything. `EINFORGE_KERNEL=name` forces one,
+// first of an ordered table that supports and prefers the problem; the table
+// ends in a reference that takes everything. `EINFORGE_KERNEL=name` forces one,
 // `EINFORGE_LOG_KERNELS=1` prints each choice to standard error.
 namespace einforge::ops {
 
@@ -61,6 +61,9 @@ struct EinsumLinearKernel {
       const torch::Tensor& core_a,
       const torch::Tensor& core_b,
       const GradientMask& mask);
+  // Whether a problem that is supported is better taken here than by the rows
+  // below; null is always. Not asked of a kernel that is forced by name.
+  bool (*preferred)(const EinsumLinearProblem& problem) = nullptr;
 };
 
 // @throw c10::Error when a kernel is forced that the table lacks or that does

@@ -7,7 +7,7 @@
 // The batched product over tokens; docs/design/btt_kernels.md has the bytes.
 //
 // A block takes (kGroups x 8 batches, 16 kRowTiles rows, 32 kColumnTiles
-// columns) and a range of tokens, which it copies 16 at a time to shared
+// columns) and some of the tokens, which it copies 16 at a time to shared
 // memory, several such steps ahead. A warp takes 8 batches, 16 rows and 32
 // columns: 128 sums a thread. Its tokens are the depth of the product:
 //   p lies with batches innermost, so that 16 bytes are 8 batches of one row;
@@ -276,23 +276,29 @@ struct BttWeightGrad<BttWeightGradTile<kGroups, kRowTiles, kColumnTiles>> {
         }
       }
     }
-    const int64_t steps = (params.tokens + kStepTokens - 1) / kStepTokens;
-    const int64_t begin = steps * split / params.splits;
-    const int64_t end = steps * (split + 1) / params.splits;
+    // Every splits-th step, the last first: all blocks sweep down the tokens
+    // together, and meet in the L2 cache what the kernel before wrote last.
+    const int steps =
+        static_cast<int>((params.tokens + kStepTokens - 1) / kStepTokens);
+    const int count = (steps - split + params.splits - 1) / params.splits;
+    const auto first_token = [&](int i) {
+      return static_cast<int64_t>(split + (count - 1 - i) * params.splits) *
+             kStepTokens;
+    };
     const int ahead = params.stages - 1;
     for (int i = 0; i < ahead; ++i) {
-      if (begin + i < end) {
-        load((begin + i) * kStepTokens, i);
+      if (i < count) {
+        load(first_token(i), i);
       }
       ptx::copy_async_commit();
     }
     int stage = 0;
     int free = ahead;
-    for (int64_t step = begin; step < end; ++step) {
+    for (int i = 0; i < count; ++i) {
       wait();
       __syncthreads();  // this step is here, and the last one's stage is free
-      if (step + ahead < end) {
-        load((step + ahead) * kStepTokens, free);
+      if (i + ahead < count) {
+        load(first_token(i + ahead), free);
       }
       ptx::copy_async_commit();
       multiply(stage);

@@ -1,15 +1,24 @@
+#include "einforge/ops/einsum_linear.h"
+
+#include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 
 #include <array>
 
-#include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/kernel_table.h"
 #include "einforge/ops/reference/einsum_linear.h"
+#ifdef EINFORGE_HAVE_CUDA
+#include "einforge/ops/cuda/btt_linear.h"
+#endif
 
 namespace einforge::ops {
 
 std::span<const EinsumLinearKernel> cuda_kernels() {
-  static const std::array table{bmm_kernel()};
+  static const std::array table{
+#ifdef EINFORGE_HAVE_CUDA
+      fused_btt_kernel(),
+#endif
+      bmm_kernel()};
   return table;
 }
 
@@ -20,6 +29,7 @@ torch::Tensor forward(
     const torch::Tensor& core_a,
     const torch::Tensor& core_b,
     const std::optional<torch::Tensor>& bias) {
+  const c10::DeviceGuard guard(x.device());
   return run_forward(cuda_kernels(), x, core_a, core_b, bias);
 }
 
@@ -29,6 +39,7 @@ std::tuple<torch::Tensor, torch::Tensor, torch::Tensor, torch::Tensor> backward(
     const torch::Tensor& core_a,
     const torch::Tensor& core_b,
     std::array<bool, 4> output_mask) {
+  const c10::DeviceGuard guard(x.device());
   return run_backward(cuda_kernels(), grad, x, core_a, core_b, output_mask);
 }
 

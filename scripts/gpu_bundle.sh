@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Gathers what a machine with a GPU and torch 2.11 needs to run a build made
+# elsewhere: stripped programs and the system libraries they were linked with.
+#   scripts/gpu_bundle.sh [BUILD_DIR] [OUT_DIR]
+# Defaults: build/release, build/gpu.
+set -euo pipefail
+root="$(cd "$(dirname "$0")/.." && pwd)"
+build="${1:-$root/build/release}"
+out="${2:-$root/build/gpu}"
+rm -rf "$out"
+mkdir -p "$out/bin" "$out/lib"
+cp "$build/lib/libeinforge_ops.so" "$out/lib/"
+for program in einforge ops_tests nn_tests models_tests train_tests; do
+  if [[ -x $build/bin/$program ]]; then
+    cp "$build/bin/$program" "$out/bin/"
+  fi
+done
+strip --strip-unneeded "$out"/bin/* "$out"/lib/*
+# All but the C library's own and what torch brings.
+ldd "$out"/bin/* "$out"/lib/*.so |
+  awk '$3 ~ /^\/(usr\/)?lib/ { print $3 }' | sort -u |
+  grep -Ev '/(libc|libm|libdl|libpthread|librt|ld-linux[^/]*)\.so' |
+  while read -r library; do
+    cp -L "$library" "$out/lib/"
+  done
+du -sh "$out" | awk '{ print $1 " in '"$out"'" }'
+ls -l "$out"/bin "$out"/lib | awk 'NF > 8 { print $5, $9 }'
