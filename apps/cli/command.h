@@ -7,6 +7,7 @@ namespace einforge::cli {
 // Each subcommand lives in a file of its own: it declares its options on a
 // subcommand of `app` and sets a callback that parses, calls and prints.
 // Errors are thrown; main() turns them into one line and an exit code.
+void add_bench(CLI::App& app);
 void add_data(CLI::App& app);
 void add_describe(CLI::App& app);
 void add_train(CLI::App& app);

@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", EINFORGE_VERSION);
   app.get_formatter()->column_width(34);
+  einforge::cli::add_bench(app);
   einforge::cli::add_data(app);
   einforge::cli::add_describe(app);
   einforge::cli::add_train(app);

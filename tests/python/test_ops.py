@@ -1,0 +1,191 @@
+"""The operators from Python: loading, opcheck, gradcheck, compile, autocast.
+
+Run by ctest; by hand: EINFORGE_LIBRARY=.../libeinforge_ops.so python test_ops.py
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "python"))
+
+import torch  # noqa: E402
+
+import einforge  # noqa: E402
+
+SIZES = [
+    einforge.Sizes(3, 2, 2, 2, 3, 2, 2),
+    einforge.Sizes(alpha=4, gamma=3, epsilon=5, phi=2, rho=2),  # BTT
+    einforge.Sizes(beta=4, gamma=3, delta=5, phi=2, rho=2),  # BTT, order BA
+    einforge.Sizes(alpha=6, epsilon=5, rho=2),  # low rank
+    einforge.Sizes(alpha=2, beta=3, delta=3, epsilon=2),  # Kronecker
+    einforge.Sizes(),
+]
+
+
+def operands(sizes, batch=(4,), dtype=torch.float64, device="cpu"):
+    s = sizes
+    torch.manual_seed(0)
+    shapes = [
+        (*batch, s.d_in),
+        (s.alpha, s.gamma, s.delta, s.phi, s.rho),
+        (s.beta, s.gamma, s.epsilon, s.phi, s.rho),
+        (s.d_out,),
+    ]
+    return [
+        torch.randn(shape, dtype=dtype, device=device, requires_grad=True)
+        for shape in shapes
+    ]
+
+
+def definition(x, a, b, bias):
+    y = torch.einsum(
+        "tabg,agdfr,bgefr->tdef",
+        x.reshape(-1, a.shape[0], b.shape[0], a.shape[1]), a, b)
+    return y.reshape(*x.shape[:-1], bias.numel()) + bias
+
+
+class EinsumLinear(unittest.TestCase):
+    def test_agrees_with_the_definition(self):
+        for sizes in SIZES:
+            for batch in [(), (0,), (3,), (2, 5)]:
+                args = operands(sizes, batch)
+                actual = einforge.einsum_linear(*args)
+                torch.testing.assert_close(
+                    actual, definition(*args).reshape(actual.shape))
+
+    def test_opcheck(self):
+        op = torch.ops.einforge.einsum_linear.default
+        for sizes in SIZES:
+            for dtype in [torch.float32, torch.float64]:
+                args = operands(sizes, dtype=dtype)
+                torch.library.opcheck(op, tuple(args))
+                torch.library.opcheck(op, tuple(args[:3]))
+
+    def test_opcheck_of_backward(self):
+        op = torch.ops.einforge.einsum_linear_backward.default
+        for sizes in SIZES:
+            x, a, b, bias = [t.detach() for t in operands(sizes)]
+            grad = torch.randn(4, sizes.d_out, dtype=torch.float64)
+            for mask in [[True] * 4, [False, True, False, True]]:
+                torch.library.opcheck(op, (grad, x, a, b, mask))
+
+    def test_gradcheck(self):
+        for sizes in SIZES:
+            args = operands(sizes)
+            self.assertTrue(
+                torch.autograd.gradcheck(einforge.einsum_linear, args))
+            self.assertTrue(
+                torch.autograd.gradgradcheck(einforge.einsum_linear, args))
+
+    def test_compiles_without_a_graph_break(self):
+        compiled = torch.compile(
+            einforge.einsum_linear, backend="aot_eager", fullgraph=True,
+            dynamic=True)
+        for batch in [(4,), (9,), (17,)]:
+            args = operands(SIZES[1], batch, torch.float32)
+            expected = einforge.einsum_linear(*args)
+            actual = compiled(*args)
+            torch.testing.assert_close(actual, expected)
+            weight = torch.randn_like(actual)
+            for got, wanted in zip(
+                torch.autograd.grad((actual * weight).sum(), args),
+                torch.autograd.grad((expected * weight).sum(), args),
+            ):
+                torch.testing.assert_close(got, wanted)
+
+    def test_autocast(self):
+        args = operands(SIZES[1], dtype=torch.float32)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = einforge.einsum_linear(*args)
+        self.assertEqual(y.dtype, torch.bfloat16)
+        for grad in torch.autograd.grad(y.sum(), args):
+            self.assertEqual(grad.dtype, torch.float32)
+
+    def test_errors_are_exceptions(self):
+        x, a, b, bias = operands(SIZES[0])
+        with self.assertRaisesRegex(RuntimeError, r"expected x of size \(..., 12"):
+            einforge.einsum_linear(x[:, 1:], a, b, bias)
+        with self.assertRaisesRegex(RuntimeError, "expected cores of x's dtype"):
+            einforge.einsum_linear(x.float(), a, b)
+
+    def test_cuda_agrees_with_cpu(self):
+        if not torch.cuda.is_available():
+            if os.environ.get("EINFORGE_REQUIRE_CUDA") == "1":
+                self.fail("EINFORGE_REQUIRE_CUDA=1, but there is no CUDA device")
+            self.skipTest("no CUDA device")
+        for sizes in SIZES:
+            args = operands(sizes)
+            on_gpu = [t.detach().cuda().requires_grad_() for t in args]
+            y = einforge.einsum_linear(*args)
+            z = einforge.einsum_linear(*on_gpu)
+            torch.testing.assert_close(z.cpu(), y)
+            for got, wanted in zip(
+                torch.autograd.grad(z.sum(), on_gpu),
+                torch.autograd.grad(y.sum(), args),
+            ):
+                torch.testing.assert_close(got.cpu(), wanted)
+
+
+class RmsCap(unittest.TestCase):
+    def test_opcheck_and_gradcheck(self):
+        core = operands(SIZES[0])[1]
+        gamma = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+        for max_rms in [0.1, 10.0]:
+            torch.library.opcheck(
+                torch.ops.einforge.rms_cap.default, (core, gamma, max_rms))
+            self.assertTrue(torch.autograd.gradcheck(
+                lambda c, g: einforge.rms_cap(c, g, max_rms), (core, gamma)))
+
+
+class Module(unittest.TestCase):
+    def test_learns(self):
+        torch.manual_seed(0)
+        layer = einforge.EinsumLinear(SIZES[1])
+        x = torch.randn(64, layer.sizes.d_in)
+        target = torch.randn(64, layer.sizes.d_out)
+        optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
+        losses = []
+        for _ in range(50):
+            loss = (layer(x) - target).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        self.assertLess(losses[-1], 0.9 * losses[0])
+
+
+class Library(unittest.TestCase):
+    def test_a_missing_library_is_an_import_error_that_names_it(self):
+        result = subprocess.run(
+            [sys.executable, "-c", "import einforge"],
+            env={**os.environ, "EINFORGE_LIBRARY": "/no/such/file.so",
+                 "PYTHONPATH": str(ROOT / "python")},
+            capture_output=True, text=True, check=False)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("ImportError: expected libeinforge_ops.so at one of "
+                      "/no/such/file.so", result.stderr)
+
+    def test_a_kernel_is_forced_by_the_environment(self):
+        code = ("import einforge, torch; einforge.einsum_linear("
+                "torch.ones(2, 6), torch.ones(3, 2, 1, 2, 1), "
+                "torch.ones(1, 2, 4, 2, 1))")
+        def run(**variables):
+            return subprocess.run(
+                [sys.executable, "-c", code],
+                env={**os.environ, "PYTHONPATH": str(ROOT / "python"),
+                     **variables},
+                capture_output=True, text=True, check=False)
+        logged = run(EINFORGE_LOG_KERNELS="1", EINFORGE_KERNEL="bmm")
+        self.assertEqual(logged.returncode, 0, logged.stderr)
+        self.assertIn(": bmm\n", logged.stderr)
+        unknown = run(EINFORGE_KERNEL="nonsense")
+        self.assertIn("expected EINFORGE_KERNEL to be one of", unknown.stderr)
+        self.assertIn("got nonsense", unknown.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
