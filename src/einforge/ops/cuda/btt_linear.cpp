@@ -87,8 +87,8 @@ void run_fused(
   const ek::BttLaunch launch{
       .x = data(x),
       .y = mutable_data(y),
-      .x_stride = x.stride(0),
-      .y_stride = y.stride(0),
+      .x_stride = sizes.d_in(),
+      .y_stride = sizes.d_out(),
       .tokens = x.size(0),
       .bias = bias.defined() ? data(bias) : nullptr,
       .z = z.defined() ? mutable_data(z) : nullptr,
@@ -114,7 +114,7 @@ void run_weight_grad(
       workspace(p, ek::btt_weight_grad_bytes(grad_sizes, p.size(0), limits));
   const ek::BttWeightGradLaunch launch{
       .p = data(p),
-      .p_stride = p.stride(0),
+      .p_stride = sizes.d_in(),
       .q = data(q),
       .tokens = p.size(0),
       .workspace = partials.mutable_data_ptr(),
