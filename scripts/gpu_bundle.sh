@@ -16,10 +16,10 @@ for program in einforge ops_tests nn_tests models_tests train_tests; do
   fi
 done
 strip --strip-unneeded "$out"/bin/* "$out"/lib/*
-# All but the C library's own and what torch brings.
+# All but the libraries of C and C++ and what torch brings.
 ldd "$out"/bin/* "$out"/lib/*.so |
   awk '$3 ~ /^\/(usr\/)?lib/ { print $3 }' | sort -u |
-  grep -Ev '/(libc|libm|libdl|libpthread|librt|ld-linux[^/]*)\.so' |
+  grep -Ev '/(libc|libm|libdl|libutil|libpthread|librt|libgcc_s|libstdc[+][+]|ld-linux[^/]*)\.so' |
   while read -r library; do
     cp -L "$library" "$out/lib/"
   done

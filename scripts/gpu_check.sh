@@ -93,8 +93,8 @@ if [[ -n ${part[layers]:-} ]]; then
   cat "$out/layers.txt"
 fi
 if [[ -n ${part[bench]:-} ]]; then
-  check bench timeout 500 "$folder/bin/einforge" bench --suite layers \
-    --device cuda --json "$out/layers.json"
+  check bench timeout 500 "$folder/bin/einforge" bench --dtype bfloat16 \
+    --tokens 32768 --device cuda --json "$out/layers.json"
   tail -40 "$out/bench.txt"
 fi
 if [[ -n ${part[train-smoke]:-} ]]; then
