@@ -91,6 +91,7 @@ if [[ -n ${part[layers]:-} ]]; then
   check layers python3 benchmarks/cuda/layer_times.py \
     --library "$folder/lib/libeinforge_ops.so" --json "$out/layer_times.json"
   cat "$out/layers.txt"
+  grep ' 32768' "$EINFORGE_CACHE_DIR/cuda_choices.json"  # what was measured best
 fi
 if [[ -n ${part[bench]:-} ]]; then
   check bench timeout 500 "$folder/bin/einforge" bench --dtype bfloat16 \
