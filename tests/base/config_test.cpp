@@ -189,6 +189,35 @@ TEST(ConfigFile, NamesFileLineAndColumn) {
   EXPECT_THROW(read_config_file(directory / "none.toml"), InvalidInput);
 }
 
+// toml++ 3.3 has undefined behaviour where they stand elsewhere.
+TEST(ConfigFile, TakesCharactersBeyondAsciiInQuotesAndCommentsOnly) {
+  const auto name_of = [](const std::string& text) {
+    Outer config;
+    update_from_json(config, parse_config(text, "a.toml"));
+    return config.name;
+  };
+  EXPECT_EQ(name_of("name = \"caf\u00e9\" # \u00e9\n"), "caf\u00e9");
+  EXPECT_EQ(name_of("\ufeffname = '\u00e9\\'"), "\u00e9\\");
+  EXPECT_EQ(name_of("name = \"\\\"\u00e9\""), "\"\u00e9");
+  EXPECT_EQ(name_of("name = \"\"\"\na\"\u00e9\n\"\"\""), "a\"\u00e9\n");
+  EXPECT_EQ(name_of("name = '''\u00e9''s'''"), "\u00e9''s");
+  for (const char* text :
+       {"\u00e9 = 1",
+        "width = \u00e9",
+        "width = 1\u00a0",
+        "name = \"a\"\u00e9",
+        "name = 'a\n\u00e9'",
+        "name = \"\"\"a\\\n  \u00e9\"\"\""}) {
+    try {
+      name_of(text);
+      FAIL() << text;
+    } catch (const InvalidInput& error) {
+      EXPECT_THAT(error.what(), HasSubstr("'a.toml': expected TOML; line "));
+      EXPECT_THAT(error.what(), HasSubstr("beyond ASCII"));
+    }
+  }
+}
+
 TEST(ApplySetting, SetsJsonOrText) {
   Json json;
   apply_setting(json, "width=128");

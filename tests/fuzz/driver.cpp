@@ -11,6 +11,7 @@
 
 #include <array>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -50,12 +51,17 @@ std::string crash_path;
 void save_crash() {
   const int fd = ::open(crash_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
   if (fd >= 0) {
-    const auto written =
-        ::write(fd, current_input.data(), current_input.size());
-    static_cast<void>(written);
+    static_cast<void>(!::write(fd, current_input.data(), current_input.size()));
     ::close(fd);
   }
   std::fprintf(stderr, "the input is in %s\n", crash_path.c_str());
+}
+
+void too_slow(int) {
+  constexpr char kMessage[] = "an input took too long\n";
+  static_cast<void>(!::write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1));
+  save_crash();
+  std::_Exit(1);
 }
 
 // True when the input reached code that none before it did.
@@ -78,10 +84,15 @@ bool run(std::string input) {
 
 // Pieces that random bytes would not find.
 const std::vector<std::string> kTokens = {
-    "0",    "-1",      "1e999", "nan", "inf",         "9223372036854775808",
-    "0.33", "true",    "null",  "\"",  "[",           "]",
-    "{",    "}",       "=",     ":",   ",",           ".",
-    "\n",   "\\u0000", "\xff",  "[[",  "__metadata__"};
+    "0",           "-1",      "1e999",
+    "nan",         "inf",     "9223372036854775808",
+    "0.33",        "true",    "null",
+    "\"",          "[",       "]",
+    "{",           "}",       "=",
+    ":",           ",",       ".",
+    "\n",          "\\u0000", "\xff",
+    "\u00e9",      "\u2003",  "[[",
+    "__metadata__"};
 
 std::size_t place(Random& random, std::size_t size) {
   return static_cast<std::size_t>(random.below(size + 1));
@@ -184,6 +195,7 @@ int main(int argc, char** argv) {
   }
   crash_path = "crash-" + std::filesystem::path(argv[0]).filename().string();
   __sanitizer_set_death_callback(save_crash);
+  std::signal(SIGALRM, too_slow);
   std::vector<std::string> corpus = {""};
   if (einforge::fuzz::seeds != nullptr) {
     for (std::string& seed : einforge::fuzz::seeds()) {

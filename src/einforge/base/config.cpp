@@ -2,6 +2,8 @@
 
 #include <toml++/toml.h>
 
+#include <algorithm>
+
 #include "einforge/base/files.h"
 #include "einforge/base/hash.h"
 
@@ -57,6 +59,59 @@ std::string shortened(std::string message) {
   return message;
 }
 
+bool is_ascii(char c) {
+  return static_cast<unsigned char>(c) < 0x80;
+}
+
+// Past the quoted text that starts at `at`, or at its end if it has none, or at
+// a character that the parser must not see (below).
+std::size_t skip_quoted(std::string_view text, std::size_t at) {
+  const char quote = text[at];
+  const std::string three(3, quote);
+  const bool multiline = text.substr(at, 3) == three;
+  const std::string_view end =
+      multiline ? std::string_view(three) : text.substr(at, 1);
+  at += end.size();
+  while (at < text.size() && text.substr(at, end.size()) != end) {
+    if (!multiline && text[at] == '\n') {
+      return at;  // an error, and the parser's to tell
+    }
+    if (quote == '"' && text[at] == '\\') {
+      ++at;
+      const std::size_t next = text.find_first_not_of(" \t\r\n", at);
+      if (next != at && next != std::string_view::npos &&
+          !is_ascii(text[next])) {
+        return next;
+      }
+    }
+    ++at;
+  }
+  return std::min(at + end.size(), text.size());
+}
+
+// TOML allows characters beyond ASCII in quotes and comments only. Elsewhere
+// toml++ up to 3.4 asks whether they are white space, which is undefined
+// behaviour for most of them; also after a backslash at the end of a line.
+void check_ascii_outside_quotes(std::string_view text) {
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+  std::size_t at = text.starts_with(kByteOrderMark) ? 3 : 0;
+  while (at < text.size()) {
+    const char c = text[at];
+    if (c == '#') {
+      at = std::min(text.find('\n', at), text.size());
+    } else if (c == '"' || c == '\'') {
+      at = skip_quoted(text, at);
+    } else if (is_ascii(c)) {
+      ++at;
+    } else {
+      const std::string_view before = text.substr(0, at);
+      throw InvalidInput(fmt::format(
+          "line {}: characters beyond ASCII belong in quotes",
+          1 + std::count(before.begin(), before.end(), '\n')));
+    }
+  }
+}
+
 }  // namespace
 
 namespace internal {
@@ -100,7 +155,11 @@ Json parse_config(std::string_view text, const std::filesystem::path& name) {
     }
   }
   try {
+    check_ascii_outside_quotes(text);
     return toml_to_json(toml::parse(text, name.string()));
+  } catch (const InvalidInput& error) {
+    throw InvalidInput(
+        fmt::format("'{}': expected TOML; {}", name.string(), error.what()));
   } catch (const toml::parse_error& error) {
     const auto& begin = error.source().begin;
     throw InvalidInput(fmt::format(
