@@ -23,9 +23,9 @@ torch::Tensor gradient(const torch::Tensor& parameter, int step) {
   return (parameter * 3).sin() * (step % 3 == 0 ? 1.5 : 0.1);
 }
 
-struct Setup {
+struct Parameters {
   std::vector<nn::Parameter> parameters;
-  Setup() {
+  Parameters() {
     const nn::ParameterRule rules[] = {{1, false}, {0.25, true}, {4, true}};
     for (int i = 0; i < 3; ++i) {
       parameters.push_back(
@@ -48,7 +48,7 @@ OptimizerConfig config() {
 }
 
 TEST(AdamW, MatchesPythonsTorch) {
-  Setup setup;
+  Parameters setup;
   AdamW optimizer(setup.parameters, config());
   for (int step = 1; step <= kSteps; ++step) {
     setup.set_gradients(step);
@@ -99,7 +99,7 @@ save_file({{f'p{{i}}': p.detach() for i, p in enumerate(ps)}},
 }
 
 TEST(AdamW, ReportsTheNormBeforeClipping) {
-  Setup setup;
+  Parameters setup;
   AdamW optimizer(setup.parameters, config());
   setup.set_gradients(3);
   double sum = 0;
@@ -130,7 +130,7 @@ TEST(AdamW, StatesThatLieDifferentlyInMemoryAreRight) {
 }
 
 TEST(AdamW, MissingGradientIsAnError) {
-  Setup setup;
+  Parameters setup;
   AdamW optimizer(setup.parameters, config());
   EXPECT_THROW(optimizer.step(1, 1), c10::Error);
 }

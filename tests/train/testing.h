@@ -56,7 +56,7 @@ struct CommandResult {
 
 inline CommandResult run_command(const std::string& command) {
   CommandResult result;
-  std::FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
+  std::FILE* pipe = ::popen(("(" + command + ") 2>&1").c_str(), "r");
   if (pipe == nullptr) {
     return result;
   }
