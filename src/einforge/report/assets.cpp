@@ -20,21 +20,29 @@
   extern "C" const char einforge_asset_##name[]; \
   extern "C" const char einforge_asset_##name##_end[]
 
-EINFORGE_EMBED(page, EINFORGE_ASSETS "/page.html");
-EINFORGE_EMBED(style, EINFORGE_ASSETS "/report.css");
-EINFORGE_EMBED(script, EINFORGE_ASSETS "/report.js");
+EINFORGE_EMBED(markup, EINFORGE_ASSETS "/page.html");
+EINFORGE_EMBED(style, EINFORGE_ASSETS "/page.css");
+EINFORGE_EMBED(tables, EINFORGE_ASSETS "/tables.js");
+EINFORGE_EMBED(plots, EINFORGE_ASSETS "/plots.js");
+EINFORGE_EMBED(page, EINFORGE_ASSETS "/page.js");
 EINFORGE_EMBED(plotly, EINFORGE_PLOTLY);
 
 namespace einforge::report::assets {
 
-std::string_view page() {
-  return {einforge_asset_page, einforge_asset_page_end};
+std::string_view markup() {
+  return {einforge_asset_markup, einforge_asset_markup_end};
 }
 std::string_view style() {
   return {einforge_asset_style, einforge_asset_style_end};
 }
-std::string_view script() {
-  return {einforge_asset_script, einforge_asset_script_end};
+std::string_view tables() {
+  return {einforge_asset_tables, einforge_asset_tables_end};
+}
+std::string_view plots() {
+  return {einforge_asset_plots, einforge_asset_plots_end};
+}
+std::string_view page() {
+  return {einforge_asset_page, einforge_asset_page_end};
 }
 std::string_view plotly() {
   return {einforge_asset_plotly, einforge_asset_plotly_end};

@@ -68,10 +68,12 @@ std::string to_html(const Summary& summary) {
       {"{{style}}", assets::style()},
       {"{{data}}", json},
       {"{{plotly}}", assets::plotly()},
-      {"{{script}}", assets::script()}};
+      {"{{tables}}", assets::tables()},
+      {"{{plots}}", assets::plots()},
+      {"{{page}}", assets::page()}};
   // In the template's order, so that nothing in a part is taken for a mark.
   std::string html;
-  std::string_view rest = assets::page();
+  std::string_view rest = assets::markup();
   for (const auto& [mark, text] : parts) {
     const std::size_t at = rest.find(mark);
     html.append(rest.substr(0, at)).append(text);
