@@ -35,7 +35,7 @@ std::vector<Tensor> run(const Values& v) {
   return {y, x, a, b, bias};
 }
 
-const std::vector<Sizes>& btt_sizes() {
+const std::vector<Sizes>& some_sizes() {
   static const std::vector<Sizes> sizes{
       {32, 1, 32, 1, 32, 32, 1},  // monarch, 1024
       {16, 1, 16, 1, 32, 32, 1},  // 256 -> 1024
@@ -64,7 +64,7 @@ TEST_P(KernelTable, EveryKernelAgreesWithTheDefinition) {
   base::Random random(19);
   for (const auto& kernel : GetParam().kernels()) {
     for (const auto dtype : {torch::kFloat32, torch::kBFloat16}) {
-      for (const Sizes& s : btt_sizes()) {
+      for (const Sizes& s : some_sizes()) {
         for (const std::int64_t tokens : {1, 15, 64, 65, 200}) {
           const bool supported = kernel.supports(
               {.sizes = s,
@@ -174,7 +174,7 @@ TEST(KernelChoice, RefusesAForcedKernelThatDoesNotSupportTheProblem) {
       c10::Error);
 }
 
-TEST(KernelChoice, IsTheTiledKernelForTheBttFamilyInFloat32) {
+TEST(KernelChoice, IsTheTiledKernelInFloat32ButForLowRank) {
   const auto chosen = [](const Sizes& sizes, torch::ScalarType dtype) {
     return ops::choose(
                ops::cpu_kernels(),
@@ -183,7 +183,8 @@ TEST(KernelChoice, IsTheTiledKernelForTheBttFamilyInFloat32) {
   };
   EXPECT_EQ(chosen({32, 1, 32, 1, 32, 32, 1}, torch::kFloat32), "cpu_tiled");
   EXPECT_EQ(chosen({32, 1, 32, 1, 32, 32, 1}, torch::kFloat64), "bmm");
-  EXPECT_EQ(chosen({8, 4, 32, 4, 8, 32, 1}, torch::kFloat32), "bmm");
+  EXPECT_EQ(chosen({8, 4, 32, 4, 8, 32, 1}, torch::kFloat32), "cpu_tiled");
+  EXPECT_EQ(chosen({1024, 1, 1, 1, 1024, 1, 32}, torch::kFloat32), "bmm");
 }
 
 }  // namespace

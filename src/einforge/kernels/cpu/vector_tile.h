@@ -1,8 +1,8 @@
 // Small matrix products and transposes on vectors of EINFORGE_VECTOR_FLOATS
 // floats. Included, after that macro is set, by one file for each instruction
-// set, which is compiled for it: everything is in an unnamed namespace and calls
-// no inline function of another header, so that no instruction of one set leaks
-// into code that another machine runs.
+// set, which is compiled for it: everything is in an unnamed namespace and
+// calls no inline function of another header, so that no instruction of one set
+// leaks into code that another machine runs.
 #ifndef EINFORGE_VECTOR_FLOATS
 // Included on its own: the narrowest.
 #define EINFORGE_VECTOR_FLOATS 4

@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "einforge/ops/cpu/btt_linear.h"
+#include "einforge/ops/cpu/einsum_linear_tiled.h"
 #include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/kernel_table.h"
 #include "einforge/ops/reference/einsum_linear.h"

@@ -4,7 +4,7 @@
 
 namespace einforge::ops {
 
-// "cpu_tiled": kernels/cpu/btt_linear.h. The BTT family in float32, any sizes.
+// "cpu_tiled": kernels/cpu/einsum_linear.h. Any sizes, float32.
 EinsumLinearKernel cpu_tiled_kernel();
 
 }  // namespace einforge::ops

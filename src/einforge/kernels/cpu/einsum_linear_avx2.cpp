@@ -1,10 +1,10 @@
 #if defined(__x86_64__)
 #define EINFORGE_VECTOR_FLOATS 8
-#include "einforge/kernels/cpu/btt_linear_tile.h"
+#include "einforge/kernels/cpu/einsum_linear_tile.h"
 
 namespace einforge::kernels::cpu {
 
-const BttLinearIsa kBttLinearAvx2{kWidth, forward, backward};
+const EinsumLinearIsa kEinsumLinearAvx2{kWidth, forward, backward};
 
 }  // namespace einforge::kernels::cpu
 #endif

@@ -1,0 +1,455 @@
+// The kernels of einsum_linear.h for one instruction set; see vector_tile.h for
+// how it is included.
+#pragma once
+
+#include "einforge/kernels/cpu/einsum_linear_isa.h"
+#include "einforge/kernels/cpu/vector_tile.h"
+
+namespace einforge::kernels::cpu {
+namespace {
+
+// offsets[c] is feature c's offset in a tile of ((p, m), q, tile), c being
+// (p, q, m) in memory.
+void fill_offsets(
+    std::int32_t* offsets,
+    Index p,
+    Index q,
+    Index m,
+    Index stride,
+    Index tile) {
+  for (Index c = 0; c < p * q * m; ++c) {
+    const Index row = c / (q * m) * m + c % m;
+    offsets[c] = static_cast<std::int32_t>(row * stride + c / m % q * tile);
+  }
+}
+
+// (tokens, features) in memory -> a row of `tile` tokens for each feature; the
+// tokens that are missing become zeros.
+void load_tile(
+    const float* from,
+    Index stride,
+    Index features,
+    Index tokens,
+    Index tile,
+    const std::int32_t* offsets,
+    float* to) {
+  for (Index t = 0; t < tile; t += kWidth) {
+    for (Index c = 0; c < features; c += kWidth) {
+      const Index width = features - c < kWidth ? features - c : kWidth;
+      Vec rows[kWidth];
+      const float* row = from + t * stride + c;
+      if (t + kWidth <= tokens && width == kWidth) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kWidth; ++i) {
+          rows[i] = load(row + i * stride);
+        }
+      } else {
+        for (int i = 0; i < kWidth; ++i) {
+          rows[i] = t + i < tokens ? load_some(row + i * stride, width) : Vec{};
+        }
+      }
+      transpose(rows);
+      for (Index i = 0; i < width; ++i) {
+        store(to + offsets[c + i] + t, rows[i]);
+      }
+    }
+  }
+}
+
+// The way back for `features` features that lie together in memory.
+void store_tile(
+    const float* from,
+    const std::int32_t* offsets,
+    const float* bias,
+    Index features,
+    Index tokens,
+    Index tile,
+    Index stride,
+    float* to) {
+  for (Index t = 0; t < tile && t < tokens; t += kWidth) {
+    for (Index c = 0; c < features; c += kWidth) {
+      const Index width = features - c < kWidth ? features - c : kWidth;
+      const Index height = tokens - t < kWidth ? tokens - t : kWidth;
+      Vec rows[kWidth];
+      for (Index i = 0; i < width; ++i) {
+        rows[i] = load(from + offsets[c + i] + t);
+      }
+      for (Index i = width; i < kWidth; ++i) {
+        rows[i] = Vec{};
+      }
+      transpose(rows);
+      float* row = to + t * stride + c;
+      if (width == kWidth) {
+        const Vec add = bias != nullptr ? load(bias + c) : Vec{};
+        for (Index i = 0; i < height; ++i) {
+          store(row + i * stride, rows[i] + add);
+        }
+      } else {
+        const Vec add = bias != nullptr ? load_some(bias + c, width) : Vec{};
+        for (Index i = 0; i < height; ++i) {
+          store_some(row + i * stride, rows[i] + add, width);
+        }
+      }
+    }
+  }
+}
+
+// rows x `tile` -> (tile, columns), columns being rows rounded up to whole
+// vectors with zeros.
+void transpose_rows(
+    const float* from, Index rows, Index tile, Index columns, float* to) {
+  for (Index n = 0; n < columns; n += kWidth) {
+    for (Index t = 0; t < tile; t += kWidth) {
+      Vec block[kWidth];
+      for (Index i = 0; i < kWidth; ++i) {
+        block[i] = n + i < rows ? load(from + (n + i) * tile + t) : Vec{};
+      }
+      transpose(block);
+      for (Index i = 0; i < kWidth; ++i) {
+        store(to + (t + i) * columns + n, block[i]);
+      }
+    }
+  }
+}
+
+Index round_to_vectors(Index count) {
+  return (count + kWidth - 1) / kWidth * kWidth;
+}
+
+// What the passes share: the layout, and the tile at hand.
+struct Tile {
+  const EinsumShape& s;
+  EinsumLayout l;
+  float* memory;
+  Index tile;    // tokens of the tile, padding included
+  Index tokens;  // of them, real ones
+
+  float* at(Index offset) const { return memory + offset; }
+  std::int32_t* offsets(Index offset) const {
+    return reinterpret_cast<std::int32_t*>(memory + offset);
+  }
+};
+
+void fill_offsets(const Tile& k) {
+  const EinsumShape& s = k.s;
+  std::int32_t* x = k.offsets(k.l.x_offsets);
+  std::int32_t* y = k.offsets(k.l.y_offsets);
+  if (s.ab) {
+    fill_offsets(x, 1, s.first_in, s.first_count(), k.l.x_stride, k.tile);
+    fill_offsets(y, s.first_out, s.second_out, s.phi, k.l.y_stride, k.tile);
+  } else {
+    fill_offsets(x, s.second_in, s.first_in, s.gamma, k.l.x_stride, k.tile);
+    fill_offsets(y, 1, s.second_out, s.second_count(), k.l.y_stride, k.tile);
+  }
+}
+
+// Calls each(first, count) for all groups of pairs (u, f); none straddles two
+// u unless it holds all f of them (order AB).
+template <typename Each>
+void for_each_group(const EinsumShape& s, Index largest, Each each) {
+  const Index all = s.second_count();
+  const Index together = s.ab ? s.phi : all;
+  for (Index first = 0; first < all;) {
+    const Index left =
+        largest >= together ? all - first : together - first % together;
+    const Index count = left < largest ? left : largest;
+    each(first, count);
+    first += count;
+  }
+}
+
+// The matrix of first that pair sg uses, from the columns of pair f0 on.
+const float* first_matrix(
+    const EinsumShape& s, const float* first, Index sg, Index f0) {
+  return first + sg % s.gamma * s.first_in * s.first_columns() + f0 * s.rho;
+}
+
+// The matrix of second that pair uf uses.
+const float* second_matrix(
+    const EinsumShape& s, const float* second, Index uf) {
+  return second + uf % s.phi * s.second_depth() * s.second_out;
+}
+
+// z of the group from pair f0: (group, (s, g, r), tile).
+void first_stage(const Tile& k, const float* first, Index f0, Index group) {
+  const EinsumShape& s = k.s;
+  for (Index sg = 0; sg < s.first_count(); ++sg) {
+    product<false, false>(
+        group * s.rho,
+        s.first_in,
+        k.tile,
+        first_matrix(s, first, sg, f0),
+        s.first_columns(),
+        k.at(k.l.x) + sg * k.l.x_stride,
+        k.tile,
+        k.at(k.l.z) + sg * s.rho * k.tile,
+        {k.tile, s.rho, k.l.z_stride});
+  }
+}
+
+// The group's part of y, as (group, v, tile).
+void second_stage(const Tile& k, const float* second, Index f0, Index group) {
+  const EinsumShape& s = k.s;
+  for (Index uf = 0; uf < group; ++uf) {
+    product<false, false>(
+        s.second_out,
+        s.second_depth(),
+        k.tile,
+        second_matrix(s, second, f0 + uf),
+        s.second_out,
+        k.at(k.l.z) + uf * k.l.z_stride,
+        k.tile,
+        k.at(k.l.y) + uf * k.l.y_stride,
+        {k.tile, s.second_out, 0});
+  }
+}
+
+// The group's part of y to memory: one run of features if it holds whole u,
+// else one for each v.
+void store_group(
+    const Tile& k, const float* bias, Index f0, Index group, float* y) {
+  const EinsumShape& s = k.s;
+  const Index together = s.ab ? s.phi : s.second_count();
+  const bool whole = group % together == 0;
+  const Index first = f0 / together * together * s.second_out + f0 % together;
+  const Index runs = whole ? 1 : s.second_out;
+  for (Index run = 0; run < runs; ++run) {
+    const Index c = first + run * together;
+    store_tile(
+        k.at(k.l.y) - f0 * k.l.y_stride,
+        k.offsets(k.l.y_offsets) + c,
+        bias == nullptr ? nullptr : bias + c,
+        whole ? group * s.second_out : group,
+        k.tokens,
+        k.tile,
+        s.d_out(),
+        y + c);
+  }
+}
+
+// A worker's tokens, cut into tiles: calls each(first token).
+template <typename Each>
+void for_each_tile(
+    Tile& k, const EinsumTiling& tiling, Index worker, Each each) {
+  const Index tiles = (k.s.tokens + tiling.tile - 1) / tiling.tile;
+  const Index end = tiles * (worker + 1) / tiling.workers;
+  for (Index i = tiles * worker / tiling.workers; i < end; ++i) {
+    const Index begin = i * tiling.tile;
+    const Index left = k.s.tokens - begin;
+    k.tokens = left < tiling.tile ? left : tiling.tile;
+    const Index tile = round_to_vectors(k.tokens);
+    if (tile != k.tile) {
+      k.tile = tile;
+      fill_offsets(k);
+    }
+    each(begin);
+  }
+}
+
+void forward(const EinsumForward& args, Index worker, float* workspace) {
+  const EinsumShape& s = args.shape;
+  const EinsumTiling& tiling = args.tiling;
+  const EinsumLayout l =
+      layout_of(s, tiling.tile, tiling.group, EinsumPass::kForward, kWidth);
+  Tile k{s, l, workspace, 0, 0};
+  for_each_tile(k, tiling, worker, [&](Index begin) {
+    load_tile(
+        args.x + begin * s.d_in(),
+        s.d_in(),
+        s.d_in(),
+        k.tokens,
+        k.tile,
+        k.offsets(l.x_offsets),
+        k.at(l.x));
+    for_each_group(s, tiling.group, [&](Index f0, Index group) {
+      first_stage(k, args.first, f0, group);
+      second_stage(k, args.second, f0, group);
+      store_group(k, args.bias, f0, group, args.y + begin * s.d_out());
+    });
+  });
+}
+
+// The gradient of z for the group: ((s, g), group rho, tile).
+void second_stage_backward(
+    const Tile& k, const float* second, Index f0, Index group) {
+  const EinsumShape& s = k.s;
+  for (Index uf = 0; uf < group; ++uf) {
+    product<true, false>(
+        s.second_depth(),
+        s.second_out,
+        k.tile,
+        second_matrix(s, second, f0 + uf),
+        s.second_out,
+        k.at(k.l.y) + (f0 + uf) * k.l.y_stride,
+        k.tile,
+        k.at(k.l.dz) + uf * s.rho * k.tile,
+        {k.tile, s.rho, k.l.dz_stride});
+  }
+}
+
+// (+)= a product over tokens: rows of w times `transposed`.
+void weight_gradient(
+    const Tile& k,
+    bool add,
+    Index rows,
+    const float* w,
+    Index columns,
+    float* result,
+    Index stride) {
+  const auto run = add ? product<true, true> : product<true, false>;
+  run(rows,
+      k.tile,
+      columns,
+      w,
+      k.tile,
+      k.at(k.l.transposed),
+      columns,
+      result,
+      {stride, rows, 0});
+}
+
+// `add`: an earlier tile has written the sums. The pairs (u, f) of the same f
+// share a matrix; those after u = 0 add to it.
+void second_gradient(const Tile& k, bool add, Index f0, Index group) {
+  const EinsumShape& s = k.s;
+  const Index stride = k.l.second_stride;
+  for (Index uf = 0; uf < group; ++uf) {
+    transpose_rows(
+        k.at(k.l.y) + (f0 + uf) * k.l.y_stride,
+        s.second_out,
+        k.tile,
+        stride,
+        k.at(k.l.transposed));
+    weight_gradient(
+        k,
+        add || f0 + uf >= s.phi,
+        s.second_depth(),
+        k.at(k.l.z) + uf * k.l.z_stride,
+        stride,
+        k.at(k.l.second) + (f0 + uf) % s.phi * s.second_depth() * stride,
+        stride);
+  }
+}
+
+// As second_gradient, for the pairs (s, g).
+void first_gradient(const Tile& k, bool add, Index f0, Index group) {
+  const EinsumShape& s = k.s;
+  const Index stride = k.l.first_stride;
+  const Index columns = round_to_vectors(group * s.rho);
+  for (Index sg = 0; sg < s.first_count(); ++sg) {
+    transpose_rows(
+        k.at(k.l.dz) + sg * k.l.dz_stride,
+        group * s.rho,
+        k.tile,
+        columns,
+        k.at(k.l.transposed));
+    weight_gradient(
+        k,
+        add || sg >= s.gamma,
+        s.first_in,
+        k.at(k.l.x) + sg * k.l.x_stride,
+        columns,
+        k.at(k.l.first) + sg % s.gamma * s.first_in * stride + f0 * s.rho,
+        stride);
+  }
+}
+
+void input_gradient(const Tile& k, const float* first, Index f0, Index group) {
+  const EinsumShape& s = k.s;
+  const auto run = f0 == 0 ? product<true, false> : product<true, true>;
+  for (Index sg = 0; sg < s.first_count(); ++sg) {
+    run(s.first_in,
+        group * s.rho,
+        k.tile,
+        first_matrix(s, first, sg, f0),
+        s.first_columns(),
+        k.at(k.l.dz) + sg * k.l.dz_stride,
+        k.tile,
+        k.at(k.l.dx) + sg * k.l.x_stride,
+        {k.tile, s.first_in, 0});
+  }
+}
+
+void bias_gradient(
+    const float* grad, Index features, Index tokens, bool add, float* result) {
+  Index c = 0;
+  for (; c + kWidth <= features; c += kWidth) {
+    Vec sum = add ? load(result + c) : Vec{};
+    for (Index t = 0; t < tokens; ++t) {
+      sum += load(grad + t * features + c);
+    }
+    store(result + c, sum);
+  }
+  for (; c < features; ++c) {
+    float sum = add ? result[c] : 0;
+    for (Index t = 0; t < tokens; ++t) {
+      sum += grad[t * features + c];
+    }
+    result[c] = sum;
+  }
+}
+
+void backward(const EinsumBackward& args, Index worker, float* workspace) {
+  const EinsumShape& s = args.shape;
+  const EinsumTiling& tiling = args.tiling;
+  const EinsumLayout l =
+      layout_of(s, tiling.tile, tiling.group, EinsumPass::kBackward, kWidth);
+  const bool needs_z = args.grad_second != nullptr;
+  const bool needs_dz = args.grad_x != nullptr || args.grad_first != nullptr;
+  Tile k{s, l, workspace, 0, 0};
+  bool add = false;
+  for_each_tile(k, tiling, worker, [&](Index begin) {
+    const float* grad = args.grad + begin * s.d_out();
+    load_tile(
+        grad,
+        s.d_out(),
+        s.d_out(),
+        k.tokens,
+        k.tile,
+        k.offsets(l.y_offsets),
+        k.at(l.y));
+    if (args.grad_bias != nullptr) {
+      bias_gradient(grad, s.d_out(), k.tokens, add, k.at(l.bias));
+    }
+    if (needs_z || args.grad_first != nullptr) {
+      load_tile(
+          args.x + begin * s.d_in(),
+          s.d_in(),
+          s.d_in(),
+          k.tokens,
+          k.tile,
+          k.offsets(l.x_offsets),
+          k.at(l.x));
+    }
+    for_each_group(s, tiling.group, [&](Index f0, Index group) {
+      if (needs_z) {
+        first_stage(k, args.first, f0, group);
+        second_gradient(k, add, f0, group);
+      }
+      if (needs_dz) {
+        second_stage_backward(k, args.second, f0, group);
+      }
+      if (args.grad_first != nullptr) {
+        first_gradient(k, add, f0, group);
+      }
+      if (args.grad_x != nullptr) {
+        input_gradient(k, args.first, f0, group);
+      }
+    });
+    if (args.grad_x != nullptr) {
+      store_tile(
+          k.at(l.dx),
+          k.offsets(l.x_offsets),
+          nullptr,
+          s.d_in(),
+          k.tokens,
+          k.tile,
+          s.d_in(),
+          args.grad_x + begin * s.d_in());
+    }
+    add = true;
+  });
+}
+
+}  // namespace
+}  // namespace einforge::kernels::cpu
