@@ -524,6 +524,7 @@ void profile(
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a hang leaves what came before
   bool small = false;
   bool race = false;
   std::string only;

@@ -27,7 +27,7 @@ for folder in /usr/local/cuda/lib64 \
   [[ -e $folder/libcublas.so.13 ]] &&
     export LD_LIBRARY_PATH="$folder:${LD_LIBRARY_PATH:-}"
 done
-timeout 240 "$program" "$@" >"$out/btt_check.txt" 2>&1
+timeout 150 "$program" "$@" >"$out/btt_check.txt" 2>&1
 status=$?
 echo "$(grep -c '^ok' "$out/btt_check.txt") checks ok"
 grep '^FAIL' "$out/btt_check.txt" | head -20
@@ -36,8 +36,8 @@ sed -n '/checks failed/,$p' "$out/btt_check.txt"
 for profile in "${profiles[@]}"; do
   shape="${profile%%:*}"
   name="$out/ncu_${shape// /_}_${profile##*:}.txt"
-  timeout 120 ncu --set full --import-source no --launch-skip 2 \
-    --launch-count 1 --kernel-name regex:btt_stream_fwd\|btt_linear_fwd \
+  timeout 120 ncu --set full --print-details all --import-source no --launch-skip 2 \
+    --launch-count 1 --kernel-name regex:'btt_(stream|linear|pinned)_fwd' \
     "$program" --profile "$shape" "${profile##*:}" >"$name" 2>&1
   echo "ncu $profile"
   grep -E 'Duration|DRAM Throughput|L2 Cache Throughput|L1/TEX Cache Thr|Mem Busy|Max Bandwidth|Issue Slots Busy|Executed Ipc Active|SM Busy|Bank conflicts|Registers Per' \

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "einforge/kernels/cuda/btt_pinned.h"
 #include "einforge/kernels/cuda/btt_stream.h"
 
 namespace einforge::kernels::cuda {
@@ -52,6 +53,9 @@ std::string BttPlan::name() const {
   if (kernel == BttKernel::kResident) {
     return "resident";
   }
+  if (kernel == BttKernel::kPinned) {
+    return "pinned_c" + std::to_string(cluster);
+  }
   if (kernel == BttKernel::kStream) {
     return "stream_c" + std::to_string(cluster);
   }
@@ -61,6 +65,9 @@ std::string BttPlan::name() const {
 }
 
 size_t btt_shared_bytes(const BttSizes& s, const BttPlan& plan) {
+  if (plan.kernel == BttKernel::kPinned) {
+    return pinned_shared_bytes(s);
+  }
   if (plan.kernel != BttKernel::kTile) {
     return stream_shared_bytes(s, plan, DeviceLimits{});
   }
@@ -71,6 +78,9 @@ size_t btt_shared_bytes(const BttSizes& s, const BttPlan& plan) {
 
 bool btt_supports(
     const BttSizes& s, const BttPlan& plan, const DeviceLimits& limits) {
+  if (plan.kernel == BttKernel::kPinned) {
+    return pinned_supports(s, plan, limits);
+  }
   if (plan.kernel != BttKernel::kTile) {
     return stream_supports(s, plan, limits);
   }
@@ -91,6 +101,9 @@ std::vector<BttPlan> btt_plans(
   constexpr BttPlan stream{
       .token_eights = 2, .x_buffers = 1, .kernel = BttKernel::kStream};
   std::vector<BttPlan> candidates;
+  candidates.push_back(stream);
+  candidates.back().kernel = BttKernel::kPinned;
+  candidates.back().cluster = pinned_cluster(sizes);
   candidates.push_back(stream);
   candidates.back().kernel = BttKernel::kResident;
   for (const int cluster : {2, 4, 1}) {
@@ -134,6 +147,9 @@ cudaError_t btt_forward(
   }
   if (launch.tokens == 0) {
     return cudaSuccess;
+  }
+  if (plan.kernel == BttKernel::kPinned) {
+    return pinned_forward(s, launch, plan, limits, after_pack, stream);
   }
   if (plan.kernel != BttKernel::kTile) {
     return stream_forward(s, launch, plan, limits, after_pack, stream);

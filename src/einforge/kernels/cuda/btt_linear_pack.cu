@@ -6,16 +6,18 @@ namespace einforge::kernels::cuda {
 
 namespace {
 
-// One stage's weights as W[batch][row][depth], row = (row_major, row_minor)
-// and depth = (depth_major, depth_minor).
+// One stage's weights as W[batch][row][depth], row = (row_major, row_middle,
+// row_minor) and depth = (depth_major, depth_minor).
 struct PackStage {
   const __nv_bfloat16* core;
   const float* scale;
   int64_t batch_stride;
   int64_t row_major_stride;
+  int64_t row_middle_stride;
   int64_t row_minor_stride;
   int64_t depth_major_stride;
   int64_t depth_minor_stride;
+  int row_middle;
   int row_minor;
   int depth_minor;
   int row_tiles;
@@ -62,7 +64,8 @@ __global__ void __launch_bounds__(256)
                       (stage.permute_depth != 0 ? alpha_of_depth(f.k) : f.k);
     const int64_t offset =
         batch * stage.batch_stride +
-        row / stage.row_minor * stage.row_major_stride +
+        row / stage.row_minor / stage.row_middle * stage.row_major_stride +
+        row / stage.row_minor % stage.row_middle * stage.row_middle_stride +
         row % stage.row_minor * stage.row_minor_stride +
         depth / stage.depth_minor * stage.depth_major_stride +
         depth % stage.depth_minor * stage.depth_minor_stride;
@@ -102,15 +105,20 @@ cudaError_t btt_pack(
     void* packed,
     cudaStream_t stream,
     const BttPlan& plan) {
+  // Rows of stage one are (phi, rho), of the pinned kernels (phi / 8, rho,
+  // phi % 8).
+  const bool pinned = plan.kernel == BttKernel::kPinned;
   const PackStage one{
       .core = cores.a,
       .scale = cores.a_scale,
       .batch_stride = cores.a_strides.gamma,
-      .row_major_stride = cores.a_strides.phi,
-      .row_minor_stride = cores.a_strides.rho,
+      .row_major_stride = cores.a_strides.phi * (pinned ? kVector : 1),
+      .row_middle_stride = pinned ? cores.a_strides.rho : 0,
+      .row_minor_stride = pinned ? cores.a_strides.phi : cores.a_strides.rho,
       .depth_major_stride = 0,
       .depth_minor_stride = cores.a_strides.in,
-      .row_minor = s.rho,
+      .row_middle = pinned ? s.rho : 1,
+      .row_minor = pinned ? kVector : s.rho,
       .depth_minor = s.alpha,
       .row_tiles = s.phi * s.rho / kFragmentRows,
       .depth_steps = s.alpha / kFragmentDepth,
@@ -121,9 +129,11 @@ cudaError_t btt_pack(
       .scale = cores.b_scale,
       .batch_stride = cores.b_strides.phi,
       .row_major_stride = 0,
+      .row_middle_stride = 0,
       .row_minor_stride = cores.b_strides.in,
       .depth_major_stride = cores.b_strides.rho,
       .depth_minor_stride = cores.b_strides.gamma,
+      .row_middle = 1,
       .row_minor = s.epsilon,
       .depth_minor = s.gamma,
       .row_tiles = s.epsilon / kFragmentRows,
@@ -135,7 +145,7 @@ cudaError_t btt_pack(
   btt_linear_pack<<<blocks, 256, 0, stream>>>(
       {{one, two},
        static_cast<uint4*>(packed),
-       plan.kernel == BttKernel::kTile ? 0 : 1});
+       plan.kernel == BttKernel::kTile || pinned ? 0 : 1});
   return cudaGetLastError();
 }
 

@@ -1,11 +1,9 @@
 #include "einforge/kernels/cuda/btt_stream.h"
 
 #include <algorithm>
-#include <map>
-#include <mutex>
-#include <utility>
 
 #include "einforge/kernels/cuda/btt_stream.cuh"
+#include "einforge/kernels/cuda/tensor_map.h"
 
 namespace einforge::kernels::cuda {
 
@@ -61,66 +59,15 @@ bool divides(int warps, int batches, int rows) {
          rows / kFragmentRows % (warps / octets) == 0;
 }
 
-// (64 features, features / 64, tokens), the box `rows` rows of 16 tokens.
-cudaError_t encode(
-    CUtensorMap* map,
-    const __nv_bfloat16* data,
-    int features,
-    int64_t stride,
-    int64_t tokens,
-    int rows) {
-  static const auto function = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult result{};
-    const cudaError_t status = cudaGetDriverEntryPointByVersion(
-        "cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result);
-    return status == cudaSuccess && result == cudaDriverEntryPointSuccess
-               ? reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found)
-               : nullptr;
-  }();
-  if (function == nullptr) {
-    return cudaErrorNotSupported;
-  }
+// Lines of 128 bytes: the box is `bytes` of each of 16 tokens.
+TensorBox lines(int features, int bytes) {
   constexpr int kColumns = kRowBytes / 2;
-  const cuuint64_t sizes[3] = {
+  return {
       kColumns,
-      static_cast<cuuint64_t>(features / kColumns),
-      static_cast<cuuint64_t>(tokens)};
-  const cuuint64_t strides[2] = {
-      kRowBytes, static_cast<cuuint64_t>(stride) * 2};
-  const cuuint32_t box[3] = {
-      kColumns, static_cast<cuuint32_t>(rows), kStreamTokens};
-  const cuuint32_t steps[3] = {1, 1, 1};
-  const CUresult status = function(
-      map,
-      CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-      3,
-      const_cast<__nv_bfloat16*>(data),
-      sizes,
-      strides,
-      box,
-      steps,
-      CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return status == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
-// How many clusters run at once. A persistent grid must not be larger, and
-// clusters of 4 do not fill every group of multiprocessors. Zero: not known.
-int active_clusters(StreamKernel kernel, const cudaLaunchConfig_t& config) {
-  static std::mutex mutex;
-  static std::map<std::pair<StreamKernel, unsigned>, int> known;
-  const std::pair key{kernel, config.attrs[0].val.clusterDim.x};
-  const std::lock_guard lock(mutex);
-  const auto [found, added] = known.try_emplace(key, 0);
-  if (added && cudaOccupancyMaxActiveClusters(
-                   &found->second, kernel, &config) != cudaSuccess) {
-    cudaGetLastError();
-    found->second = 0;
-  }
-  return found->second;
+      features / kColumns,
+      kColumns,
+      bytes / kRowBytes,
+      kStreamTokens};
 }
 
 }  // namespace
@@ -173,23 +120,21 @@ cudaError_t stream_forward(
       .wait_for_pack = after_pack ? 1 : 0,
       .layout = layout_of(s, plan, limits)};
   const StreamLayout& layout = params.layout;
-  cudaError_t status = encode(
+  cudaError_t status = encode_tensor_map(
       &params.x_map,
       launch.x,
-      s.d_in(),
       launch.x_stride,
       launch.tokens,
-      layout.x_token / kRowBytes);
+      lines(s.d_in(), layout.x_token));
   if (status != cudaSuccess) {
     return status;
   }
-  status = encode(
+  status = encode_tensor_map(
       &params.y_map,
       launch.y,
-      s.d_out(),
       launch.y_stride,
       launch.tokens,
-      layout.y_token / kRowBytes);
+      lines(s.d_out(), layout.y_token));
   if (status != cudaSuccess) {
     return status;
   }
@@ -214,7 +159,8 @@ cudaError_t stream_forward(
     attribute.val.clusterDim.x = static_cast<unsigned>(plan.cluster);
     attribute.val.clusterDim.y = 1;
     attribute.val.clusterDim.z = 1;
-    const int active = active_clusters(chosen.kernel, config);
+    const int active =
+        active_clusters(reinterpret_cast<const void*>(chosen.kernel), config);
     if (active > 0) {
       clusters = std::min<int64_t>(clusters, active);
       config.gridDim.x = static_cast<unsigned>(clusters * plan.cluster);

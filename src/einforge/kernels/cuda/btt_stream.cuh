@@ -199,6 +199,7 @@ struct BttStream {
             shared + static_cast<uint32_t>(s.x + group * s.group_bytes),
             &p.x_map,
             0,
+            0,
             tile_of(round) * kStreamTokens,
             barriers.x_full(group));
         if (!kResident && s.in_place && round + 1 < rounds) {
@@ -226,6 +227,7 @@ struct BttStream {
           ptx::barrier_wait(barriers.y_full(group), phase);
           ptx::tensor_store(
               &p.y_map,
+              0,
               box * rows,
               tile_of(round) * kStreamTokens,
               shared + static_cast<uint32_t>(s.y + group * s.group_bytes));

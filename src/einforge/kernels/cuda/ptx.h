@@ -52,6 +52,12 @@ __device__ __forceinline__ void store_shared(uint32_t shared, uint4 v) {
                : "memory");
 }
 
+__device__ __forceinline__ void store_shared(uint32_t shared, uint2 v) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(shared), "r"(v.x),
+               "r"(v.y)
+               : "memory");
+}
+
 // Matrices i = 0, 1 (, 2, 3) of 8x8; lanes 8i to 8i + 7 give their rows.
 __device__ __forceinline__ void load_matrix(
     uint32_t shared, uint32_t& a, uint32_t& b) {

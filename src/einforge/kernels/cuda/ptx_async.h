@@ -72,6 +72,42 @@ __device__ __forceinline__ void barrier_wait(
 #endif
 }
 
+// The same where other blocks wrote what the barrier announces.
+__device__ __forceinline__ void barrier_wait_cluster(
+    uint32_t barrier, uint32_t parity) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "WAIT:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], "
+      "%1;\n"
+      "@done bra DONE;\n"
+      "bra WAIT;\n"
+      "DONE:\n"
+      "}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+#endif
+}
+
+// Stores 16 bytes in a block of the cluster and counts them at a barrier of
+// that block (both addresses from peer_address).
+__device__ __forceinline__ void store_async(
+    uint32_t peer, uint4 v, uint32_t barrier) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 "
+      "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(peer),
+      "r"(v.x),
+      "r"(v.y),
+      "r"(v.z),
+      "r"(v.w),
+      "r"(barrier)
+      : "memory");
+#endif
+}
+
 // Barrier `id` (1 to 15) of `threads` threads of this block.
 __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -121,16 +157,45 @@ __device__ __forceinline__ void bulk_load_multicast(
 
 // Boxes of a tensor (column, row, token); `map` is a CUtensorMap.
 __device__ __forceinline__ void tensor_load(
-    uint32_t shared, const void* map, int row, int token, uint32_t barrier) {
+    uint32_t shared,
+    const void* map,
+    int column,
+    int row,
+    int token,
+    uint32_t barrier) {
 #if __CUDA_ARCH__ >= 900
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx"
       "::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(shared),
       "l"(map),
-      "r"(0),
+      "r"(column),
       "r"(row),
       "r"(token),
       "r"(barrier)
+      : "memory");
+#endif
+}
+
+// The same into every block of the cluster whose bit is set in `blocks`.
+__device__ __forceinline__ void tensor_load_multicast(
+    uint32_t shared,
+    const void* map,
+    int column,
+    int row,
+    int token,
+    uint32_t barrier,
+    uint16_t blocks) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx"
+      "::bytes.multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(
+          shared),
+      "l"(map),
+      "r"(column),
+      "r"(row),
+      "r"(token),
+      "r"(barrier),
+      "h"(blocks)
       : "memory");
 #endif
 }
@@ -149,12 +214,12 @@ __device__ __forceinline__ void tensor_prefetch(
 }
 
 __device__ __forceinline__ void tensor_store(
-    const void* map, int row, int token, uint32_t shared) {
+    const void* map, int column, int row, int token, uint32_t shared) {
 #if __CUDA_ARCH__ >= 900
   asm volatile(
       "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group "
       "[%0, {%1, %2, %3}], [%4];" ::"l"(map),
-      "r"(0),
+      "r"(column),
       "r"(row),
       "r"(token),
       "r"(shared)

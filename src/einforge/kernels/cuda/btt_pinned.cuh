@@ -1,0 +1,600 @@
+#pragma once
+
+#include <cuda.h>
+
+#include "einforge/kernels/cuda/btt_pinned_layout.h"
+#include "einforge/kernels/cuda/ptx_async.h"
+
+// The forward kernel that never moves weights: a cluster holds both cores in
+// its registers, and tokens stream past. docs/design/btt_kernels.md draws it.
+namespace einforge::kernels::cuda {
+
+struct BttPinnedParams {
+  CUtensorMap x_map;  // (row, rows, tokens)
+  CUtensorMap y_map;
+  const uint4* weights_one;
+  const uint4* weights_two;
+  const __nv_bfloat16* bias;
+  __nv_bfloat16* z;
+  int64_t tokens;
+  int tiles;
+  int wait_for_pack;
+};
+
+template <typename S>
+struct BttPinned {
+  static constexpr int kConsumers = 2 * kPinnedStageWarps;
+  static constexpr int kThreads = 32 * (kConsumers + 4);
+  // A warpgroup of four warps that only copy gives its registers to the rest.
+  static constexpr int kConsumerRegisters = 240;
+  static constexpr int kProducerRegisters = 24;
+
+  // A place in a ring of buffers, and the parity of its pass.
+  template <int kSize>
+  struct Ring {
+    int slot = 0;
+    uint32_t phase;
+    __device__ explicit Ring(uint32_t first) : phase(first) {}
+    __device__ void next() {
+      slot = slot + 1 == kSize ? 0 : slot + 1;
+      phase ^= slot == 0 ? 1 : 0;
+    }
+  };
+
+  const BttPinnedParams& p;
+  uint32_t shared;
+  int rank;  // of this block in its cluster
+  int part;  // rank = part * kGroup + member
+  int member;
+  int first;   // tile
+  int stride;  // between tiles
+  int lane;
+  int warp;  // of the block
+
+  __device__ BttPinned(const BttPinnedParams& params, uint32_t raw)
+      : p(params) {
+    shared = (raw + 1023) / 1024 * 1024;
+    lane = static_cast<int>(threadIdx.x) % 32;
+    warp = static_cast<int>(threadIdx.x) / 32;
+    rank = S::kCluster > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
+    part = rank / S::kGroup;
+    member = rank % S::kGroup;
+    first = static_cast<int>(blockIdx.x) / S::kCluster;
+    stride = static_cast<int>(gridDim.x) / S::kCluster;
+  }
+
+  // --- barriers ------------------------------------------------------------
+
+  __device__ uint32_t barrier(int i) const {
+    return shared + static_cast<uint32_t>(S::kBarriers + 8 * i);
+  }
+  __device__ uint32_t x_full(int b) const { return barrier(b); }
+  __device__ uint32_t x_empty(int b) const { return barrier(6 + b); }
+  __device__ uint32_t z_full(int b) const { return barrier(12 + b); }
+  __device__ uint32_t z_empty(int b) const { return barrier(16 + b); }
+  __device__ uint32_t y_full(int b) const { return barrier(20 + b); }
+  __device__ uint32_t y_empty(int b) const { return barrier(24 + b); }
+
+  __device__ void init_barriers() const {
+    if (threadIdx.x == 0) {
+      for (int b = 0; b < S::kXBuffers; ++b) {
+        ptx::barrier_init(x_full(b), 1);
+        ptx::barrier_init(x_empty(b), kPinnedStageWarps * S::kParts);
+      }
+      for (int b = 0; b < S::kZBuffers; ++b) {
+        ptx::barrier_init(z_full(b), S::kExchange ? 1 : kPinnedStageWarps);
+        ptx::barrier_init(z_empty(b), kPinnedStageWarps * S::kGroup);
+      }
+      for (int b = 0; b < S::kYBuffers; ++b) {
+        ptx::barrier_init(y_full(b), kPinnedStageWarps);
+        ptx::barrier_init(y_empty(b), 1);
+      }
+      ptx::barrier_init_fence();
+      if constexpr (S::kExchange) {
+        for (int b = 0; b < S::kZBuffers; ++b) {
+          ptx::barrier_expect(z_full(b), S::kZBytes);
+        }
+      }
+    }
+    if constexpr (S::kCluster > 1) {
+      ptx::cluster_sync();
+    } else {
+      __syncthreads();
+    }
+  }
+
+  // --- copies --------------------------------------------------------------
+
+  // Each part brings its share of the tile's tokens to all parts.
+  __device__ void produce_x() const {
+    constexpr int kShare = kPinnedTokens / S::kParts;
+    Ring<S::kXBuffers> x(1);
+    uint32_t mask = 0;
+    for (int i = 0; i < S::kParts; ++i) {
+      mask |= 1U << (i * S::kGroup + member);
+    }
+    const int column = S::kExchange ? member * S::kGammas : 0;
+    for (int tile = first; tile < p.tiles; tile += stride) {
+      ptx::barrier_wait(x_empty(x.slot), x.phase);
+      ptx::barrier_expect(x_full(x.slot), S::kXBytes);
+      const uint32_t to = shared + static_cast<uint32_t>(
+                                       S::kX + x.slot * S::kXBytes +
+                                       part * kShare * S::kXToken);
+      const int token = tile * kPinnedTokens + part * kShare;
+      if constexpr (S::kParts > 1) {
+        ptx::tensor_load_multicast(
+            to,
+            &p.x_map,
+            column,
+            0,
+            token,
+            x_full(x.slot),
+            static_cast<uint16_t>(mask));
+      } else {
+        ptx::tensor_load(to, &p.x_map, column, 0, token, x_full(x.slot));
+      }
+      x.next();
+    }
+  }
+
+  __device__ int first_phi() const {  // of stage two
+    return part * S::kPartPhis + member / S::kSplit * S::kPhis;
+  }
+  __device__ int first_epsilon() const {
+    return member % S::kSplit * S::kEpsilons;
+  }
+
+  __device__ void send_y() const {
+    constexpr bool kWhole = S::kPhis == S::kPhi;
+    Ring<S::kYBuffers> y(0);
+    const int column = kWhole ? 0 : first_phi();
+    const int row =
+        kWhole ? first_epsilon() * S::kPhi * 2 / 128 : first_epsilon();
+    for (int tile = first; tile < p.tiles; tile += stride) {
+      ptx::barrier_wait(y_full(y.slot), y.phase);
+      ptx::tensor_store(
+          &p.y_map,
+          column,
+          row,
+          tile * kPinnedTokens,
+          shared + static_cast<uint32_t>(S::kY + y.slot * S::kYBytes));
+      ptx::store_commit();
+      ptx::store_wait_read();
+      ptx::barrier_arrive(y_empty(y.slot));
+      y.next();
+    }
+  }
+
+  // --- stages --------------------------------------------------------------
+
+  // What a warp has of a stage.
+  struct Unit {
+    int batch;     // its first
+    int row_tile;  // its first
+    int eight;     // of tokens, its first
+    template <PinnedStage kStage>
+    static __device__ Unit of(int worker) {
+      constexpr int kTileGroups = kStage.row_tiles / kStage.tiles();
+      return {
+          worker % kStage.groups * kStage.batches,
+          worker / kStage.groups % kTileGroups * kStage.tiles(),
+          worker / (kStage.groups * kTileGroups)};
+    }
+  };
+
+  template <PinnedStage kStage>
+  struct Weights {
+    uint4 of[kStage.tiles()][kStage.steps][kStage.batches];
+
+    // The layer has `row_tiles` row tiles; ours start at `row_tile`.
+    __device__ __forceinline__ void load(
+        const uint4* from, int batch, int row_tile, int row_tiles, int lane) {
+      from +=
+          (batch / 8 * row_tiles + row_tile) * kStage.steps * kBlockVectors +
+          batch % 8 * 32 + lane;
+#pragma unroll
+      for (int k = 0; k < kStage.tiles(); ++k) {
+#pragma unroll
+        for (int step = 0; step < kStage.steps; ++step) {
+#pragma unroll
+          for (int b = 0; b < kStage.batches; ++b) {
+            of[k][step][b] = ptx::load_weights(
+                from + (k * kStage.steps + step) * kBlockVectors + b * 32);
+          }
+        }
+      }
+    }
+  };
+
+  // Tells `count` blocks, `step` apart from rank `from`, one barrier of theirs.
+  __device__ __forceinline__ void tell(
+      uint32_t barrier, int from, int step, int count) const {
+    __syncwarp();
+    if (lane < count) {
+      if (count > 1) {
+        ptx::barrier_arrive_peer(ptx::peer_address(
+            barrier, static_cast<uint32_t>(from + lane * step)));
+      } else {
+        ptx::barrier_arrive(barrier);
+      }
+    }
+  }
+
+  __device__ void stage_one() const {
+    constexpr PinnedStage kStage = S::kOne;
+    constexpr int kTiles = kStage.tiles();
+    const Unit unit = Unit::template of<kStage>(warp);
+    const int row = lane / 4;
+    const int q = lane % 4;
+    Weights<kStage> weights;
+    weights.load(
+        p.weights_one,
+        member * S::kGammas + unit.batch,
+        part * kStage.row_tiles + unit.row_tile,
+        S::kPhi * S::kRho / kFragmentRows,
+        lane);
+    // Rows of odd tokens read their alphas in another order, into other banks;
+    // the order of the PRMT sets it right.
+    const int odd = row & 1;
+    const uint32_t low = odd != 0 ? 0x1054U : 0x5410U;
+    const uint32_t high = odd != 0 ? 0x3276U : 0x7632U;
+    uint32_t from[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int alpha = 4 * (i ^ odd) + q;
+      from[i] =
+          shared +
+          static_cast<uint32_t>(
+              S::kX + row * S::kXToken +
+              twisted(alpha * S::kGammas * 2 + unit.batch * 2, S::kXMask));
+    }
+    // Blocks that get the z of eight rows, where, and from there to their
+    // barrier of buffer 0.
+    uint32_t to[kTiles][2][S::kSplit];
+    uint32_t to_barrier[kTiles][2];
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const PinnedRows rows =
+            pinned_rows(2 * (unit.row_tile + k) + half, S::kRho);
+        const int depth =
+            (rows.rho * S::kGamma + member * S::kGammas + unit.batch) / 8;
+        const auto offset = static_cast<uint32_t>(
+            S::kZ + (depth * S::kPhis + rows.phi % S::kPhis) * 128 +
+            z_offset(row, q, 0));
+        to_barrier[k][half] =
+            static_cast<uint32_t>(S::kBarriers + 8 * 12) - offset;
+#pragma unroll
+        for (int r = 0; r < S::kSplit; ++r) {
+          const int receiver =
+              part * S::kGroup + rows.phi / S::kPhis * S::kSplit + r;
+          to[k][half][r] =
+              (S::kExchange
+                   ? ptx::peer_address(shared, static_cast<uint32_t>(receiver))
+                   : shared) +
+              offset;
+        }
+      }
+    }
+    // (row, q, 1) from (row, q, 0): the other line, the other half of it.
+    const int other = 128 + ((row & 1) != 0 ? -64 : 64);
+
+    Ring<S::kXBuffers> x(0);
+    Ring<S::kZBuffers> z(1);
+    for (int tile = first; tile < p.tiles; tile += stride) {
+      ptx::barrier_wait(x_full(x.slot), x.phase);
+      bool may_store = false;
+#pragma unroll 1
+      for (int eight = unit.eight; eight < kPinnedEights;
+           eight += kStage.sharing()) {
+        const auto place =
+            static_cast<uint32_t>(x.slot * S::kXBytes + eight * 8 * S::kXToken);
+        float sums[8][kTiles][4] = {};
+        uint4 v[2][4];  // one step ahead
+        const auto fetch = [&](int step) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            v[step % 2][i] = ptx::load_shared(
+                place + twisted_from(
+                            from[i % 2],
+                            (16 * step + i / 2 * 8) * S::kGammas * 2,
+                            S::kXMask));
+          }
+        };
+        fetch(0);
+#pragma unroll
+        for (int step = 0; step < kStage.steps; ++step) {
+          if (step + 1 < kStage.steps) {
+            fetch(step + 1);
+          }
+          uint32_t b[8][2];
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            const uint4& u = v[step % 2][2 * i];
+            const uint4& w = v[step % 2][2 * i + 1];
+            b[0][i] = __byte_perm(u.x, w.x, low);
+            b[1][i] = __byte_perm(u.x, w.x, high);
+            b[2][i] = __byte_perm(u.y, w.y, low);
+            b[3][i] = __byte_perm(u.y, w.y, high);
+            b[4][i] = __byte_perm(u.z, w.z, low);
+            b[5][i] = __byte_perm(u.z, w.z, high);
+            b[6][i] = __byte_perm(u.w, w.w, low);
+            b[7][i] = __byte_perm(u.w, w.w, high);
+          }
+#pragma unroll
+          for (int n = 0; n < 8; ++n) {
+#pragma unroll
+            for (int k = 0; k < kTiles; ++k) {
+              ptx::mma(sums[n][k], weights.of[k][step][n], b[n][0], b[n][1]);
+            }
+          }
+        }
+        if (!may_store) {
+          ptx::barrier_wait(z_empty(z.slot), z.phase);
+          may_store = true;
+        }
+        const auto z_place =
+            static_cast<uint32_t>(z.slot * S::kZBytes + eight * S::kZEight);
+#pragma unroll
+        for (int k = 0; k < kTiles; ++k) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {  // rows + 8 (i / 2), token 2 q + i % 2
+            const uint4 value{
+                ptx::round_pair(sums[0][k][i], sums[1][k][i]),
+                ptx::round_pair(sums[2][k][i], sums[3][k][i]),
+                ptx::round_pair(sums[4][k][i], sums[5][k][i]),
+                ptx::round_pair(sums[6][k][i], sums[7][k][i])};
+            const uint32_t offset =
+                z_place + static_cast<uint32_t>(i % 2 != 0 ? other : 0);
+#pragma unroll
+            for (int r = 0; r < S::kSplit; ++r) {
+              if constexpr (S::kExchange) {
+                ptx::store_async(
+                    to[k][i / 2][r] + offset,
+                    value,
+                    to[k][i / 2][r] + to_barrier[k][i / 2] +
+                        static_cast<uint32_t>(8 * z.slot));
+              } else {
+                ptx::store_shared(to[k][i / 2][r] + offset, value);
+              }
+            }
+          }
+        }
+      }
+      tell(x_empty(x.slot), member, S::kGroup, S::kParts);
+      if constexpr (!S::kExchange) {
+        if (lane == 0) {
+          ptx::barrier_arrive(z_full(z.slot));
+        }
+      }
+      x.next();
+      z.next();
+    }
+  }
+
+  // Copies a tile of z to device memory: (token, phi, rho, gamma).
+  __device__ void save_z(uint32_t z, int tile, int thread) const {
+    constexpr int kVectors = S::kPhis * S::kDepthOctets;  // of a token
+    constexpr int kGammaOctets = S::kGamma / 8;
+    for (int i = thread; i < kPinnedTokens * kVectors;
+         i += 32 * kPinnedStageWarps) {
+      const int t = i / kVectors;
+      const int64_t token = static_cast<int64_t>(tile) * kPinnedTokens + t;
+      const int f = i / S::kDepthOctets % S::kPhis;
+      const int depth = i % S::kDepthOctets;  // rho, gamma
+      if (token < p.tokens) {
+        reinterpret_cast<uint4*>(p.z)
+            [(token * S::kPhi + first_phi() + f) * S::kDepthOctets + depth] =
+                ptx::load_shared(
+                    z + static_cast<uint32_t>(
+                            t / 8 * S::kZEight + depth * S::kPhis * 128 +
+                            z_offset(f, t % 8 / 2, t % 2)));
+      }
+    }
+    static_assert(S::kDepthOctets == S::kRho * kGammaOctets);
+  }
+
+  __device__ void stage_two() const {
+    constexpr PinnedStage kStage = S::kTwo;
+    constexpr int kTiles = kStage.tiles();
+    const int worker = warp - kPinnedStageWarps;
+    const Unit unit = Unit::template of<kStage>(worker);
+    const int row = lane / 4;
+    const int q = lane % 4;
+    const int phi = first_phi() + unit.batch;
+    const int epsilon = first_epsilon() + unit.row_tile * kFragmentRows;
+    constexpr int kQuads = kStage.batches / 4;
+    Weights<kStage> weights;
+    weights.load(
+        p.weights_two,
+        phi,
+        epsilon / kFragmentRows,
+        S::kEpsilon / kFragmentRows,
+        lane);
+    // Lanes 8 m to 8 m + 7 give the eight tokens of depth octet m of four.
+    const uint32_t from =
+        shared + static_cast<uint32_t>(
+                     S::kZ + (lane / 8 * S::kPhis + unit.batch) * 128 +
+                     z_offset(0, lane % 8 / 2, lane % 2));
+    uint32_t to[2];  // token 2 q + j
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      to[j] = shared +
+              static_cast<uint32_t>(
+                  S::kY + (2 * q + j) * S::kYToken +
+                  twisted(row * S::kPhis * 2 + unit.batch / 8 * 16, S::kYMask) +
+                  unit.batch % 8 * 2);
+    }
+
+    Ring<S::kZBuffers> z(0);
+    Ring<S::kYBuffers> y(1);
+    for (int tile = first; tile < p.tiles; tile += stride) {
+      if constexpr (S::kExchange) {
+        ptx::barrier_wait_cluster(z_full(z.slot), z.phase);
+        // Ready for its next use, before anybody is told that it is free.
+        if (worker == 0 && lane == 0) {
+          ptx::barrier_expect(z_full(z.slot), S::kZBytes);
+        }
+      } else {
+        ptx::barrier_wait(z_full(z.slot), z.phase);
+      }
+      if (p.z != nullptr && member % S::kSplit == 0) {
+        save_z(
+            shared + static_cast<uint32_t>(S::kZ + z.slot * S::kZBytes),
+            tile,
+            worker * 32 + lane);
+      }
+      bool may_store = false;
+#pragma unroll 1
+      for (int eight = unit.eight; eight < kPinnedEights;
+           eight += kStage.sharing()) {
+        const uint32_t here =
+            from +
+            static_cast<uint32_t>(z.slot * S::kZBytes + eight * S::kZEight);
+        uint32_t values[kTiles][4][2 * kQuads];
+#pragma unroll
+        for (int quad = 0; quad < kQuads; ++quad) {
+          float sums[4][kTiles][4];
+          start_y(epsilon + row, phi + 4 * quad, sums);
+#pragma unroll
+          for (int pair = 0; pair < kStage.steps / 2; ++pair) {
+            uint32_t b[4][4];
+#pragma unroll
+            for (int n = 0; n < 4; ++n) {
+              const int f = 4 * quad + n;
+              ptx::load_matrix(
+                  (here ^ (f % 2 != 0 ? 64U : 0U)) +
+                      static_cast<uint32_t>(
+                          pair * 4 * S::kPhis * 128 + f / 2 * 256),
+                  b[n][0],
+                  b[n][1],
+                  b[n][2],
+                  b[n][3]);
+            }
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+#pragma unroll
+              for (int n = 0; n < 4; ++n) {
+#pragma unroll
+                for (int k = 0; k < kTiles; ++k) {
+                  ptx::mma(
+                      sums[n][k],
+                      weights.of[k][2 * pair + half][4 * quad + n],
+                      b[n][2 * half],
+                      b[n][2 * half + 1]);
+                }
+              }
+            }
+          }
+#pragma unroll
+          for (int k = 0; k < kTiles; ++k) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              values[k][i][2 * quad] =
+                  ptx::round_pair(sums[0][k][i], sums[1][k][i]);
+              values[k][i][2 * quad + 1] =
+                  ptx::round_pair(sums[2][k][i], sums[3][k][i]);
+            }
+          }
+        }
+        if (!may_store) {
+          ptx::barrier_wait(y_empty(y.slot), y.phase);
+          may_store = true;
+        }
+        const auto place =
+            static_cast<uint32_t>(y.slot * S::kYBytes + eight * 8 * S::kYToken);
+#pragma unroll
+        for (int k = 0; k < kTiles; ++k) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int epsilons =
+                (unit.row_tile + k) * kFragmentRows + i / 2 * 8;
+            const uint32_t(&v)[2 * kQuads] = values[k][i];
+            const uint32_t at =
+                place +
+                twisted_from(to[i % 2], epsilons * S::kPhis * 2, S::kYMask);
+            if constexpr (kQuads == 2) {
+              ptx::store_shared(at, {v[0], v[1], v[2], v[3]});
+            } else {
+              ptx::store_shared(at, uint2{v[0], v[1]});
+            }
+          }
+        }
+      }
+      tell(z_empty(z.slot), part * S::kGroup, 1, S::kGroup);
+      ptx::async_fence();
+      __syncwarp();
+      if (lane == 0) {
+        ptx::barrier_arrive(y_full(y.slot));
+      }
+      z.next();
+      y.next();
+    }
+  }
+
+  // Sums that start from the bias of rows `epsilon` (+ 8, + 16 ...) and four
+  // phis.
+  template <int kTiles>
+  __device__ __forceinline__ void start_y(
+      int epsilon, int phi, float (&sums)[4][kTiles][4]) const {
+#pragma unroll
+    for (int k = 0; k < kTiles; ++k) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+          const float value =
+              p.bias == nullptr
+                  ? 0.0F
+                  : __bfloat162float(
+                        p.bias
+                            [(epsilon + k * kFragmentRows + 8 * half) *
+                                 S::kPhi +
+                             phi + n]);
+          sums[n][k][2 * half] = value;
+          sums[n][k][2 * half + 1] = value;
+        }
+      }
+    }
+  }
+
+  __device__ void run() const {
+    init_barriers();
+    if (warp < kConsumers) {
+      ptx::grow_registers<kConsumerRegisters>();
+      if (p.wait_for_pack != 0) {
+        ptx::wait_for_previous_kernel();
+      }
+      if (warp < kPinnedStageWarps) {
+        stage_one();
+      } else {
+        stage_two();
+      }
+    } else {
+      ptx::shrink_registers<kProducerRegisters>();
+      if (warp == kConsumers && lane == 0) {
+        produce_x();
+      } else if (warp == kConsumers + 1 && lane == 0) {
+        send_y();
+      }
+      __syncwarp();
+    }
+    if constexpr (S::kCluster > 1) {
+      __syncwarp();
+      ptx::cluster_sync();  // nobody leaves while others may still send to it
+    }
+  }
+};
+
+template <typename S>
+__global__ void __launch_bounds__(BttPinned<S>::kThreads, 1)
+    btt_pinned_fwd(const __grid_constant__ BttPinnedParams params) {
+#if __CUDA_ARCH__ >= 900
+  extern __shared__ uint4 shared[];
+  BttPinned<S> kernel(params, ptx::shared_address(shared));
+  kernel.run();
+#endif
+}
+
+}  // namespace einforge::kernels::cuda

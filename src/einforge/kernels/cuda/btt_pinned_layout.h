@@ -1,0 +1,140 @@
+#pragma once
+
+#include "einforge/kernels/cuda/btt_linear_layout.h"
+
+// How the pinned kernels (btt_pinned.cuh) cut a layer over a cluster, and
+// their index maps; the kernel, its host side and the emulation in the tests
+// share them.
+namespace einforge::kernels::cuda {
+
+inline constexpr int kPinnedTokens = 16;     // of a tile
+inline constexpr int kPinnedEights = 2;      // n of mma.m16n8k16 is 8 tokens
+inline constexpr int kPinnedStageWarps = 4;  // of each of the two stages
+inline constexpr int kPinnedBytes = 231424;  // 1 KB of 227 KB aligns the rest
+
+// The copy engine's swizzle of rows of 16 (mask + 1) bytes, on an offset in
+// bytes from an aligned base.
+EINFORGE_HOST_DEVICE constexpr int twisted(int offset, int mask) {
+  return offset ^ (((offset / 128) & mask) * 16);
+}
+
+// The address of offset `a + b` from that of offset a (a below 1 KB, no bits
+// in common with b): twisted() is linear over exclusive or.
+EINFORGE_HOST_DEVICE constexpr uint32_t twisted_from(
+    uint32_t a, int b, int mask) {
+  const auto offset = static_cast<uint32_t>(twisted(b, mask));
+  return (a ^ (offset & 1023U)) + (offset & ~1023U);
+}
+
+// Where z of token 2 q + j of eight and phi f stands: 128 bytes for every phi,
+// so arranged that neither a warp that writes (8 phis x 4 q, one j) nor one
+// that reads (8 tokens of a phi) meets itself in a bank, and that the writes
+// to another block are full lines.
+EINFORGE_HOST_DEVICE constexpr int z_offset(int f, int q, int j) {
+  return f / 2 * 256 + j * 128 + ((f % 2 ^ j) * 4 + q) * 16;
+}
+
+// One stage as one block sees it. A warp keeps `tiles` row tiles of one group
+// of batches in registers; where there are fewer units than warps, warps share
+// one and take different tokens.
+struct PinnedStage {
+  int groups;     // of batches: gamma in stage one, phi in stage two
+  int batches;    // of a group: 8, or 4 where the depth is large
+  int row_tiles;  // of 16 rows
+  int steps;      // of 16 along the depth
+
+  [[nodiscard]] EINFORGE_HOST_DEVICE constexpr int tiles() const {
+    const int units = groups * row_tiles;
+    return units > kPinnedStageWarps ? units / kPinnedStageWarps : 1;
+  }
+  [[nodiscard]] EINFORGE_HOST_DEVICE constexpr int sharing() const {
+    return kPinnedStageWarps / (groups * row_tiles / tiles());
+  }
+  [[nodiscard]] EINFORGE_HOST_DEVICE constexpr int registers() const {
+    return tiles() * steps * batches * 4;
+  }
+};
+
+// Rows of stage one are (phi / 8, rho, phi % 8): any eight belong to one rho,
+// and a slice of phi is contiguous.
+struct PinnedRows {
+  int phi;  // the first of eight
+  int rho;
+};
+EINFORGE_HOST_DEVICE constexpr PinnedRows pinned_rows(int eight, int rhos) {
+  return {eight / rhos * 8, eight % rhos};
+}
+
+// A cluster of kParts * kGroup blocks. In stage one block (part, member) has
+// the phis of its part (1 / kParts) and the gammas of its member (1 / kGroup);
+// x of its gammas comes to all parts at once. The blocks of a part exchange z:
+// in stage two a member has 1 / kSplit of the epsilons for its share of the
+// part's phis.
+template <
+    int kAlphaSize,
+    int kGammaSize,
+    int kEpsilonSize,
+    int kPhiSize,
+    int kRhoSize,
+    int kPartCount,
+    int kGroupSize,
+    int kSplitCount>
+struct PinnedShape {
+  static constexpr int kAlpha = kAlphaSize;
+  static constexpr int kGamma = kGammaSize;
+  static constexpr int kEpsilon = kEpsilonSize;
+  static constexpr int kPhi = kPhiSize;
+  static constexpr int kRho = kRhoSize;
+  static constexpr int kParts = kPartCount;
+  static constexpr int kGroup = kGroupSize;
+  static constexpr int kSplit = kSplitCount;
+  static constexpr int kCluster = kParts * kGroup;
+  static constexpr bool kExchange = kGroup > 1;
+
+  static constexpr int kGammas = kGamma / kGroup;
+  static constexpr int kPartPhis = kPhi / kParts;
+  static constexpr int kPhis = kPartPhis * kSplit / kGroup;
+  static constexpr int kEpsilons = kEpsilon / kSplit;
+  static constexpr int kSteps2 = kGamma * kRho / kFragmentDepth;
+  static constexpr int kBatches2 = kSteps2 > 4 ? 4 : 8;
+  static constexpr PinnedStage kOne{
+      kGammas / 8, 8, kPartPhis* kRho / kFragmentRows, kAlpha / kFragmentDepth};
+  static constexpr PinnedStage kTwo{
+      kPhis / kBatches2, kBatches2, kEpsilons / kFragmentRows, kSteps2};
+  static constexpr int kDepthOctets = kGamma * kRho / 8;
+
+  // Rows of x and y in shared memory as the copy engine sees them: what is
+  // contiguous in device memory, at most 128 bytes.
+  static constexpr int kXRow = kGroup == 1 ? 128 : kGammas * 2;
+  static constexpr int kYRow = kPhis == kPhi ? 128 : kPhis * 2;
+  static constexpr int kXMask = kXRow / 16 - 1;
+  static constexpr int kYMask = kYRow / 16 - 1;
+  static constexpr int kXToken = kAlpha * kGammas * 2;
+  static constexpr int kYToken = kEpsilons * kPhis * 2;
+  static constexpr int kXBytes = kPinnedTokens * kXToken;
+  static constexpr int kYBytes = kPinnedTokens * kYToken;
+  static constexpr int kZEight = kDepthOctets * kPhis * 128;
+  static constexpr int kZBytes = kPinnedEights * kZEight;
+
+  // Buffers: two of z (three where it crosses between blocks) and of y; the
+  // rest is x in flight.
+  static constexpr int kYBuffers = 2;
+  static constexpr int kZBuffers = kExchange ? 3 : 2;
+  static constexpr int kLeft =
+      (kPinnedBytes - 256 - kYBuffers * kYBytes - kZBuffers * kZBytes) /
+      kXBytes;
+  static constexpr int kXBuffers = kLeft < 6 ? kLeft : 6;
+  static constexpr int kX = 0;
+  static constexpr int kZ = kXBuffers * kXBytes;
+  static constexpr int kY = kZ + kZBuffers * kZBytes;
+  static constexpr int kBarriers = kY + kYBuffers * kYBytes;
+  static constexpr int kBytes = kBarriers + 256 + 1024;
+
+  static_assert(kGammas % 8 == 0 && kPhis % 8 == 0 && kEpsilons % 16 == 0);
+  static_assert(kGroup % kSplit == 0 && kPartPhis * kRho % kFragmentRows == 0);
+  static_assert(kOne.registers() <= 128 && kTwo.registers() <= 128);
+  static_assert(kTwo.steps % 2 == 0 && kXBuffers >= 2);
+  static_assert(kXToken % 1024 == 0 && kYToken % (128 * (kYMask + 1)) == 0);
+};
+
+}  // namespace einforge::kernels::cuda

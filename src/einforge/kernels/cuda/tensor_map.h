@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace einforge::kernels::cuda {
+
+// A matrix of bfloat16 as (columns, rows, tokens) for the copy engine, rows
+// contiguous within a token; one copy takes a box of it. The width of the box
+// in bytes (16 to 128) is the swizzle's.
+struct TensorBox {
+  int columns;
+  int rows;
+  int box_columns;
+  int box_rows;
+  int box_tokens;
+};
+
+[[nodiscard]] cudaError_t encode_tensor_map(
+    CUtensorMap* map,
+    const __nv_bfloat16* data,
+    int64_t token_stride,
+    int64_t tokens,
+    const TensorBox& box);
+
+// How many clusters of a launch run at once: a persistent grid must not be
+// larger, and clusters of 4 or 8 do not fill every group of multiprocessors.
+// Zero: not known. `config` must have the cluster's size as attribute 0.
+[[nodiscard]] int active_clusters(
+    const void* kernel, const cudaLaunchConfig_t& config);
+
+}  // namespace einforge::kernels::cuda
