@@ -517,7 +517,7 @@ struct BttPinned {
             if constexpr (kQuads == 2) {
               ptx::store_shared(at, {v[0], v[1], v[2], v[3]});
             } else {
-              ptx::store_shared(at, uint2{v[0], v[1]});
+              ptx::store_shared_half(at, v[0], v[1]);
             }
           }
         }

@@ -52,9 +52,10 @@ __device__ __forceinline__ void store_shared(uint32_t shared, uint4 v) {
                : "memory");
 }
 
-__device__ __forceinline__ void store_shared(uint32_t shared, uint2 v) {
-  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(shared), "r"(v.x),
-               "r"(v.y)
+__device__ __forceinline__ void store_shared_half(
+    uint32_t shared, uint32_t first, uint32_t second) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(shared), "r"(first),
+               "r"(second)
                : "memory");
 }
 
