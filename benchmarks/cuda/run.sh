@@ -32,7 +32,10 @@ status=$?
 echo "$(grep -c '^ok' "$out/btt_check.txt") checks ok"
 grep '^FAIL' "$out/btt_check.txt" | head -20
 sed -n '/checks failed/,$p' "$out/btt_check.txt"
-[[ $status -le 1 ]] || tail -5 "$out/btt_check.txt"
+if [[ $status -gt 1 ]]; then  # crashed or hung: nothing to profile
+  tail -5 "$out/btt_check.txt"
+  exit "$status"
+fi
 for profile in "${profiles[@]}"; do
   shape="${profile%%:*}"
   name="$out/ncu_${shape// /_}_${profile##*:}.txt"
