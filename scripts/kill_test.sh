@@ -15,10 +15,11 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} EINFORGE_PROGRESS=0
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-train() {
-  "$einforge" train "$config" --set "data.path=$data" --device cpu \
+start() {
+  exec "$einforge" train "$config" --set "data.path=$data" --device cpu \
     --out "$folder/$1" --resume --json > "$folder/output" 2>&1
 }
+train() { (start "$1"); }
 
 last() { ls -d "$folder/$1"/checkpoints/step_* | tail -1; }
 log() { sed -E 's/"(seconds|tokens_per_second)":[^,}]*,?//g' "$folder/$1/log.jsonl"; }
@@ -33,19 +34,22 @@ train whole || { cat "$folder/output"; exit 1; }
 killed=0
 runs=0
 while [ "$killed" -lt "$kills" ]; do
-  train killed & pid=$!
+  # exec: the job is the program itself and not a shell that waits for it.
+  start killed & pid=$!
   sleep "$(awk -v r=$RANDOM -v s="$seconds" 'BEGIN {print s * r / 32768}')"
-  # The subshell's child is the program itself.
-  child=$(pgrep -P "$pid" || true)
-  if [ -n "$child" ] && kill -9 $child 2> /dev/null; then
+  kill -9 "$pid" 2> /dev/null || true
+  status=0
+  wait "$pid" 2> /dev/null || status=$?
+  if [ "$status" = 137 ]; then
     killed=$((killed + 1))
-    wait "$pid" 2> /dev/null || true
-  else
+  elif [ "$status" = 0 ]; then
     # It ended first: check it and start over with the kills that are left.
-    wait "$pid" || { cat "$folder/output"; exit 1; }
     compare
     runs=$((runs + 1))
     rm -rf "$folder/killed"
+  else
+    cat "$folder/output"
+    exit 1
   fi
 done
 train killed || { cat "$folder/output"; exit 1; }

@@ -68,7 +68,6 @@ class Trainer {
   TrainResult result(Outcome outcome, std::string reason = "") const;
 
   NamedTensors model_tensors() const;
-  NamedTensors optimizer_tensors() const;
   double flops() const {
     return static_cast<double>(step_) * summary_.flops_per_token *
            static_cast<double>(summary_.tokens_per_step);
@@ -86,7 +85,6 @@ class Trainer {
   std::shared_ptr<models::Model> model_;
   std::vector<nn::Parameter> parameters_;
   AdamW optimizer_;
-  torch::Tensor rng_state_;
   std::optional<RunLog> log_;
   std::optional<base::Progress> progress_;
 
@@ -138,7 +136,6 @@ Trainer::Trainer(const TrainConfig& config, const TrainOptions& options)
       model_(build(config, shape_, device_)),
       parameters_(model_->trainable()),
       optimizer_(parameters_, config.optimizer),
-      rng_state_(at::globalContext().defaultGenerator(torch::kCPU).get_state()),
       loss_sum_(
           torch::zeros({}, torch::dtype(torch::kFloat64).device(device_))) {
   base::check(
@@ -167,9 +164,7 @@ void Trainer::resume() {
   load_tensors(
       checkpoint->optimizer,
       checkpoint->path / "optimizer.safetensors",
-      optimizer_tensors());
-  at::Generator rng = at::globalContext().defaultGenerator(torch::kCPU);
-  rng.set_state(rng_state_);
+      optimizer_.tensors());
   step_ = checkpoint->step;
   try {
     seconds_ = state.at("seconds").get<double>();
@@ -292,25 +287,18 @@ NamedTensors Trainer::model_tensors() const {
   return tensors;
 }
 
-NamedTensors Trainer::optimizer_tensors() const {
-  NamedTensors tensors = optimizer_.tensors();
-  tensors.emplace_back("rng.cpu", rng_state_);
-  return tensors;
-}
-
 void Trainer::checkpoint() {
   log_->sync();
-  rng_state_.copy_(
-      at::globalContext().defaultGenerator(torch::kCPU).get_state());
   checkpoints_.write(
       step_,
       model_tensors(),
-      optimizer_tensors(),
+      optimizer_.tensors(),
       {{"config", base::to_json(config_)},
        {"task", shape_.identity},
        {"inputs", shape_.inputs},
        {"outputs", shape_.outputs},
-       // Batches are pure functions of the seed and this.
+       // All that is random is a function of the seed and this; there is no
+       // generator whose state would have to be kept.
        {"next_micro_batch", step_ * config_.optimizer.accumulate},
        {"seconds", seconds_},
        {"val_loss", val_loss_},
