@@ -21,7 +21,7 @@ build="${EINFORGE_FUZZ_BUILD:-build/fuzz}"
 cmake -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
   -DEINFORGE_TORCH=OFF -DEINFORGE_CUDA=OFF -DEINFORGE_TESTS=ON \
   -DEINFORGE_FUZZ=ON -DEINFORGE_SANITIZE=address,undefined >/dev/null
-ninja -C "$build" fuzz_targets
+ninja -C "$build" --quiet fuzz_targets
 
 failed=0
 for program in "$build"/bin/*_fuzz; do

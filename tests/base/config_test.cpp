@@ -201,12 +201,14 @@ TEST(ConfigFile, TakesCharactersBeyondAsciiInQuotesAndCommentsOnly) {
   EXPECT_EQ(name_of("name = \"\\\"\u00e9\""), "\"\u00e9");
   EXPECT_EQ(name_of("name = \"\"\"\na\"\u00e9\n\"\"\""), "a\"\u00e9\n");
   EXPECT_EQ(name_of("name = '''\u00e9''s'''"), "\u00e9''s");
+  EXPECT_EQ(name_of("name = \"\"\"\u00e9\"\"\"\"\" # \u00e9"), "\u00e9\"\"");
   for (const char* text :
        {"\u00e9 = 1",
         "width = \u00e9",
         "width = 1\u00a0",
         "name = \"a\"\u00e9",
         "name = 'a\n\u00e9'",
+        "name = \"\"\"a\"\"\"\"\u00e9",
         "name = \"\"\"a\\\n  \u00e9\"\"\""}) {
     try {
       name_of(text);

@@ -32,6 +32,11 @@ extern "C" const char* __asan_default_options() {
          "allocator_may_return_null=1:max_allocation_size_mb=512";
 }
 
+// A runtime of its own, which knows nothing of the callback; the signal does.
+extern "C" const char* __ubsan_default_options() {
+  return "abort_on_error=1:print_stacktrace=1";
+}
+
 namespace {
 
 using einforge::base::Random;

@@ -86,7 +86,12 @@ std::size_t skip_quoted(std::string_view text, std::size_t at) {
     }
     ++at;
   }
-  return std::min(at + end.size(), text.size());
+  at = std::min(at + end.size(), text.size());
+  // The quotes that close many lines may follow one or two that they hold.
+  for (int held = 0; multiline && held < 2 && at < text.size(); ++held) {
+    at += text[at] == quote;
+  }
+  return at;
 }
 
 // TOML allows characters beyond ASCII in quotes and comments only. Elsewhere
