@@ -105,6 +105,17 @@ void run(const Options& options) {
       options.suite == "layers",
       "--suite: expected layers; got '{}'",
       options.suite);
+  const auto check_least = [](const char* name, auto value, int least) {
+    base::check(
+        value >= least,
+        "{}: expected a whole number of at least {}; got {}",
+        name,
+        least,
+        value);
+  };
+  check_least("--tokens", options.tokens, 1);
+  check_least("--repeats", options.repeats, 1);
+  check_least("--threads", options.threads, 0);
   if (options.threads > 0) {
     at::set_num_threads(options.threads);
   }
@@ -146,17 +157,14 @@ void add_bench(CLI::App& app) {
       ->delimiter(',')
       ->capture_default_str();
   command->add_option("--tokens", options->tokens, "rows of x")
-      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N")
       ->capture_default_str();
   command->add_option("--dtype", options->dtype, "auto, float32 or bfloat16")
       ->capture_default_str();
   command->add_option("--repeats", options->repeats, "rounds")
-      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--threads", options->threads, "CPU threads; 0: all")
-      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command
       ->add_option("--json", options->json, "print JSON, or write it to FILE")
