@@ -91,28 +91,30 @@ EinsumTiling plan_einsum_linear(
     std::int64_t workers,
     std::int64_t l2_bytes) {
   const std::int64_t vector = implementation(isa).vector_floats;
-  // A third is left to the weights that stream by.
-  const std::int64_t budget = l2_bytes / 3 * 2;
   // Pairs (u, f) whose features lie together in y: all, or those of some u, or
   // whole cache lines of one u's (order AB) or of all (order BA).
   const std::int64_t together = s.ab ? s.phi : s.second_count();
-  const auto largest_group = [&](std::int64_t tile) {
-    std::int64_t group = s.second_count();
-    const auto fits = [&] { return footprint(s, pass, tile, group) <= budget; };
-    while (group > together && !fits()) {
-      group -= together;
-    }
-    while (group > kLine && !fits()) {
-      group = (group - 1) / kLine * kLine;
-    }
-    return group;
-  };
   EinsumTiling tiling;
-  tiling.tile = 64;
-  tiling.group = largest_group(tiling.tile);
-  if (footprint(s, pass, tiling.tile, tiling.group) > budget) {
-    tiling.tile = 32;
-    tiling.group = largest_group(tiling.tile);
+  // Whether the largest group of `budget` bytes at this tile fits it.
+  const auto fit = [&](std::int64_t tile, std::int64_t budget) {
+    tiling.tile = tile;
+    tiling.group = s.second_count();
+    const auto fits = [&] {
+      return footprint(s, pass, tile, tiling.group) <= budget;
+    };
+    while (tiling.group > together && !fits()) {
+      tiling.group -= together;
+    }
+    while (tiling.group > kLine && !fits()) {
+      tiling.group = (tiling.group - 1) / kLine * kLine;
+    }
+    return fits();
+  };
+  // A third of the cache is left to the weights that stream by. Wide layers
+  // are faster with half of the tile beyond it than with shorter tiles, for
+  // which the weights stream twice.
+  if (!fit(64, l2_bytes / 3 * 2) && !fit(64, 2 * l2_bytes)) {
+    fit(32, 2 * l2_bytes);
   }
   const std::int64_t share =
       std::max<std::int64_t>(1, (s.tokens + workers - 1) / workers);

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 namespace einforge::kernels::cpu {
 namespace {
@@ -24,7 +25,6 @@ constexpr int kRows = 6;
 constexpr int kColumns = kWidth == 16 ? 4 : 2;
 
 typedef float Vec __attribute__((vector_size(kWidth * 4), aligned(4)));
-typedef int Lanes __attribute__((vector_size(kWidth * 4)));
 
 #define EINFORGE_INLINE inline __attribute__((always_inline))
 
@@ -50,28 +50,29 @@ EINFORGE_INLINE void store_some(float* to, Vec value, Index count) {
   }
 }
 
-// Transposes the square of `rows` in registers: swaps blocks of h x h across
-// the diagonal for h = 1, 2, 4, ...
+// Swaps the blocks of h x h across the diagonal.
+template <int h, int... lane>
+EINFORGE_INLINE void swap_blocks(
+    Vec (&rows)[kWidth], std::integer_sequence<int, lane...>) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kWidth; ++i) {
+    if ((i & h) == 0) {
+      const Vec a = rows[i];
+      const Vec b = rows[i + h];
+      rows[i] = __builtin_shufflevector(
+          a, b, ((lane & h) != 0 ? lane - h + kWidth : lane)...);
+      rows[i + h] = __builtin_shufflevector(
+          a, b, ((lane & h) != 0 ? lane + kWidth : lane + h)...);
+    }
+  }
+}
+
+// Transposes the square of `rows` in registers.
+template <int h = 1>
 EINFORGE_INLINE void transpose(Vec (&rows)[kWidth]) {
-#pragma GCC unroll 4
-  for (int h = 1; h < kWidth; h *= 2) {
-    Lanes low;
-    Lanes high;
-#pragma GCC unroll 16
-    for (int lane = 0; lane < kWidth; ++lane) {
-      const bool second = (lane & h) != 0;
-      low[lane] = second ? lane - h + kWidth : lane;
-      high[lane] = second ? lane + kWidth : lane + h;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kWidth; ++i) {
-      if ((i & h) == 0) {
-        const Vec a = rows[i];
-        const Vec b = rows[i + h];
-        rows[i] = __builtin_shuffle(a, b, low);
-        rows[i + h] = __builtin_shuffle(a, b, high);
-      }
-    }
+  if constexpr (h < kWidth) {
+    swap_blocks<h>(rows, std::make_integer_sequence<int, kWidth>());
+    transpose<2 * h>(rows);
   }
 }
 
