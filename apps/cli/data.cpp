@@ -127,6 +127,7 @@ void add_data(CLI::App& app) {
           "--val-share", options.val_share, "share of documents held out")
       ->capture_default_str();
   prepare->add_option("--seed", options.seed, "of the split")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   prepare->add_flag("--json", prepare_flags->json, "print meta.json");
   prepare->footer(

@@ -107,7 +107,8 @@ void add_fit(CLI::App& app) {
          flags->analysis.bootstrap,
          "replicates behind the intervals (1000); 0: no intervals")
       ->check(CLI::Range(0, 1'000'000));
-  fit->add_option("--seed", flags->analysis.seed, "of the bootstrap (0)");
+  fit->add_option("--seed", flags->analysis.seed, "of the bootstrap (0)")
+      ->check(CLI::NonNegativeNumber);
   fit->add_option("--csv", flags->csv, "also write the table to this file");
   fit->add_flag("--json", flags->json, "print everything as JSON");
   fit->footer(

@@ -90,6 +90,7 @@ void add_generate(CLI::App& app) {
           "--top-k", options->sample.top_k, "draw from the k likeliest; 0: all")
       ->capture_default_str();
   command->add_option("--seed", options->sample.seed, "of the draws")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--device", options->device, "auto, cpu, cuda, cuda:N")
       ->capture_default_str();

@@ -1,11 +1,15 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cstdio>
 #include <exception>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
 #include "einforge/base/error.h"
+#include "einforge/base/text.h"
 
 namespace {
 
@@ -15,6 +19,28 @@ void print_error(std::string message) {
     message.resize(end);
   }
   fmt::print(stderr, "einforge: error: {}\n", message);
+}
+
+// CLI11 would only say that a subcommand is required.
+void check_command(const CLI::App& app, std::span<char*> arguments) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) {
+    if (!arguments.empty() && command->get_name() == arguments[0]) {
+      check_command(*command, arguments.subspan(1));
+      return;
+    }
+    if (!command->get_group().empty()) {  // not hidden
+      names.push_back(command->get_name());
+    }
+  }
+  if (!names.empty() && !arguments.empty() && arguments[0][0] != '-') {
+    throw einforge::base::InvalidInput(fmt::format(
+        "{}: expected one of {}; got '{}'{}",
+        app.get_name(),
+        fmt::join(names, ", "),
+        arguments[0],
+        einforge::base::suggestion(arguments[0], names)));
+  }
 }
 
 }  // namespace
@@ -37,6 +63,8 @@ int main(int argc, char** argv) {
   einforge::cli::add_report(app);
   einforge::cli::add_config(app);
   try {
+    check_command(
+        app, std::span(argv, static_cast<std::size_t>(argc)).subspan(1));
     app.parse(argc, argv);
   } catch (const CLI::Success& done) {  // --help, --version
     return app.exit(done);

@@ -64,7 +64,8 @@ void add_report(CLI::App& app) {
           flags->options.bootstrap,
           "replicates behind the intervals (1000); 0: no intervals")
       ->check(CLI::Range(0, 1'000'000));
-  report->add_option("--seed", flags->options.seed, "of the bootstrap (0)");
+  report->add_option("--seed", flags->options.seed, "of the bootstrap (0)")
+      ->check(CLI::NonNegativeNumber);
   report->footer(
       "Examples:\n"
       "  einforge report runs/demo/trials.db --out runs/demo/report.html\n"

@@ -61,7 +61,9 @@ TEST(Progress, TakesOddTotals) {
   const std::string out = printed([] {
     Progress("empty", 0).update(0);
     Progress("over", 10).update(25);
+    Progress("unknown", -1).update(25, "25 lines");
   });
+  EXPECT_THAT(out, HasSubstr("unknown 25 lines\n"));
   EXPECT_THAT(out, HasSubstr("empty"));
   EXPECT_THAT(out, HasSubstr("over [####################] 100%"));
 }

@@ -214,6 +214,7 @@ TEST(PrepareTest, ReadsFoldersInOrderWithoutHiddenFilesAndItsOwnOutput) {
     folder.write(std::string("in/") + name, text);
   }
   folder.write("in/.hidden", "no\n");
+  folder.write("in/b/README.md", "no\n");
   folder.write("in/.git/objects", "no\n");
   folder.write("in/empty", "");
   PrepareOptions options = options_for(folder);
@@ -221,6 +222,7 @@ TEST(PrepareTest, ReadsFoldersInOrderWithoutHiddenFilesAndItsOwnOutput) {
   options.document_separator = "line";
   options.val_share = 0.3;
   const Metadata metadata = prepare(options);
+  options.out = folder.path() / "in/../in/out";
   EXPECT_EQ(prepare(options), metadata);  // now in/out is there
   EXPECT_EQ(metadata.sources.at(0).files, 5);
   EXPECT_EQ(

@@ -16,6 +16,8 @@
 namespace einforge::base {
 namespace {
 
+constexpr std::int64_t kUnknown = -1;
+
 int terminal_columns() {
   winsize size{};
   if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
@@ -29,7 +31,7 @@ int terminal_columns() {
 Progress::Progress(
     std::string label, std::int64_t total, std::int64_t done_before)
     : label_(std::move(label)),
-      total_(std::max<std::int64_t>(1, total)),
+      total_(total < 0 ? kUnknown : std::max<std::int64_t>(1, total)),
       done_before_(done_before),
       done_(done_before),
       terminal_(::isatty(STDERR_FILENO) == 1) {
@@ -48,7 +50,7 @@ void Progress::update(std::int64_t done, std::string_view note) {
   // Ten redraws a second look alive; a log wants a line every 10 s.
   const auto interval = terminal_ ? std::chrono::milliseconds(100)
                                   : std::chrono::milliseconds(10'000);
-  const bool last = done >= total_;
+  const bool last = total_ != kUnknown && done >= total_;
   if (silent_ || (!last && Clock::now() - last_drawn_ < interval)) {
     return;
   }
@@ -60,20 +62,23 @@ double Progress::seconds_left() const {
   const double elapsed =
       std::chrono::duration<double>(Clock::now() - started_).count();
   const auto fresh = static_cast<double>(done_ - done_before_);
-  if (fresh <= 0) {
+  if (fresh <= 0 || total_ == kUnknown) {
     return std::numeric_limits<double>::infinity();
   }
   return elapsed / fresh *
          static_cast<double>(std::max<std::int64_t>(0, total_ - done_));
 }
 
-void Progress::draw(std::string_view note) {
+std::string Progress::line(std::string_view note) const {
   constexpr int kBarWidth = 20;
+  if (total_ == kUnknown) {
+    return fmt::format("{} {}", label_, note);
+  }
   const double share = std::clamp(
       static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0);
   const int filled = static_cast<int>(share * kBarWidth);
   const double left = seconds_left();
-  std::string line = fmt::format(
+  return fmt::format(
       "{} [{:#<{}}{:.<{}}] {:3.0f}% {}{}{} ETA {}",
       label_,
       "",
@@ -85,12 +90,16 @@ void Progress::draw(std::string_view note) {
       note.empty() ? "" : " |",
       "",
       std::isfinite(left) ? human_duration(left) : "--");
+}
+
+void Progress::draw(std::string_view note) {
+  std::string text = line(note);
   if (terminal_) {
-    line.resize(
+    text.resize(
         static_cast<std::size_t>(std::max(20, terminal_columns() - 1)), ' ');
-    fmt::print(stderr, "\r{}", line);
+    fmt::print(stderr, "\r{}", text);
   } else {
-    fmt::print(stderr, "{}\n", line);
+    fmt::print(stderr, "{}\n", text);
   }
   std::fflush(stderr);
   drawn_ = true;

@@ -12,8 +12,9 @@ namespace einforge::base {
 // that a log stays readable. `EINFORGE_PROGRESS=0` silences it.
 class Progress {
  public:
-  // `total` in units of work; `done_before` of them were done by an earlier
-  // run and do not count towards the rate.
+  // `total` in units of work; negative when unknown, and then only the note is
+  // shown. `done_before` of them were done by an earlier run and do not count
+  // towards the rate.
   Progress(std::string label, std::int64_t total, std::int64_t done_before = 0);
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -29,6 +30,7 @@ class Progress {
  private:
   using Clock = std::chrono::steady_clock;
 
+  std::string line(std::string_view note) const;
   void draw(std::string_view note);
 
   std::string label_;

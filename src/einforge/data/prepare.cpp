@@ -226,7 +226,7 @@ std::int64_t total_bytes(const std::vector<TextSource>& sources) {
   std::int64_t total = 0;
   for (const TextSource& source : sources) {
     if (!source.bytes) {
-      return 0;  // Progress: unknown
+      return -1;  // Progress: unknown
     }
     total += *source.bytes;
   }

@@ -10,7 +10,8 @@
 namespace einforge::data {
 
 struct PrepareOptions {
-  // Files, folders (read recursively, in sorted order, hidden ones left out)
+  // Files, folders (read recursively, in sorted order; hidden and README
+  // files are left out)
   // or "-" for standard input.
   std::vector<std::string> inputs;
   std::filesystem::path out;

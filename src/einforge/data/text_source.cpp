@@ -28,8 +28,10 @@ std::optional<std::int64_t> size_of(const fs::path& file) {
   return status.st_size;
 }
 
-bool is_hidden(const fs::path& path) {
-  return path.filename().native().starts_with('.');
+// Hidden, or about the texts rather than one of them.
+bool is_left_out(const fs::path& path) {
+  const std::string& name = path.filename().native();
+  return name.starts_with('.') || name.starts_with("README");
 }
 
 std::vector<fs::path> files_below(const fs::path& folder, const fs::path& out) {
@@ -38,7 +40,8 @@ std::vector<fs::path> files_below(const fs::path& folder, const fs::path& out) {
   for (fs::recursive_directory_iterator i(folder, error), end;
        !error && i != end;
        i.increment(error)) {
-    if (is_hidden(i->path()) || (i->is_directory() && i->path() == out)) {
+    std::error_code ignored;  // `out` need not be there
+    if (is_left_out(i->path()) || fs::equivalent(i->path(), out, ignored)) {
       i.disable_recursion_pending();
     } else if (i->is_regular_file()) {
       files.push_back(i->path());

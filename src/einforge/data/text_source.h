@@ -20,7 +20,8 @@ struct TextSource {
 };
 
 // Finds the files of a file, of a folder (recursively, in the order of their
-// paths, without hidden ones and without `except`) or of "-".
+// paths, without hidden ones, README files and
+// `except`) or of "-".
 // Throws base::InvalidInput when there is nothing to read.
 TextSource find_source(
     const std::string& input, const std::filesystem::path& except);

@@ -303,11 +303,16 @@ void CheckpointFolder::write(
 std::optional<Checkpoint> CheckpointFolder::newest(
     const std::function<void(const std::string&)>& warn) const {
   const std::vector<std::int64_t> all = steps();
+  std::vector<std::string> skipped;
   for (const std::int64_t step : all) {
     try {
-      return open_checkpoint(path_of(step));
+      Checkpoint checkpoint = open_checkpoint(path_of(step));
+      for (const std::string& message : skipped) {
+        warn(message);
+      }
+      return checkpoint;
     } catch (const Damaged& error) {
-      warn(fmt::format(
+      skipped.push_back(fmt::format(
           "skipped a damaged checkpoint of step {}: {}", step, error.what()));
     }
   }
