@@ -91,6 +91,9 @@ if [[ -n ${part[layers]:-} ]]; then
   check layers python3 benchmarks/cuda/layer_times.py \
     --library "$folder/lib/libeinforge_ops.so" --json "$out/layer_times.json"
   cat "$out/layers.txt"
+  check kernels python3 benchmarks/cuda/kernel_times.py \
+    --library "$folder/lib/libeinforge_ops.so"
+  cat "$out/kernels.txt"
   grep ' 32768' "$EINFORGE_CACHE_DIR/cuda_choices.json"  # what was measured best
 fi
 if [[ -n ${part[bench]:-} ]]; then

@@ -207,20 +207,31 @@ cudaError_t btt_weight_grad(
   if (launched != cudaSuccess) {
     return launched;
   }
+  return btt_sum_partials(
+      s, params.partials, grid.splits, launch.grad, launch.strides, stream);
+}
+
+cudaError_t btt_sum_partials(
+    const BttWeightGradSizes& s,
+    const float* partials,
+    int splits,
+    __nv_bfloat16* grad,
+    const BttCores::Strides& strides,
+    cudaStream_t stream) {
   const int64_t vectors =
       static_cast<int64_t>(s.batch) * s.rows * s.rho * s.columns / 4;
   const dim3 threads(kReduceVectors, kReduceChains);
   const auto blocks =
       static_cast<unsigned>((vectors + kReduceVectors - 1) / kReduceVectors);
   btt_weight_grad_reduce<<<blocks, threads, 0, stream>>>(
-      {.partials = static_cast<const float4*>(launch.workspace),
-       .grad = launch.grad,
-       .strides = launch.strides,
+      {.partials = reinterpret_cast<const float4*>(partials),
+       .grad = grad,
+       .strides = strides,
        .vectors = vectors,
        .rows = s.rows,
        .rho = s.rho,
        .columns = s.columns,
-       .splits = grid.splits});
+       .splits = splits});
   return cudaGetLastError();
 }
 

@@ -62,4 +62,14 @@ struct BttWeightGradLaunch {
     const DeviceLimits& limits,
     cudaStream_t stream);
 
+// The sum of `splits` partial sums (batch, rows, rho, columns) in float32, in a
+// fixed order, to a core with the strides of BttWeightGradLaunch.
+[[nodiscard]] cudaError_t btt_sum_partials(
+    const BttWeightGradSizes& sizes,
+    const float* partials,
+    int splits,
+    __nv_bfloat16* grad,
+    const BttCores::Strides& strides,
+    cudaStream_t stream);
+
 }  // namespace einforge::kernels::cuda

@@ -3,6 +3,7 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include "einforge/kernels/cuda/btt_backward.h"
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_weight_grad.h"
 #include "einforge/ops/contraction.h"
@@ -168,62 +169,154 @@ Tensor forward(
   return y;
 }
 
+// What a backward pass works on, and which of the core gradients it wants: an
+// undefined one is not asked for.
+struct BackwardProblem {
+  ek::BttSizes sizes;
+  ek::BttCores cores;
+  Tensor x;
+  Tensor grad;
+  Tensor grad_first;
+  Tensor grad_second;
+};
+
+// Both core gradients, and dx where it is defined, with z and dz on chip.
+void run_fused_backward(const BackwardProblem& p, const Tensor& dx) {
+  const ek::DeviceLimits& limits = device_limits();
+  const Tensor partials =
+      workspace(p.x, ek::btt_backward_bytes(p.sizes, p.x.size(0), limits));
+  const ek::BttBackwardLaunch launch{
+      .x = data(p.x),
+      .dy = data(p.grad),
+      .tokens = p.x.size(0),
+      .dx = dx.defined() ? mutable_data(dx) : nullptr,
+      .workspace = partials.mutable_data_ptr(),
+      .da = mutable_data(p.grad_first),
+      .db = mutable_data(p.grad_second),
+      .da_strides = first_strides(p.grad_first),
+      .db_strides = second_strides(p.grad_second)};
+  C10_CUDA_CHECK(ek::btt_backward(
+      p.sizes, p.cores, launch, limits, c10::cuda::getCurrentCUDAStream()));
+}
+
+// The same for the transposed layer, which has the same core gradients.
+void run_fused_backward_transposed(const BackwardProblem& p) {
+  const ek::DeviceLimits& limits = device_limits();
+  const ek::BttSizes sizes = p.sizes.transposed();
+  const Tensor partials =
+      workspace(p.x, ek::btt_backward_bytes(sizes, p.x.size(0), limits));
+  const auto transposed = [](ek::BttCores::Strides strides) {
+    std::swap(strides.gamma, strides.phi);
+    return strides;
+  };
+  const ek::BttBackwardLaunch launch{
+      .x = data(p.grad),
+      .dy = data(p.x),
+      .tokens = p.x.size(0),
+      .workspace = partials.mutable_data_ptr(),
+      .da = mutable_data(p.grad_second),
+      .db = mutable_data(p.grad_first),
+      .da_strides = transposed(second_strides(p.grad_second)),
+      .db_strides = transposed(first_strides(p.grad_first))};
+  C10_CUDA_CHECK(ek::btt_backward(
+      sizes,
+      p.cores.transposed(),
+      launch,
+      limits,
+      c10::cuda::getCurrentCUDAStream()));
+}
+
+// dx where it is defined, and the core gradients from z and dz in memory.
+void run_separate_backward(const BackwardProblem& p, const Tensor& dx) {
+  const std::int64_t tokens = p.x.size(0);
+  const std::int64_t z_size =
+      static_cast<std::int64_t>(p.sizes.gamma) * p.sizes.phi * p.sizes.rho;
+  if (dx.defined() || p.grad_first.defined()) {
+    const Tensor dz = p.grad_first.defined()
+                          ? torch::empty({tokens, z_size}, p.x.options())
+                          : Tensor();  // (tokens, gamma, rho, phi)
+    run_fused(
+        p.sizes.transposed(),
+        p.cores.transposed(),
+        p.grad,
+        dx.defined() ? dx : torch::empty_like(p.x),
+        /*bias=*/Tensor(),
+        dz);
+    if (p.grad_first.defined()) {
+      run_weight_grad(
+          p.sizes, first_strides(p.grad_first), p.x, dz, p.grad_first);
+    }
+  }
+  if (p.grad_second.defined()) {
+    // Only z is wanted here.
+    const Tensor z =
+        torch::empty({tokens, z_size}, p.x.options());  // (.., phi, rho, gamma)
+    const Tensor y = torch::empty_like(p.grad);
+    run_fused(p.sizes, p.cores, p.x, y, /*bias=*/Tensor(), z);
+    ek::BttCores::Strides strides = second_strides(p.grad_second);
+    std::swap(strides.gamma, strides.phi);
+    run_weight_grad(p.sizes.transposed(), strides, p.grad, z, p.grad_second);
+  }
+}
+
+void run_backward(const BackwardProblem& p, const Tensor& dx) {
+  const ek::DeviceLimits& limits = device_limits();
+  const bool as_is = ek::btt_backward_supports(p.sizes, limits);
+  const bool transposed =
+      ek::btt_backward_supports(p.sizes.transposed(), limits);
+  if (!p.grad_first.defined() || !p.grad_second.defined() ||
+      !(as_is || transposed)) {
+    run_separate_backward(p, dx);
+    return;
+  }
+  const bool with_dx =
+      dx.defined() && as_is && ek::btt_backward_gives_dx(p.sizes);
+  if (dx.defined() && !with_dx) {
+    run_fused(
+        p.sizes.transposed(),
+        p.cores.transposed(),
+        p.grad,
+        dx,
+        /*bias=*/Tensor(),
+        /*z=*/Tensor());
+  }
+  if (with_dx || ek::btt_backward_traffic(p.sizes) <=
+                     ek::btt_backward_traffic(p.sizes.transposed())) {
+    run_fused_backward(p, with_dx ? dx : Tensor());
+  } else {
+    run_fused_backward_transposed(p);
+  }
+}
+
 EinsumLinearGradients backward(
     const EinsumLinearProblem& problem,
-    const Tensor& grad_any,
-    const Tensor& x_any,
+    const Tensor& grad,
+    const Tensor& x,
     const Tensor& core_a,
     const Tensor& core_b,
     const GradientMask& mask) {
-  const Tensor grad = aligned(grad_any);
-  const Tensor x = aligned(x_any);
   const Contraction c(problem.sizes);
-  const ek::BttSizes sizes = sizes_of(c);
   const Tensor& first = c.ab() ? core_a : core_b;
   const Tensor& second = c.ab() ? core_b : core_a;
   const bool first_asked = mask[c.ab() ? 1 : 2];
   const bool second_asked = mask[c.ab() ? 2 : 1];
-  const ek::BttCores cores = cores_of(first, second);
-  const std::int64_t z_size = c.gamma * c.phi * c.rho;
+  const BackwardProblem p{
+      .sizes = sizes_of(c),
+      .cores = cores_of(first, second),
+      .x = aligned(x),
+      .grad = aligned(grad),
+      .grad_first = first_asked ? torch::empty_like(first) : Tensor(),
+      .grad_second = second_asked ? torch::empty_like(second) : Tensor()};
   EinsumLinearGradients result;
-  Tensor grad_first;
-  Tensor grad_second;
-  if (mask[0] || first_asked) {
-    const Tensor dz = first_asked
-                          ? torch::empty({problem.tokens, z_size}, x.options())
-                          : Tensor();  // (tokens, gamma, rho, phi)
-    const Tensor dx = torch::empty_like(x);
-    run_fused(
-        sizes.transposed(),
-        cores.transposed(),
-        grad,
-        dx,
-        /*bias=*/Tensor(),
-        dz);
-    if (mask[0]) {
-      result.x = dx;
-    }
-    if (first_asked) {
-      grad_first = torch::empty_like(first);
-      run_weight_grad(sizes, first_strides(grad_first), x, dz, grad_first);
-    }
-  }
-  if (second_asked) {
-    const Tensor z = torch::empty(
-        {problem.tokens, z_size}, x.options());  // (tokens, phi, rho, gamma)
-    // Only z is wanted here.
-    const Tensor y = torch::empty_like(grad);
-    run_fused(sizes, cores, x, y, /*bias=*/Tensor(), z);
-    grad_second = torch::empty_like(second);
-    ek::BttCores::Strides strides = second_strides(grad_second);
-    std::swap(strides.gamma, strides.phi);
-    run_weight_grad(sizes.transposed(), strides, grad, z, grad_second);
+  result.x = mask[0] ? torch::empty_like(p.x) : Tensor();
+  if (mask[0] || first_asked || second_asked) {
+    run_backward(p, result.x);
   }
   if (mask[3]) {
     result.bias = grad.sum(0);
   }
-  result.core_a = c.ab() ? grad_first : grad_second;
-  result.core_b = c.ab() ? grad_second : grad_first;
+  result.core_a = c.ab() ? p.grad_first : p.grad_second;
+  result.core_b = c.ab() ? p.grad_second : p.grad_first;
   return result;
 }
 

@@ -9,12 +9,12 @@ namespace einforge::ops {
 // alpha = epsilon = 1 with the cores exchanged) in one kernel. bfloat16,
 // sizes that the kernel's tiles divide (kernels/cuda/btt_linear.h).
 //
-// Backward, with n = tokens n_gamma n_phi n_rho elements of z:
-//   dz, dx from dy by the transposed kernel; z from x by the forward kernel;
-//   both core gradients by sums over tokens, in a fixed order.
-//   Memory: z and dz, 2 n bfloat16, and the partial sums of one core; nothing
-//   is saved between the passes. Traffic, in elements: 2 x, 2 dy, dx once,
-//   4 n.
+// Backward: nothing but x and the cores is saved. Where kernels/cuda/
+// btt_backward.h takes the sizes, z and dz stay on chip, and the memory on top
+// of the gradients is the partial sums of both cores. Elsewhere dz and z are
+// made one after the other in memory (n = tokens n_gamma n_phi n_rho bfloat16
+// elements each). All sums over tokens are in a fixed order.
+// docs/design/btt_backward.md has the bytes.
 EinsumLinearKernel fused_btt_kernel();
 
 }  // namespace einforge::ops

@@ -24,7 +24,7 @@ namespace ek = kernels::cuda;
 using torch::Tensor;
 
 // Raised whenever the kernels change in a way that may change a choice.
-constexpr int kKernelVersion = 1;
+constexpr int kKernelVersion = 2;
 
 bool environment_is(const char* name, std::string_view value) {
   const char* set = std::getenv(name);
