@@ -11,9 +11,11 @@
 namespace einforge::models {
 namespace {
 
-// Of token and position embeddings. LayerNorm follows, so that the scale only
-// sets how much one Adam step turns them; GPT-2's own choice.
-constexpr double kEmbeddingStd = 0.02;
+// Of token and position embeddings. A row is picked, not mixed, so its entries
+// are of order 1 at every width, like the features of the residual stream; with
+// GPT-2's 0.02 the first updates of the branches drown it (300 steps of d 128:
+// loss 2.77 against 2.68 with monarch, 2.75 against 2.74 with dense).
+constexpr double kEmbeddingStd = 1;
 
 torch::Tensor embedding(
     std::int64_t rows, std::int64_t width, const at::Generator& generator) {

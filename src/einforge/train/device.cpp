@@ -29,9 +29,10 @@ torch::Device resolve_device(const std::string& name) {
   const auto count = static_cast<long long>(torch::cuda::device_count());
   base::check(
       available && index >= 0 && index < count,
-      "device: expected one that is here; got '{}' where CUDA sees {} GPUs",
-      name,
-      available ? count : 0);
+      "device: expected cpu, or one of the {} GPUs that CUDA sees here; got "
+      "'{}'",
+      available ? count : 0,
+      name);
   return {torch::kCUDA, static_cast<torch::DeviceIndex>(index)};
 }
 
