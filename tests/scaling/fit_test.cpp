@@ -217,6 +217,7 @@ TEST(Multiplier, IsExactForShiftedFrontiers) {
   ASSERT_TRUE(multiplier);
   EXPECT_NEAR(std::exp(multiplier->log_value), 2.5, 1e-12);
   EXPECT_EQ(multiplier->to, 0.6);
+  EXPECT_FALSE(multiplier->early);
   EXPECT_EQ(multiplier->from, 2);  // where the first run hands over
   EXPECT_NEAR(
       compute_multiplier(b, a)->log_value, -multiplier->log_value, 1e-12);
@@ -231,6 +232,7 @@ TEST(Multiplier, AWeakStructureIsComparedWhereItGot) {
   EXPECT_LT(multiplier->log_value, 0);
   EXPECT_EQ(multiplier->to, 2.5);
   EXPECT_GT(multiplier->from, 2.5);
+  EXPECT_TRUE(multiplier->early);
 }
 
 TEST(Multiplier, NeedsALossInCommon) {

@@ -21,6 +21,8 @@ constexpr int kFewestDegrees = 2;
 // Resampling fewer runs gives next to no different samples.
 constexpr std::size_t kRunsForResampling = 3;
 constexpr int kLawPoints = 30;
+// A law this flat is the fit's way of saying that there is none.
+constexpr double kFlat = 1e-3;
 
 using Shifts = std::vector<std::vector<double>>;
 
@@ -156,6 +158,10 @@ std::optional<Interval> interval(
       std::min(quantile(0.025), estimate), std::max(quantile(0.975), estimate)};
 }
 
+void add_note(std::string& note, const std::string& more) {
+  note += (note.empty() ? "" : "; ") + more;
+}
+
 class Analyser {
  public:
   Analyser(std::span<const Run> runs, const AnalysisOptions& options)
@@ -221,7 +227,9 @@ class Analyser {
 
     const TangentFit& fit = observed_.fits[f];
     result.law_runs = fit.used_count;
-    if (fit.law) {
+    if (fit.law && fit.law->exponent < kFlat) {
+      result.law_note = "its runs do not fall together as compute grows";
+    } else if (fit.law) {
       result.law = fit.law;
       for (const double x : law_grid(f)) {
         result.law_points.push_back(
@@ -247,6 +255,14 @@ class Analyser {
       result.multiplier = std::exp(found->log_value);
       result.loss_from = std::exp(found->from);
       result.loss_to = std::exp(found->to);
+      if (found->early) {
+        result.multiplier_note = fmt::format(
+            "at early losses only, {:.3g} to {:.3g}: one of it and '{}' ended "
+            "before the other's compute-optimal stretch",
+            result.loss_from,
+            result.loss_to,
+            options_.baseline);
+      }
     } else {
       result.multiplier_note = fmt::format(
           "no loss that both it and '{}' reached", options_.baseline);
@@ -347,10 +363,12 @@ class Analyser {
         std::min(
             families()[f].curves.size(), families()[*baseline_].curves.size()) <
             kRunsForResampling) {
-      result.multiplier_note = fmt::format(
-          "no interval: fewer than {} runs of it or of '{}'",
-          kRunsForResampling,
-          options_.baseline);
+      add_note(
+          result.multiplier_note,
+          fmt::format(
+              "no interval: fewer than {} runs of it or of '{}'",
+              kRunsForResampling,
+              options_.baseline));
       return;
     }
     std::vector<double> values;
@@ -362,8 +380,9 @@ class Analyser {
     result.multiplier_ci95 =
         interval(std::move(values), *result.multiplier, options_.bootstrap);
     if (!result.multiplier_ci95) {
-      result.multiplier_note =
-          "no interval: too often no loss in common under the noise";
+      add_note(
+          result.multiplier_note,
+          "no interval: too often no loss in common under the noise");
     }
   }
 

@@ -52,7 +52,8 @@ struct StructureAnalysis {
 
   // baseline's compute / this structure's, at equal loss: above 1 is better
   // than the baseline. Geometric mean between the frontiers over the losses
-  // from `loss_from` down to `loss_to`. Absent with a reason.
+  // from `loss_from` down to `loss_to`. Absent with a reason; the note may also
+  // qualify one that is there.
   std::optional<double> multiplier;
   std::optional<Interval> multiplier_ci95;
   double loss_from = 0;

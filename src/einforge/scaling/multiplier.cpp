@@ -40,6 +40,7 @@ std::optional<Multiplier> compute_multiplier(
   result.to = std::max(baseline.vertices.back().y, structure.vertices.back().y);
   result.from = std::min(optimal_from(baseline), optimal_from(structure));
   if (result.from <= result.to) {
+    result.early = true;
     const bool structure_is_worse =
         structure.vertices.back().y >= baseline.vertices.back().y;
     result.from = std::min(

@@ -12,6 +12,9 @@ struct Multiplier {
   // Log losses between which it was taken, evenly.
   double from = 0;
   double to = 0;
+  // Taken above the losses at which the baseline is compute-optimal, for want
+  // of lower ones in common: says little about where the baseline ends.
+  bool early = false;
 };
 
 // Over the losses that both frontiers reach, the early training of the

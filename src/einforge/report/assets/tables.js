@@ -192,9 +192,8 @@ function multiplierCell(value, ci, note, isBaseline) {
     if (interval) {
       cell.append(" ", element("span", {class: "interval"},
         `${significant(interval[0])}–${significant(interval[1])}`));
-    } else {
-      cell.append(element("span", {class: "why"}, row[note] ?? "no interval"));
     }
+    if (row[note]) cell.append(element("span", {class: "why"}, row[note]));
   };
 }
 
