@@ -204,13 +204,14 @@ void print_forecast(
         human_time(expected.seconds[i]));
   }
   fmt::print(
-      "{} trials, {} FLOPs; about {} with {} worker{} of {} threads\n",
+      "{} trials, {} FLOPs; about {} with {} worker{} of {} thread{}\n",
       proposals.size(),
       base::human_count(expected.total_flops),
       human_time(expected.total_seconds),
       config.workers,
       config.workers == 1 ? "" : "s",
-      search::threads_per_worker(config.workers));
+      search::threads_per_worker(config.workers),
+      search::threads_per_worker(config.workers) == 1 ? "" : "s");
 }
 
 // Writes the report and prints what the search came to.
@@ -219,8 +220,10 @@ void conclude(
     const search::RunResult& result,
     bool json) {
   const search::Folder folder{config.out};
+  report::SummaryOptions options;
+  options.bootstrap = static_cast<int>(config.bootstrap);
   const report::Summary summary =
-      report::summarise(store::Store::open_read_only(folder.store()));
+      report::summarise(store::Store::open_read_only(folder.store()), options);
   base::Json numbers = report::to_json(summary);
   base::write_file_atomically(
       folder.report_json(), report::dump(numbers) + "\n");
@@ -280,6 +283,9 @@ void run_search(const SearchFlags& flags) {
         result.done + result.failed,
         result.total);
     throw CLI::RuntimeError(kInterrupted);
+  }
+  if (!flags.quiet) {
+    fmt::print(stderr, "{}: making the report\n", config.name);
   }
   conclude(config, result, flags.json);
 }

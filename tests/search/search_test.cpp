@@ -72,6 +72,28 @@ class SearchTest : public ::testing::Test {
     return store::Store::open_read_only(Folder{config.out}.store()).trials();
   }
 
+  // Of a search that runs: none as long as the store is being made.
+  static std::vector<std::string> running_workers(const SearchConfig& config) {
+    std::vector<std::string> workers;
+    try {
+      for (const store::Trial& trial : trials(config)) {
+        if (trial.status == Status::kRunning) {
+          workers.push_back(trial.worker);
+        }
+      }
+    } catch (const std::exception&) {
+    }
+    return workers;
+  }
+
+  static void kill_process(const std::string& name) {
+    const auto end = name.rfind(':');
+    const auto begin = name.rfind(':', end - 1) + 1;
+    if (process_alive(name)) {
+      ::kill(std::stoi(name.substr(begin, end - begin)), SIGKILL);
+    }
+  }
+
   // What a search must leave behind, whatever was done to it: every trial
   // done exactly once, an intact store, whole curves.
   static void expect_complete(
@@ -197,6 +219,7 @@ TEST_F(SearchTest, HalvingGoesOnFromCheckpoints) {
   ASSERT_EQ(run(config_), 0) << err_;
   // 4 trials to 10 steps, 2 to 20, 1 to 40; the one that learns nothing goes
   // no further than the first rung.
+  const std::map<int, std::int64_t> kEnds = {{1, 10}, {2, 20}, {3, 40}};
   std::map<int, int> passed;
   for (const store::Trial& trial : trials(config_)) {
     ++passed[trial.rung];
@@ -209,9 +232,7 @@ TEST_F(SearchTest, HalvingGoesOnFromCheckpoints) {
     }
     const auto curve = store::Store::open_read_only(Folder{config_.out}.store())
                            .curve(trial.id);
-    EXPECT_EQ(
-        curve.back().step,
-        std::map<int, int>({{1, 10}, {2, 20}, {3, 40}})[trial.rung]);
+    EXPECT_EQ(curve.back().step, kEnds.at(trial.rung));
   }
   EXPECT_EQ(passed, (std::map<int, int>{{1, 2}, {2, 1}, {3, 1}}));
 
@@ -332,15 +353,10 @@ TEST_F(SearchTest, GivesUpATrialThatKillsItsWorkers) {
   int kills = 0;
   std::string last;
   for (int i = 0; i < 3000 && !program.wait_for(0.02); ++i) {
-    if (!std::filesystem::exists(Folder{config_.out}.store())) {
-      continue;
-    }
-    for (const store::Trial& trial : trials(config_)) {
-      if (trial.status == Status::kRunning && trial.worker != last) {
-        last = trial.worker;
-        const auto end = last.rfind(':');
-        const auto begin = last.rfind(':', end - 1) + 1;
-        ::kill(std::stoi(last.substr(begin, end - begin)), SIGKILL);
+    for (const std::string& worker : running_workers(config_)) {
+      if (worker != last) {
+        last = worker;
+        kill_process(worker);
         ++kills;
       }
     }
@@ -359,7 +375,7 @@ TEST_F(SearchTest, SurvivesKillsAtRandomMoments) {
   const int wanted = std::stoi(testing::setting("EINFORGE_SEARCH_KILLS", "6"));
   config_.workers = 2;
   config_.attempts = 1000;
-  config_.budget.tokens = 64 * 150 * std::max(1, wanted / 3);
+  config_.budget.tokens = 64 * 400 * std::max(1, wanted / 3);
   SearchConfig whole = config_;
   whole.out = (folder_ / "whole").string();
   ASSERT_EQ(run(whole), 0) << err_;
@@ -369,7 +385,15 @@ TEST_F(SearchTest, SurvivesKillsAtRandomMoments) {
   base::Random random(
       std::stoull(testing::setting("EINFORGE_SEARCH_SEED", "1")));
   int kills = 0;
+  std::map<std::string, double> seconds;  // of trials that are done
   while (kills < wanted) {
+    if (kills > 0 && std::filesystem::exists(Folder{config_.out}.config())) {
+      for (const store::Trial& trial : trials(config_)) {
+        if (trial.status == Status::kDone) {
+          seconds.emplace(trial.id, trial.seconds);
+        }
+      }
+    }
     Program program({"search", write_config(config_)}, folder_ / "killed");
     const bool only_worker = random.uniform() < 0.3;
     if (program.wait_for(0.3 + 2.2 * random.uniform())) {
@@ -377,23 +401,13 @@ TEST_F(SearchTest, SurvivesKillsAtRandomMoments) {
       break;  // it is done; the rest would kill nothing
     }
     ++kills;
-    std::vector<std::string> workers;
-    for (const store::Trial& trial : trials(config_)) {
-      if (trial.status == Status::kRunning) {
-        workers.push_back(trial.worker);
-      }
-    }
+    const auto workers = running_workers(config_);
     if (!only_worker || workers.empty()) {
       program.signal(SIGKILL);
       program.wait();
       continue;
     }
-    const std::string& name = workers[random.below(workers.size())];
-    const auto end = name.rfind(':');
-    const auto begin = name.rfind(':', end - 1) + 1;
-    if (process_alive(name)) {
-      ::kill(std::stoi(name.substr(begin, end - begin)), SIGKILL);
-    }
+    kill_process(workers[random.below(workers.size())]);
     program.wait_for(0.5);
     program.signal(SIGKILL);
     program.wait();
@@ -403,6 +417,11 @@ TEST_F(SearchTest, SurvivesKillsAtRandomMoments) {
   ASSERT_EQ(run(config_), 0) << err_;
   expect_complete(config_, proposals);
   expect_same_results(whole, config_);
+  for (const store::Trial& trial : trials(config_)) {
+    if (seconds.contains(trial.id)) {
+      EXPECT_EQ(trial.seconds, seconds.at(trial.id)) << "it was trained twice";
+    }
+  }
 }
 
 }  // namespace

@@ -89,6 +89,7 @@ inline SearchConfig tiny_config(
   config.widths = {16, 32};
   config.budget.tokens = 40 * 4 * 16;  // 40 steps
   config.curve_points = 8;
+  config.bootstrap = 0;
   config.train.device = "cpu";
   config.train.dtype = "float32";
   config.train.data.path = data;

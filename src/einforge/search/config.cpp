@@ -89,6 +89,11 @@ void SearchConfig::validate() const {
   check_at_least("workers", workers, 1);
   base::check(workers <= 256, "workers: expected at most 256; got {}", workers);
   check_at_least("attempts", attempts, 1);
+  check_at_least("bootstrap", bootstrap, 0);
+  base::check(
+      bootstrap <= 1'000'000,
+      "bootstrap: expected at most 1000000; got {}",
+      bootstrap);
 }
 
 std::int64_t rung_count(const SchedulerConfig& config) {

@@ -71,6 +71,7 @@ struct SearchConfig {
   double warmup_share = 0.05;
   std::int64_t workers = 1;
   std::int64_t attempts = 3;
+  std::int64_t bootstrap = 1000;
 
   template <typename Self, typename Visit>
   static void fields(Self& self, Visit&& visit) {
@@ -114,6 +115,10 @@ struct SearchConfig {
         "attempts",
         self.attempts,
         "times a trial may kill its worker before it counts as failed");
+    visit(
+        "bootstrap",
+        self.bootstrap,
+        "replicates behind the report's intervals; 0: no intervals");
   }
   // Throws base::InvalidInput that names the key, what was expected and came.
   // `train` is checked trial by trial, since the axes overwrite parts of it.
