@@ -77,7 +77,7 @@ function highestLossShown(losses) {
   const compared = data.fits.flops.structures
     .filter(s => s.structure !== data.baseline && s.loss_range)
     .map(s => s.loss_range[0]);
-  const finals = data.trials.map(t => t.final_loss).filter(known);
+  const finals = data.ranking.map(row => row.best_loss).filter(known);
   return Math.min(Math.max(...losses), 1.12 * Math.max(...compared, ...finals));
 }
 

@@ -193,7 +193,10 @@ function multiplierCell(value, ci, note, isBaseline) {
       cell.append(" ", element("span", {class: "interval"},
         `${significant(interval[0])}–${significant(interval[1])}`));
     }
-    if (row[note]) cell.append(element("span", {class: "why"}, row[note]));
+    // One column is enough for what both have to say.
+    if (row[note] && (note === "note" || row[note] !== row.note)) {
+      cell.append(element("span", {class: "why"}, row[note]));
+    }
   };
 }
 
