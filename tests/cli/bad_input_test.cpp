@@ -1,23 +1,9 @@
-#include <gmock/gmock.h>
+#include "tests/cli/bad_input.h"
+
 #include <gtest/gtest.h>
-
-#include <string>
-#include <vector>
-
-#include "einforge/base/text.h"
-#include "tests/cli/program.h"
-#include "tests/cli/world.h"
 
 namespace einforge::cli {
 namespace {
-
-struct BadInput {
-  std::string name;
-  // Split at spaces; "{}" is the folder of World.
-  std::string arguments;
-  // What was expected and what came, as the message has it.
-  std::vector<std::string> message;
-};
 
 std::vector<BadInput> describe_cases() {
   return {
@@ -148,165 +134,6 @@ std::vector<BadInput> data_cases() {
   };
 }
 
-std::vector<BadInput> train_cases() {
-  // A good config with one thing changed.
-  const auto changed = [](const std::string& setting) {
-    return "train {}/gpt.toml --out {}/run_bad --set " + setting;
-  };
-  return {
-      {"config_missing", "train {}/nowhere.toml", {"nowhere.toml", "no such"}},
-      {"config_folder",
-       "train {}/empty_folder",
-       {"expected a regular file; got a directory"}},
-      {"config_none", "train", {"config is required"}},
-      {"toml_syntax",
-       "train {}/syntax.toml",
-       {"expected TOML; line 1, column "}},
-      {"json_syntax", "train {}/syntax.json", {"expected JSON"}},
-      {"json_list", "train {}/list.json", {"expected a table; got [1,2]"}},
-      {"binary_config", "train {}/binary.toml", {"expected TOML"}},
-      {"misspelt_table",
-       "train {}/misspelt.toml",
-       {"unknown key 'modle' (did you mean 'model'?)"}},
-      {"misspelt_key",
-       "train {}/misspelt_deep.toml",
-       {"unknown key 'model.witdh' (did you mean 'width'?)"}},
-      {"misspelt_setting",
-       changed("optimizer.learning_rat=1"),
-       {"unknown key 'optimizer.learning_rat'", "'learning_rate'"}},
-      {"unlike_any_key",
-       changed("xyzzy=1"),
-       {"unknown key 'xyzzy'; known here: model, data"}},
-      {"setting_without_value",
-       changed("steps"),
-       {"expected key=value; got 'steps'"}},
-      {"setting_through_value",
-       changed("steps.more=1"),
-       {"'steps.more=1'", "not a table"}},
-      {"wrong_type",
-       changed("steps=many"),
-       {"steps: expected a whole number; got \"many\""}},
-      {"fraction",
-       changed("steps=1.5"),
-       {"steps: expected a whole number; got 1.5"}},
-      {"table_for_number",
-       changed("model.width={\"a\":1}"),
-       {"model.width: expected a whole number; got {\"a\":1}"}},
-      {"number_for_table", changed("model=3"), {"expected a table; got 3"}},
-      {"steps", changed("steps=0"), {"steps: expected at least 1; got 0"}},
-      {"batch",
-       changed("data.batch_size=0"),
-       {"data.batch_size: expected at least 1; got 0"}},
-      {"learning_rate",
-       changed("optimizer.learning_rate=-1"),
-       {"optimizer.learning_rate: expected more than 0; got -1"}},
-      {"beta",
-       changed("optimizer.beta1=1"),
-       {"optimizer.beta1: expected 0 to 1, below 1; got 1"}},
-      {"schedule",
-       changed("schedule.kind=cosin"),
-       {"expected constant, cosine or wsd; got 'cosin'"}},
-      {"dtype",
-       changed("dtype=float64"),
-       {"expected auto, float32 or bfloat16; got 'float64'"}},
-      {"device",
-       changed("device=gpu"),
-       {"expected auto, cpu, cuda or cuda:N; got 'gpu'"}},
-      {"kind",
-       changed("model.kind=rnn"),
-       {"model.kind: expected gpt or mlp; got 'rnn'"}},
-      {"width",
-       changed("model.width=0"),
-       {"model.width: expected 1 to", "got 0"}},
-      {"width_of_heads",
-       changed("model.width=40"),
-       {"expected a multiple of head_width 16; got 40"}},
-      {"structure",
-       changed("model.structure.all=monrach"),
-       {"got 'monrach'", "did you mean 'monarch'"}},
-      {"prime_width",
-       "train {}/mlp.toml --out {}/run_bad --set model.width=1009 --set "
-       "model.structure.all=monarch",
-       {"with factors near", "got 1009", "nearest width"}},
-      {"data_missing",
-       changed("data.path={}/nowhere"),
-       {"expected a folder made by `einforge data prepare`", "nowhere"}},
-      {"data_unset",
-       changed("data.path=\"\""),
-       {"data.path: expected a folder"}},
-      {"data_truncated",
-       changed("data.path={}/data_truncated"),
-       {"train.bin': expected ", "got 1001"}},
-      {"data_newer",
-       changed("data.path={}/data_newer"),
-       {"expected version 1; got 2"}},
-      {"context_beyond_data",
-       changed("model.context=100000"),
-       {"expected more than 100000 tokens, the context; got "}},
-      {"resume_damaged",
-       "train {}/gpt.toml --out {}/run_damaged --resume",
-       {"expected a whole checkpoint; all", "are damaged"}},
-      {"resume_foreign",
-       "train {}/gpt.toml --out {}/run_foreign --resume",
-       {"expected an einforge checkpoint; got something else"}},
-      {"resume_newer",
-       "train {}/gpt.toml --out {}/run_newer --resume",
-       {"expected version 1; got 1000"}},
-      {"resume_other_model",
-       "train {}/gpt.toml --out {}/run --resume --set model.width=32",
-       {"is of another run: expected", "got"}},
-      {"resume_past",
-       "train {}/gpt.toml --out {}/run --resume --set steps=1",
-       {"steps: expected at least the 2 done already; got 1"}},
-  };
-}
-
-std::vector<BadInput> search_cases() {
-  const auto changed = [](const std::string& setting) {
-    return "search {}/search.toml --quiet --out {}/search_bad --set " + setting;
-  };
-  return {
-      {"config_missing", "search {}/nowhere.toml", {"nowhere.toml", "no such"}},
-      {"misspelt",
-       "search {}/search_misspelt.toml",
-       {"unknown key 'structure' (did you mean 'structures'?)"}},
-      {"misspelt_train",
-       changed("train.model.layer=2"),
-       {"'train.model.layer' (did you mean 'layers'?)"}},
-      {"structure",
-       changed("structures=[\"monrach\"]"),
-       {"got 'monrach'", "did you mean 'monarch'"}},
-      {"random_structures",
-       changed("structures=random:0"),
-       {"expected random:N with N from 1 to", "got 'random:0'"}},
-      {"no_structures",
-       changed("structures=[]"),
-       {"structures: expected at least one; got none"}},
-      {"no_budget",
-       changed("budget.tokens=0"),
-       {"expected exactly one of tokens, tokens_per_parameter and flops"}},
-      {"two_budgets",
-       changed("budget.flops=1e9"),
-       {"expected exactly one of", "got 2"}},
-      {"scheduler",
-       changed("scheduler.kind=halfing"),
-       {"expected one of grid, random, halving; got 'halfing'", "'halving'"}},
-      {"workers", "search {}/search.toml --workers 0", {"--workers", "0"}},
-      {"device",
-       "search {}/search.toml --out {}/search_bad --device gpu",
-       {"expected auto, cpu, cuda or cuda:N; got 'gpu'"}},
-      {"learning_rates",
-       changed("learning_rates=[-1]"),
-       {"learning_rates: expected positive numbers; got -1"}},
-      {"store_garbage",
-       "search {}/search.toml --quiet --out {}/search_garbage",
-       {"expected an einforge store; got another kind of file"}},
-      {"store_newer",
-       "search {}/search.toml --quiet --out {}/search_newer",
-       {"expected a store of version", "got version 1000"}},
-  };
-}
-
 std::vector<BadInput> result_cases() {
   std::vector<BadInput> cases = {
       {"fit_csv_columns",
@@ -356,44 +183,6 @@ std::vector<BadInput> result_cases() {
   return cases;
 }
 
-std::vector<BadInput> generate_cases() {
-  return {
-      {"missing",
-       "generate {}/nowhere",
-       {"nowhere': expected the folder of a checkpoint"}},
-      {"none", "generate", {"checkpoint is required"}},
-      {"not_a_checkpoint", "generate {}/empty_folder", {"state.json"}},
-      {"damaged",
-       "generate {}/run_damaged/checkpoints/step_00000002",
-       {"model.safetensors", "its bytes are not those written"}},
-      {"cut",
-       "generate {}/run_cut/checkpoints/step_00000002",
-       {"model.safetensors", "its bytes are not those written"}},
-      {"garbage",
-       "generate {}/run_garbage/checkpoints/step_00000002",
-       {"state.json': expected a JSON object"}},
-      {"foreign",
-       "generate {}/run_foreign",
-       {"expected an einforge checkpoint; got something else"}},
-      {"newer", "generate {}/run_newer", {"expected version 1; got 1000"}},
-      {"mlp",
-       "generate {}/run_mlp",
-       {"expected a gpt; got a model of kind 'mlp'"}},
-      {"tokens",
-       "generate {}/run --tokens -1",
-       {"--tokens: expected at least 0; got -1"}},
-      {"temperature",
-       "generate {}/run --temperature -1",
-       {"--temperature: expected at least 0; got -1"}},
-      {"top_k",
-       "generate {}/run --top-k -1",
-       {"--top-k: expected at least 0; got -1"}},
-      {"device",
-       "generate {}/run --device tpu",
-       {"expected auto, cpu, cuda or cuda:N; got 'tpu'"}},
-  };
-}
-
 std::vector<BadInput> bench_cases() {
   return {
       {"suite", "bench --suite layer", {"expected layers; got 'layer'"}},
@@ -432,25 +221,6 @@ std::vector<BadInput> general_cases() {
   };
 }
 
-// One test a table, not a row: ctest would make the world for each.
-void check_all(const std::vector<BadInput>& cases) {
-  const World& world = World::get();
-  for (const BadInput& c : cases) {
-    SCOPED_TRACE(c.name);
-    const std::string arguments = world.expand(c.arguments);
-    const RunResult result = run_einforge(
-        arguments.empty() ? std::vector<std::string>{}
-                          : base::split(arguments, ' '));
-    EXPECT_EQ(result.exit_code, 2) << result.err;
-    EXPECT_THAT(result.err, testing::StartsWith("einforge: error: "));
-    // One line: the only newline is the last character.
-    EXPECT_EQ(result.err.find('\n'), result.err.size() - 1) << result.err;
-    for (const std::string& part : c.message) {
-      EXPECT_THAT(result.err, testing::HasSubstr(world.expand(part)));
-    }
-  }
-}
-
 TEST(BadInputTest, Describe) {
   check_all(describe_cases());
 }
@@ -459,20 +229,8 @@ TEST(BadInputTest, Data) {
   check_all(data_cases());
 }
 
-TEST(BadInputTest, Train) {
-  check_all(train_cases());
-}
-
-TEST(BadInputTest, Search) {
-  check_all(search_cases());
-}
-
 TEST(BadInputTest, FitAndReport) {
   check_all(result_cases());
-}
-
-TEST(BadInputTest, Generate) {
-  check_all(generate_cases());
 }
 
 TEST(BadInputTest, Bench) {
@@ -481,31 +239,6 @@ TEST(BadInputTest, Bench) {
 
 TEST(BadInputTest, General) {
   check_all(general_cases());
-}
-
-// Hides the GPUs that a machine may have.
-TEST(BadInputTest, CudaWithoutAGpu) {
-  const World& world = World::get();
-  for (const char* arguments :
-       {"train {}/gpt.toml --out {}/run_bad --device cuda",
-        "train {}/gpt.toml --out {}/run_bad --device cuda:3",
-        "search {}/search.toml --out {}/search_bad --device cuda",
-        "generate {}/run --device cuda",
-        "bench --widths 64 --tokens 8 --device cuda"}) {
-    std::vector<std::string> command = {
-        "env", "CUDA_VISIBLE_DEVICES=", einforge_path()};
-    const auto rest = base::split(world.expand(arguments), ' ');
-    command.insert(command.end(), rest.begin(), rest.end());
-    const RunResult result = run_program(command);
-    EXPECT_EQ(result.exit_code, 2) << arguments << "\n" << result.err;
-    EXPECT_THAT(
-        result.err,
-        testing::AllOf(
-            testing::StartsWith("einforge: error: device: expected one that "),
-            testing::HasSubstr("got 'cuda")))
-        << arguments;
-    EXPECT_EQ(result.err.find('\n'), result.err.size() - 1) << arguments;
-  }
 }
 
 }  // namespace
