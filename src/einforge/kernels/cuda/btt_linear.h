@@ -58,17 +58,13 @@ struct BttCores {
 };
 
 enum class BttKernel {
-  kTile,      // weights from L2 to registers; any sizes, any architecture
-  kStream,    // sm_90: 16 tokens a block, weights through shared memory
-  kResident,  // sm_90: the same with all weights kept in shared memory
-  kPinned,    // sm_90: weights in the registers of a cluster
+  kTile,    // weights from L2 to registers; any sizes, any architecture
+  kPinned,  // sm_90: weights in the registers of a cluster
 };
 
 // How a kernel is cut. kTile: a cluster of `cluster` blocks takes tiles of
 // 8 token_eights * token_groups tokens, each block a slice of gamma in stage
-// one and of phi in stage two. kStream and kResident take tiles of 16 tokens a
-// block, and the blocks of a cluster share what they read of the weights;
-// kPinned takes tiles of 16 tokens a cluster.
+// one and of phi in stage two. kPinned takes tiles of 16 tokens a cluster.
 struct BttPlan {
   int cluster = 1;       // 1, 2, 4 or 8; above 1 needs sm_90
   int token_eights = 4;  // tokens of one warp's unit, in eights: 1 to 4

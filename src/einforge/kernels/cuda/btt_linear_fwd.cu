@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "einforge/kernels/cuda/btt_pinned.h"
-#include "einforge/kernels/cuda/btt_stream.h"
 
 namespace einforge::kernels::cuda {
 
@@ -50,14 +49,8 @@ SharedLayout layout_of(const BttSizes& s, const BttPlan& plan) {
 }  // namespace
 
 std::string BttPlan::name() const {
-  if (kernel == BttKernel::kResident) {
-    return "resident";
-  }
   if (kernel == BttKernel::kPinned) {
     return "pinned_c" + std::to_string(cluster);
-  }
-  if (kernel == BttKernel::kStream) {
-    return "stream_c" + std::to_string(cluster);
   }
   return "fused_c" + std::to_string(cluster) + "_t" +
          std::to_string(8 * token_eights) + "x" + std::to_string(token_groups) +
@@ -68,9 +61,6 @@ size_t btt_shared_bytes(const BttSizes& s, const BttPlan& plan) {
   if (plan.kernel == BttKernel::kPinned) {
     return pinned_shared_bytes(s);
   }
-  if (plan.kernel != BttKernel::kTile) {
-    return stream_shared_bytes(s, plan, DeviceLimits{});
-  }
   const SharedLayout layout = layout_of(s, plan);
   const int row = plan.x_buffers * layout.x_row + layout.z_row;
   return static_cast<size_t>(row) * plan.tile_tokens() * 16;
@@ -80,9 +70,6 @@ bool btt_supports(
     const BttSizes& s, const BttPlan& plan, const DeviceLimits& limits) {
   if (plan.kernel == BttKernel::kPinned) {
     return pinned_supports(s, plan, limits);
-  }
-  if (plan.kernel != BttKernel::kTile) {
-    return stream_supports(s, plan, limits);
   }
   const bool shape =
       s.alpha % kFragmentDepth == 0 && s.epsilon % kFragmentRows == 0 &&
@@ -98,18 +85,11 @@ bool btt_supports(
 
 std::vector<BttPlan> btt_plans(
     const BttSizes& sizes, int64_t /*tokens*/, const DeviceLimits& limits) {
-  constexpr BttPlan stream{
-      .token_eights = 2, .x_buffers = 1, .kernel = BttKernel::kStream};
   std::vector<BttPlan> candidates;
-  candidates.push_back(stream);
-  candidates.back().kernel = BttKernel::kPinned;
-  candidates.back().cluster = pinned_cluster(sizes);
-  candidates.push_back(stream);
-  candidates.back().kernel = BttKernel::kResident;
-  for (const int cluster : {2, 4, 1}) {
-    candidates.push_back(stream);
-    candidates.back().cluster = cluster;
-  }
+  candidates.push_back(
+      {.cluster = pinned_cluster(sizes),
+       .token_eights = 2,
+       .kernel = BttKernel::kPinned});
   // The portable kernel: more tokens a tile where they fit. Clusters of it
   // only pay where one block cannot hold a tile.
   constexpr BttPlan shapes[] = {
@@ -125,9 +105,7 @@ std::vector<BttPlan> btt_plans(
   }
   std::vector<BttPlan> plans;
   for (const BttPlan& plan : candidates) {
-    const bool wanted =
-        plan.kernel != BttKernel::kTile || plans.size() < kPlans;
-    if (wanted && btt_supports(sizes, plan, limits)) {
+    if (plans.size() < kPlans && btt_supports(sizes, plan, limits)) {
       plans.push_back(plan);
     }
   }
@@ -150,9 +128,6 @@ cudaError_t btt_forward(
   }
   if (plan.kernel == BttKernel::kPinned) {
     return pinned_forward(s, launch, plan, limits, after_pack, stream);
-  }
-  if (plan.kernel != BttKernel::kTile) {
-    return stream_forward(s, launch, plan, limits, after_pack, stream);
   }
   const int64_t tiles =
       (launch.tokens + plan.tile_tokens() - 1) / plan.tile_tokens();

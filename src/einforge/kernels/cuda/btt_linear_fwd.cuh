@@ -1,5 +1,6 @@
 #pragma once
 
+#include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_linear_layout.h"
 #include "einforge/kernels/cuda/ptx.h"
 

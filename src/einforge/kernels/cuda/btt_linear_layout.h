@@ -1,6 +1,6 @@
 #pragma once
 
-#include "einforge/kernels/cuda/btt_linear.h"
+#include <cstdint>
 
 // Index maps that the packing kernel, the fused kernel and the host share.
 // A "vector" is 16 bytes: eight bfloat16.
@@ -26,13 +26,6 @@ struct FragmentIndex {
 
 EINFORGE_HOST_DEVICE constexpr FragmentIndex fragment_index(int lane, int i) {
   return {lane / 4 + 8 * ((i / 2) % 2), 2 * (lane % 4) + i % 2 + 8 * (i / 4)};
-}
-
-// The same weights where they are the other operand: two k16n8 fragments, one
-// after the other.
-EINFORGE_HOST_DEVICE constexpr FragmentIndex fragment_pair_index(
-    int lane, int i) {
-  return {lane / 4 + 8 * (i / 4), 2 * (lane % 4) + i % 2 + 8 * ((i / 2) % 2)};
 }
 
 // Which alpha of a step of 16 stands at depth k of the fragment. Any

@@ -30,7 +30,6 @@ struct PackStage {
 struct PackParams {
   PackStage stages[2];
   uint4* packed;
-  int pairs;  // 1: fragment_pair_index, for the stream kernels
 };
 
 __global__ void __launch_bounds__(256)
@@ -57,8 +56,7 @@ __global__ void __launch_bounds__(256)
   alignas(16) __nv_bfloat16 values[8];
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const FragmentIndex f = params.pairs != 0 ? fragment_pair_index(lane, i)
-                                              : fragment_index(lane, i);
+    const FragmentIndex f = fragment_index(lane, i);
     const int row = tile * kFragmentRows + f.row;
     const int depth = step * kFragmentDepth +
                       (stage.permute_depth != 0 ? alpha_of_depth(f.k) : f.k);
@@ -143,9 +141,7 @@ cudaError_t btt_pack(
   const int64_t vectors = one.vectors + two.vectors;
   const auto blocks = static_cast<unsigned>((vectors + 255) / 256);
   btt_linear_pack<<<blocks, 256, 0, stream>>>(
-      {{one, two},
-       static_cast<uint4*>(packed),
-       plan.kernel == BttKernel::kTile || pinned ? 0 : 1});
+      {{one, two}, static_cast<uint4*>(packed)});
   return cudaGetLastError();
 }
 

@@ -26,13 +26,13 @@ constexpr PinnedKernel pinned_kernel() {
   constexpr int kLine = 64;  // elements of 128 bytes
   constexpr bool kWhole = S::kPhis == S::kPhi;
   const TensorBox x =
-      S::kExchange ? TensorBox{S::kGamma, S::kAlpha, S::kGammas, S::kAlpha, 0}
-                   : TensorBox{
-                         kLine,
-                         S::kAlpha * S::kGamma / kLine,
-                         kLine,
-                         S::kAlpha * S::kGamma / kLine,
-                         0};
+      S::kGroup > 1 ? TensorBox{S::kGamma, S::kAlpha, S::kGammas, S::kAlpha, 0}
+                    : TensorBox{
+                          kLine,
+                          S::kAlpha * S::kGamma / kLine,
+                          kLine,
+                          S::kAlpha * S::kGamma / kLine,
+                          0};
   const TensorBox y =
       kWhole
           ? TensorBox{kLine, S::kEpsilon * S::kPhi / kLine, kLine, S::kEpsilons * S::kPhi / kLine, 0}
@@ -51,26 +51,18 @@ constexpr PinnedKernel pinned_kernel() {
   return k;
 }
 
-// alpha, gamma, epsilon, phi, rho; parts, group, split: so many blocks that
-// the cores fit their registers, and as wide rows of x and y as that allows.
-const PinnedKernel kKernels[] = {
-    pinned_kernel<PinnedShape<32, 32, 32, 32, 1, 1, 1, 1>>(),
-    pinned_kernel<PinnedShape<64, 32, 64, 32, 1, 2, 1, 1>>(),
-    pinned_kernel<PinnedShape<64, 64, 64, 64, 1, 2, 4, 2>>(),
-    pinned_kernel<PinnedShape<32, 64, 64, 32, 1, 2, 2, 2>>(),
-    pinned_kernel<PinnedShape<64, 32, 32, 64, 1, 2, 2, 1>>(),
-    pinned_kernel<PinnedShape<32, 64, 32, 64, 1, 2, 2, 1>>(),
-    pinned_kernel<PinnedShape<32, 32, 64, 64, 1, 4, 1, 1>>(),
-    pinned_kernel<PinnedShape<64, 64, 32, 32, 1, 1, 4, 2>>(),
-    pinned_kernel<PinnedShape<32, 32, 32, 32, 4, 4, 1, 1>>(),
+template <typename... S>
+struct Kernels {
+  static constexpr PinnedKernel all[sizeof...(S)] = {pinned_kernel<S>()...};
 };
 
 const PinnedKernel* find(const BttSizes& sizes) {
-  const auto* found = std::find_if(
-      std::begin(kKernels), std::end(kKernels), [&](const PinnedKernel& k) {
-        return k.sizes == sizes;
-      });
-  return found == std::end(kKernels) ? nullptr : found;
+  for (const PinnedKernel& k : PinnedTable<Kernels>::all) {
+    if (k.sizes == sizes) {
+      return &k;
+    }
+  }
+  return nullptr;
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <cuda.h>
 
+#include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_pinned_layout.h"
 #include "einforge/kernels/cuda/ptx_async.h"
 
@@ -26,8 +27,11 @@ struct BttPinned {
   static constexpr int kConsumers = 2 * kPinnedStageWarps;
   static constexpr int kThreads = 32 * (kConsumers + 4);
   // A warpgroup of four warps that only copy gives its registers to the rest.
-  static constexpr int kConsumerRegisters = 240;
-  static constexpr int kProducerRegisters = 24;
+  static constexpr int kConsumerRegisters = S::kAddUp ? 232 : 240;
+  static constexpr int kProducerRegisters = S::kAddUp ? 40 : 24;
+  static constexpr int kAdders = 2;  // warps
+  // Blocks whose stage one writes a block's z, or whose stage two reads it.
+  static constexpr int kZSources = S::kExchange ? S::kGroup : 1;
 
   // A place in a ring of buffers, and the parity of its pass.
   template <int kSize>
@@ -73,7 +77,9 @@ struct BttPinned {
   __device__ uint32_t z_full(int b) const { return barrier(12 + b); }
   __device__ uint32_t z_empty(int b) const { return barrier(16 + b); }
   __device__ uint32_t y_full(int b) const { return barrier(20 + b); }
-  __device__ uint32_t y_empty(int b) const { return barrier(24 + b); }
+  __device__ uint32_t y_empty(int b) const { return barrier(22 + b); }
+  __device__ uint32_t sum_full(int b) const { return barrier(24 + b); }
+  __device__ uint32_t sum_empty(int b) const { return barrier(28 + b); }
 
   __device__ void init_barriers() const {
     if (threadIdx.x == 0) {
@@ -83,11 +89,15 @@ struct BttPinned {
       }
       for (int b = 0; b < S::kZBuffers; ++b) {
         ptx::barrier_init(z_full(b), S::kExchange ? 1 : kPinnedStageWarps);
-        ptx::barrier_init(z_empty(b), kPinnedStageWarps * S::kGroup);
+        ptx::barrier_init(z_empty(b), kPinnedStageWarps * kZSources);
       }
       for (int b = 0; b < S::kYBuffers; ++b) {
-        ptx::barrier_init(y_full(b), kPinnedStageWarps);
+        ptx::barrier_init(y_full(b), S::kAddUp ? kAdders : kPinnedStageWarps);
         ptx::barrier_init(y_empty(b), 1);
+      }
+      for (int b = 0; b < S::kSumBuffers; ++b) {
+        ptx::barrier_init(sum_full(b), 1);
+        ptx::barrier_init(sum_empty(b), kAdders * S::kGroup);
       }
       ptx::barrier_init_fence();
       if constexpr (S::kExchange) {
@@ -95,11 +105,39 @@ struct BttPinned {
           ptx::barrier_expect(z_full(b), S::kZBytes);
         }
       }
+      if constexpr (S::kAddUp) {
+        for (int b = 0; b < S::kSumBuffers; ++b) {
+          ptx::barrier_expect(sum_full(b), S::kSumBytes);
+        }
+      }
     }
     if constexpr (S::kCluster > 1) {
       ptx::cluster_sync();
     } else {
       __syncthreads();
+    }
+  }
+
+  // --- work ----------------------------------------------------------------
+
+  // Calls work(chunk, first tile, end, stride) for what this cluster does. With
+  // several chunks that is a stretch of all (chunk, tile), so that it seldom
+  // loads other weights.
+  template <typename Work>
+  __device__ __forceinline__ void for_spans(const Work& work) const {
+    if constexpr (S::kChunks == 1) {
+      work(0, first, p.tiles, stride);
+    } else {
+      const int64_t items = static_cast<int64_t>(p.tiles) * S::kChunks;
+      int item = static_cast<int>(items * first / stride);
+      const int end = static_cast<int>(items * (first + 1) / stride);
+#pragma unroll 1
+      while (item < end) {
+        const int tile = item % p.tiles;
+        const int count = min(end - item, p.tiles - tile);
+        work(item / p.tiles, tile, tile + count, 1);
+        item += count;
+      }
     }
   }
 
@@ -113,32 +151,35 @@ struct BttPinned {
     for (int i = 0; i < S::kParts; ++i) {
       mask |= 1U << (i * S::kGroup + member);
     }
-    const int column = S::kExchange ? member * S::kGammas : 0;
-    for (int tile = first; tile < p.tiles; tile += stride) {
-      ptx::barrier_wait(x_empty(x.slot), x.phase);
-      ptx::barrier_expect(x_full(x.slot), S::kXBytes);
-      const uint32_t to = shared + static_cast<uint32_t>(
-                                       S::kX + x.slot * S::kXBytes +
-                                       part * kShare * S::kXToken);
-      const int token = tile * kPinnedTokens + part * kShare;
-      if constexpr (S::kParts > 1) {
-        ptx::tensor_load_multicast(
-            to,
-            &p.x_map,
-            column,
-            0,
-            token,
-            x_full(x.slot),
-            static_cast<uint16_t>(mask));
-      } else {
-        ptx::tensor_load(to, &p.x_map, column, 0, token, x_full(x.slot));
+    const int column = member * S::kGammas;  // of one member: 0
+    for_spans([&](int, int begin, int end, int hop) {
+      for (int tile = begin; tile < end; tile += hop) {
+        ptx::barrier_wait(x_empty(x.slot), x.phase);
+        ptx::barrier_expect(x_full(x.slot), S::kXBytes);
+        const uint32_t to = shared + static_cast<uint32_t>(
+                                         S::kX + x.slot * S::kXBytes +
+                                         part * kShare * S::kXToken);
+        const int token = tile * kPinnedTokens + part * kShare;
+        if constexpr (S::kParts > 1) {
+          ptx::tensor_load_multicast(
+              to,
+              &p.x_map,
+              column,
+              0,
+              token,
+              x_full(x.slot),
+              static_cast<uint16_t>(mask));
+        } else {
+          ptx::tensor_load(to, &p.x_map, column, 0, token, x_full(x.slot));
+        }
+        x.next();
       }
-      x.next();
-    }
+    });
   }
 
-  __device__ int first_phi() const {  // of stage two
-    return part * S::kPartPhis + member / S::kSplit * S::kPhis;
+  __device__ int first_phi(int chunk) const {  // of stage two
+    return (chunk * S::kParts + part) * S::kPartPhis +
+           member / S::kSplit * S::kPhis;
   }
   __device__ int first_epsilon() const {
     return member % S::kSplit * S::kEpsilons;
@@ -147,22 +188,84 @@ struct BttPinned {
   __device__ void send_y() const {
     constexpr bool kWhole = S::kPhis == S::kPhi;
     Ring<S::kYBuffers> y(0);
-    const int column = kWhole ? 0 : first_phi();
     const int row =
         kWhole ? first_epsilon() * S::kPhi * 2 / 128 : first_epsilon();
-    for (int tile = first; tile < p.tiles; tile += stride) {
-      ptx::barrier_wait(y_full(y.slot), y.phase);
-      ptx::tensor_store(
-          &p.y_map,
-          column,
-          row,
-          tile * kPinnedTokens,
-          shared + static_cast<uint32_t>(S::kY + y.slot * S::kYBytes));
-      ptx::store_commit();
-      ptx::store_wait_read();
-      ptx::barrier_arrive(y_empty(y.slot));
-      y.next();
-    }
+    for_spans([&](int chunk, int begin, int end, int hop) {
+      const int column = kWhole ? 0 : first_phi(chunk);
+      for (int tile = begin; tile < end; tile += hop) {
+        ptx::barrier_wait(y_full(y.slot), y.phase);
+        ptx::tensor_store(
+            &p.y_map,
+            column,
+            row,
+            tile * kPinnedTokens,
+            shared + static_cast<uint32_t>(S::kY + y.slot * S::kYBytes));
+        ptx::store_commit();
+        ptx::store_wait_read();
+        ptx::barrier_arrive(y_empty(y.slot));
+        y.next();
+      }
+    });
+  }
+
+  // The sums of all members for this one's epsilons, added up in the order of
+  // the members.
+  __device__ void add_up(int adder) const {
+    const int row = lane / 4;
+    const int q = lane % 4;
+    Ring<S::kSumBuffers> sum(0);
+    Ring<S::kYBuffers> y(1);
+    for_spans([&](int, int begin, int end, int hop) {
+      for (int tile = begin; tile < end; tile += hop) {
+        ptx::barrier_wait_cluster(sum_full(sum.slot), sum.phase);
+        if (adder == 0 && lane == 0) {  // before anybody learns it is free
+          ptx::barrier_expect(sum_full(sum.slot), S::kSumBytes);
+        }
+        ptx::barrier_wait(y_empty(y.slot), y.phase);
+        const uint32_t sums =
+            shared + static_cast<uint32_t>(S::kSum + sum.slot * S::kSumBytes);
+        for (int line = adder; line < S::kSumUnits * kPinnedEights * 4;
+             line += kAdders) {
+          const int i = line % 4;
+          const int eight = line / 4 % kPinnedEights;
+          const int unit = line / 4 / kPinnedEights;
+          float total[8] = {};
+#pragma unroll 2
+          for (int sender = 0; sender < S::kGroup; ++sender) {
+            const uint4 v = ptx::load_shared(
+                sums +
+                static_cast<uint32_t>(
+                    sender * S::kYBytes + sum_offset(unit, eight, i, lane)));
+            ptx::add_pair(total[0], total[1], v.x);
+            ptx::add_pair(total[2], total[3], v.y);
+            ptx::add_pair(total[4], total[5], v.z);
+            ptx::add_pair(total[6], total[7], v.w);
+          }
+          const int token = 8 * eight + 2 * q + i % 2;
+          const int epsilon =
+              unit % S::kSumTiles * kFragmentRows + i / 2 * 8 + row;
+          ptx::store_shared(
+              shared +
+                  static_cast<uint32_t>(
+                      S::kY + y.slot * S::kYBytes + token * S::kYToken +
+                      twisted(
+                          epsilon * S::kPhis * 2 + unit / S::kSumTiles * 16,
+                          S::kYMask)),
+              {ptx::round_pair(total[0], total[1]),
+               ptx::round_pair(total[2], total[3]),
+               ptx::round_pair(total[4], total[5]),
+               ptx::round_pair(total[6], total[7])});
+        }
+        tell(sum_empty(sum.slot), part * S::kGroup, 1, S::kGroup);
+        ptx::async_fence();
+        __syncwarp();
+        if (lane == 0) {
+          ptx::barrier_arrive(y_full(y.slot));
+        }
+        sum.next();
+        y.next();
+      }
+    });
   }
 
   // --- stages --------------------------------------------------------------
@@ -188,10 +291,14 @@ struct BttPinned {
 
     // The layer has `row_tiles` row tiles; ours start at `row_tile`.
     __device__ __forceinline__ void load(
-        const uint4* from, int batch, int row_tile, int row_tiles, int lane) {
-      from +=
-          (batch / 8 * row_tiles + row_tile) * kStage.steps * kBlockVectors +
-          batch % 8 * 32 + lane;
+        const uint4* from,
+        int batch,
+        int row_tile,
+        int row_tiles,
+        const PinnedDepth& depth,
+        int lane) {
+      from += (batch / 8 * row_tiles + row_tile) * depth.all * kBlockVectors +
+              batch % 8 * 32 + lane;
 #pragma unroll
       for (int k = 0; k < kStage.tiles(); ++k) {
 #pragma unroll
@@ -199,7 +306,8 @@ struct BttPinned {
 #pragma unroll
           for (int b = 0; b < kStage.batches; ++b) {
             of[k][step][b] = ptx::load_weights(
-                from + (k * kStage.steps + step) * kBlockVectors + b * 32);
+                from + (k * depth.all + depth.step(step)) * kBlockVectors +
+                b * 32);
           }
         }
       }
@@ -223,16 +331,10 @@ struct BttPinned {
   __device__ void stage_one() const {
     constexpr PinnedStage kStage = S::kOne;
     constexpr int kTiles = kStage.tiles();
+    constexpr int kCopies = S::kExchange ? S::kSplit : 1;
     const Unit unit = Unit::template of<kStage>(warp);
     const int row = lane / 4;
     const int q = lane % 4;
-    Weights<kStage> weights;
-    weights.load(
-        p.weights_one,
-        member * S::kGammas + unit.batch,
-        part * kStage.row_tiles + unit.row_tile,
-        S::kPhi * S::kRho / kFragmentRows,
-        lane);
     // Rows of odd tokens read their alphas in another order, into other banks;
     // the order of the PRMT sets it right.
     const int odd = row & 1;
@@ -250,7 +352,7 @@ struct BttPinned {
     }
     // Blocks that get the z of eight rows, where, and from there to their
     // barrier of buffer 0.
-    uint32_t to[kTiles][2][S::kSplit];
+    uint32_t to[kTiles][2][kCopies];
     uint32_t to_barrier[kTiles][2];
 #pragma unroll
     for (int k = 0; k < kTiles; ++k) {
@@ -259,14 +361,16 @@ struct BttPinned {
         const PinnedRows rows =
             pinned_rows(2 * (unit.row_tile + k) + half, S::kRho);
         const int depth =
-            (rows.rho * S::kGamma + member * S::kGammas + unit.batch) / 8;
+            (rows.rho * S::kGammas2 + (S::kExchange ? member * S::kGammas : 0) +
+             unit.batch) /
+            8;
         const auto offset = static_cast<uint32_t>(
             S::kZ + (depth * S::kPhis + rows.phi % S::kPhis) * 128 +
             z_offset(row, q, 0));
         to_barrier[k][half] =
             static_cast<uint32_t>(S::kBarriers + 8 * 12) - offset;
 #pragma unroll
-        for (int r = 0; r < S::kSplit; ++r) {
+        for (int r = 0; r < kCopies; ++r) {
           const int receiver =
               part * S::kGroup + rows.phi / S::kPhis * S::kSplit + r;
           to[k][half][r] =
@@ -282,101 +386,113 @@ struct BttPinned {
 
     Ring<S::kXBuffers> x(0);
     Ring<S::kZBuffers> z(1);
-    for (int tile = first; tile < p.tiles; tile += stride) {
-      ptx::barrier_wait(x_full(x.slot), x.phase);
-      bool may_store = false;
+    for_spans([&](int chunk, int begin, int end, int hop) {
+      Weights<kStage> weights;
+      weights.load(
+          p.weights_one,
+          member * S::kGammas + unit.batch,
+          (chunk * S::kParts + part) * kStage.row_tiles + unit.row_tile,
+          S::kPhi * S::kRho / kFragmentRows,
+          {kStage.steps, kStage.steps, 0, 0},
+          lane);
+      for (int tile = begin; tile < end; tile += hop) {
+        ptx::barrier_wait(x_full(x.slot), x.phase);
+        bool may_store = false;
 #pragma unroll 1
-      for (int eight = unit.eight; eight < kPinnedEights;
-           eight += kStage.sharing()) {
-        const auto place =
-            static_cast<uint32_t>(x.slot * S::kXBytes + eight * 8 * S::kXToken);
-        float sums[8][kTiles][4] = {};
-        uint4 v[2][4];  // one step ahead
-        const auto fetch = [&](int step) {
+        for (int eight = unit.eight; eight < kPinnedEights;
+             eight += kStage.sharing()) {
+          const auto place = static_cast<uint32_t>(
+              x.slot * S::kXBytes + eight * 8 * S::kXToken);
+          float sums[8][kTiles][4] = {};
+          uint4 v[2][4];  // one step ahead
+          const auto fetch = [&](int step) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            v[step % 2][i] = ptx::load_shared(
-                place + twisted_from(
-                            from[i % 2],
-                            (16 * step + i / 2 * 8) * S::kGammas * 2,
-                            S::kXMask));
-          }
-        };
-        fetch(0);
+            for (int i = 0; i < 4; ++i) {
+              v[step % 2][i] = ptx::load_shared(
+                  place + twisted_from(
+                              from[i % 2],
+                              (16 * step + i / 2 * 8) * S::kGammas * 2,
+                              S::kXMask));
+            }
+          };
+          fetch(0);
 #pragma unroll
-        for (int step = 0; step < kStage.steps; ++step) {
-          if (step + 1 < kStage.steps) {
-            fetch(step + 1);
-          }
-          uint32_t b[8][2];
+          for (int step = 0; step < kStage.steps; ++step) {
+            if (step + 1 < kStage.steps) {
+              fetch(step + 1);
+            }
+            uint32_t b[8][2];
 #pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            const uint4& u = v[step % 2][2 * i];
-            const uint4& w = v[step % 2][2 * i + 1];
-            b[0][i] = __byte_perm(u.x, w.x, low);
-            b[1][i] = __byte_perm(u.x, w.x, high);
-            b[2][i] = __byte_perm(u.y, w.y, low);
-            b[3][i] = __byte_perm(u.y, w.y, high);
-            b[4][i] = __byte_perm(u.z, w.z, low);
-            b[5][i] = __byte_perm(u.z, w.z, high);
-            b[6][i] = __byte_perm(u.w, w.w, low);
-            b[7][i] = __byte_perm(u.w, w.w, high);
-          }
+            for (int i = 0; i < 2; ++i) {
+              const uint4& u = v[step % 2][2 * i];
+              const uint4& w = v[step % 2][2 * i + 1];
+              b[0][i] = __byte_perm(u.x, w.x, low);
+              b[1][i] = __byte_perm(u.x, w.x, high);
+              b[2][i] = __byte_perm(u.y, w.y, low);
+              b[3][i] = __byte_perm(u.y, w.y, high);
+              b[4][i] = __byte_perm(u.z, w.z, low);
+              b[5][i] = __byte_perm(u.z, w.z, high);
+              b[6][i] = __byte_perm(u.w, w.w, low);
+              b[7][i] = __byte_perm(u.w, w.w, high);
+            }
 #pragma unroll
-          for (int n = 0; n < 8; ++n) {
+            for (int n = 0; n < 8; ++n) {
 #pragma unroll
-            for (int k = 0; k < kTiles; ++k) {
-              ptx::mma(sums[n][k], weights.of[k][step][n], b[n][0], b[n][1]);
+              for (int k = 0; k < kTiles; ++k) {
+                ptx::mma(sums[n][k], weights.of[k][step][n], b[n][0], b[n][1]);
+              }
             }
           }
-        }
-        if (!may_store) {
-          ptx::barrier_wait(z_empty(z.slot), z.phase);
-          may_store = true;
-        }
-        const auto z_place =
-            static_cast<uint32_t>(z.slot * S::kZBytes + eight * S::kZEight);
+          if (!may_store) {
+            ptx::barrier_wait(z_empty(z.slot), z.phase);
+            may_store = true;
+          }
+          const auto z_place =
+              static_cast<uint32_t>(z.slot * S::kZBytes + eight * S::kZEight);
 #pragma unroll
-        for (int k = 0; k < kTiles; ++k) {
+          for (int k = 0; k < kTiles; ++k) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {  // rows + 8 (i / 2), token 2 q + i % 2
-            const uint4 value{
-                ptx::round_pair(sums[0][k][i], sums[1][k][i]),
-                ptx::round_pair(sums[2][k][i], sums[3][k][i]),
-                ptx::round_pair(sums[4][k][i], sums[5][k][i]),
-                ptx::round_pair(sums[6][k][i], sums[7][k][i])};
-            const uint32_t offset =
-                z_place + static_cast<uint32_t>(i % 2 != 0 ? other : 0);
+            for (int i = 0; i < 4;
+                 ++i) {  // rows + 8 (i / 2), token 2 q + i % 2
+              const uint4 value{
+                  ptx::round_pair(sums[0][k][i], sums[1][k][i]),
+                  ptx::round_pair(sums[2][k][i], sums[3][k][i]),
+                  ptx::round_pair(sums[4][k][i], sums[5][k][i]),
+                  ptx::round_pair(sums[6][k][i], sums[7][k][i])};
+              const uint32_t offset =
+                  z_place + static_cast<uint32_t>(i % 2 != 0 ? other : 0);
 #pragma unroll
-            for (int r = 0; r < S::kSplit; ++r) {
-              if constexpr (S::kExchange) {
-                ptx::store_async(
-                    to[k][i / 2][r] + offset,
-                    value,
-                    to[k][i / 2][r] + to_barrier[k][i / 2] +
-                        static_cast<uint32_t>(8 * z.slot));
-              } else {
-                ptx::store_shared(to[k][i / 2][r] + offset, value);
+              for (int r = 0; r < kCopies; ++r) {
+                if constexpr (S::kExchange) {
+                  ptx::store_async(
+                      to[k][i / 2][r] + offset,
+                      value,
+                      to[k][i / 2][r] + to_barrier[k][i / 2] +
+                          static_cast<uint32_t>(8 * z.slot));
+                } else {
+                  ptx::store_shared(to[k][i / 2][r] + offset, value);
+                }
               }
             }
           }
         }
-      }
-      tell(x_empty(x.slot), member, S::kGroup, S::kParts);
-      if constexpr (!S::kExchange) {
-        if (lane == 0) {
-          ptx::barrier_arrive(z_full(z.slot));
+        tell(x_empty(x.slot), member, S::kGroup, S::kParts);
+        if constexpr (!S::kExchange) {
+          if (lane == 0) {
+            ptx::barrier_arrive(z_full(z.slot));
+          }
         }
+        x.next();
+        z.next();
       }
-      x.next();
-      z.next();
-    }
+    });
   }
 
   // Copies a tile of z to device memory: (token, phi, rho, gamma).
-  __device__ void save_z(uint32_t z, int tile, int thread) const {
+  __device__ void save_z(uint32_t z, int phi, int tile, int thread) const {
     constexpr int kVectors = S::kPhis * S::kDepthOctets;  // of a token
-    constexpr int kGammaOctets = S::kGamma / 8;
+    constexpr int kOctets = S::kGammas2 / 8;              // of a rho
+    const int first_octet = S::kAddUp ? member * kOctets : 0;
     for (int i = thread; i < kPinnedTokens * kVectors;
          i += 32 * kPinnedStageWarps) {
       const int t = i / kVectors;
@@ -385,14 +501,15 @@ struct BttPinned {
       const int depth = i % S::kDepthOctets;  // rho, gamma
       if (token < p.tokens) {
         reinterpret_cast<uint4*>(p.z)
-            [(token * S::kPhi + first_phi() + f) * S::kDepthOctets + depth] =
+            [((token * S::kPhi + phi + f) * S::kRho + depth / kOctets) *
+                 (S::kGamma / 8) +
+             first_octet + depth % kOctets] =
                 ptx::load_shared(
                     z + static_cast<uint32_t>(
                             t / 8 * S::kZEight + depth * S::kPhis * 128 +
                             z_offset(f, t % 8 / 2, t % 2)));
       }
     }
-    static_assert(S::kDepthOctets == S::kRho * kGammaOctets);
   }
 
   __device__ void stage_two() const {
@@ -402,16 +519,17 @@ struct BttPinned {
     const Unit unit = Unit::template of<kStage>(worker);
     const int row = lane / 4;
     const int q = lane % 4;
-    const int phi = first_phi() + unit.batch;
-    const int epsilon = first_epsilon() + unit.row_tile * kFragmentRows;
+    const int epsilon =
+        (S::kAddUp ? 0 : first_epsilon()) + unit.row_tile * kFragmentRows;
+    const __nv_bfloat16* bias = S::kAddUp && member != 0 ? nullptr : p.bias;
     constexpr int kQuads = kStage.batches / 4;
-    Weights<kStage> weights;
-    weights.load(
-        p.weights_two,
-        phi,
-        epsilon / kFragmentRows,
-        S::kEpsilon / kFragmentRows,
-        lane);
+    constexpr int kOutBuffers = S::kAddUp ? S::kSumBuffers : S::kYBuffers;
+    constexpr int kRun = S::kGammas2 / kFragmentDepth;
+    const PinnedDepth depth{
+        S::kGamma * S::kRho / kFragmentDepth,
+        kRun,
+        S::kGamma / kFragmentDepth,
+        S::kAddUp ? member * kRun : 0};
     // Lanes 8 m to 8 m + 7 give the eight tokens of depth octet m of four.
     const uint32_t from =
         shared + static_cast<uint32_t>(
@@ -428,116 +546,150 @@ struct BttPinned {
     }
 
     Ring<S::kZBuffers> z(0);
-    Ring<S::kYBuffers> y(1);
-    for (int tile = first; tile < p.tiles; tile += stride) {
-      if constexpr (S::kExchange) {
-        ptx::barrier_wait_cluster(z_full(z.slot), z.phase);
-        // Ready for its next use, before anybody is told that it is free.
-        if (worker == 0 && lane == 0) {
-          ptx::barrier_expect(z_full(z.slot), S::kZBytes);
+    Ring<kOutBuffers> y(1);
+    for_spans([&](int chunk, int begin, int end, int hop) {
+      const int phi = first_phi(chunk) + unit.batch;
+      Weights<kStage> weights;
+      weights.load(
+          p.weights_two,
+          phi,
+          epsilon / kFragmentRows,
+          S::kEpsilon / kFragmentRows,
+          depth,
+          lane);
+      for (int tile = begin; tile < end; tile += hop) {
+        if constexpr (S::kExchange) {
+          ptx::barrier_wait_cluster(z_full(z.slot), z.phase);
+          // Ready for its next use, before anybody is told that it is free.
+          if (worker == 0 && lane == 0) {
+            ptx::barrier_expect(z_full(z.slot), S::kZBytes);
+          }
+        } else {
+          ptx::barrier_wait(z_full(z.slot), z.phase);
         }
-      } else {
-        ptx::barrier_wait(z_full(z.slot), z.phase);
-      }
-      if (p.z != nullptr && member % S::kSplit == 0) {
-        save_z(
-            shared + static_cast<uint32_t>(S::kZ + z.slot * S::kZBytes),
-            tile,
-            worker * 32 + lane);
-      }
-      bool may_store = false;
+        if (p.z != nullptr && (S::kAddUp || member % S::kSplit == 0)) {
+          save_z(
+              shared + static_cast<uint32_t>(S::kZ + z.slot * S::kZBytes),
+              first_phi(chunk),
+              tile,
+              worker * 32 + lane);
+        }
+        bool may_store = false;
 #pragma unroll 1
-      for (int eight = unit.eight; eight < kPinnedEights;
-           eight += kStage.sharing()) {
-        const uint32_t here =
-            from +
-            static_cast<uint32_t>(z.slot * S::kZBytes + eight * S::kZEight);
-        uint32_t values[kTiles][4][2 * kQuads];
+        for (int eight = unit.eight; eight < kPinnedEights;
+             eight += kStage.sharing()) {
+          const uint32_t here =
+              from +
+              static_cast<uint32_t>(z.slot * S::kZBytes + eight * S::kZEight);
+          uint32_t values[kTiles][4][2 * kQuads];
 #pragma unroll
-        for (int quad = 0; quad < kQuads; ++quad) {
-          float sums[4][kTiles][4];
-          start_y(epsilon + row, phi + 4 * quad, sums);
+          for (int quad = 0; quad < kQuads; ++quad) {
+            float sums[4][kTiles][4];
+            start_y(bias, epsilon + row, phi + 4 * quad, sums);
 #pragma unroll
-          for (int pair = 0; pair < kStage.steps / 2; ++pair) {
-            uint32_t b[4][4];
-#pragma unroll
-            for (int n = 0; n < 4; ++n) {
-              const int f = 4 * quad + n;
-              ptx::load_matrix(
-                  (here ^ (f % 2 != 0 ? 64U : 0U)) +
-                      static_cast<uint32_t>(
-                          pair * 4 * S::kPhis * 128 + f / 2 * 256),
-                  b[n][0],
-                  b[n][1],
-                  b[n][2],
-                  b[n][3]);
-            }
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
+            for (int pair = 0; pair < kStage.steps / 2; ++pair) {
+              uint32_t b[4][4];
 #pragma unroll
               for (int n = 0; n < 4; ++n) {
+                const int f = 4 * quad + n;
+                ptx::load_matrix(
+                    (here ^ (f % 2 != 0 ? 64U : 0U)) +
+                        static_cast<uint32_t>(
+                            pair * 4 * S::kPhis * 128 + f / 2 * 256),
+                    b[n][0],
+                    b[n][1],
+                    b[n][2],
+                    b[n][3]);
+              }
 #pragma unroll
-                for (int k = 0; k < kTiles; ++k) {
-                  ptx::mma(
-                      sums[n][k],
-                      weights.of[k][2 * pair + half][4 * quad + n],
-                      b[n][2 * half],
-                      b[n][2 * half + 1]);
+              for (int half = 0; half < 2; ++half) {
+#pragma unroll
+                for (int n = 0; n < 4; ++n) {
+#pragma unroll
+                  for (int k = 0; k < kTiles; ++k) {
+                    ptx::mma(
+                        sums[n][k],
+                        weights.of[k][2 * pair + half][4 * quad + n],
+                        b[n][2 * half],
+                        b[n][2 * half + 1]);
+                  }
                 }
               }
             }
+#pragma unroll
+            for (int k = 0; k < kTiles; ++k) {
+#pragma unroll
+              for (int i = 0; i < 4; ++i) {
+                values[k][i][2 * quad] =
+                    ptx::round_pair(sums[0][k][i], sums[1][k][i]);
+                values[k][i][2 * quad + 1] =
+                    ptx::round_pair(sums[2][k][i], sums[3][k][i]);
+              }
+            }
           }
+          if (!may_store) {
+            ptx::barrier_wait(
+                S::kAddUp ? sum_empty(y.slot) : y_empty(y.slot), y.phase);
+            may_store = true;
+          }
+          const auto place = static_cast<uint32_t>(
+              y.slot * S::kYBytes + eight * 8 * S::kYToken);
 #pragma unroll
           for (int k = 0; k < kTiles; ++k) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-              values[k][i][2 * quad] =
-                  ptx::round_pair(sums[0][k][i], sums[1][k][i]);
-              values[k][i][2 * quad + 1] =
-                  ptx::round_pair(sums[2][k][i], sums[3][k][i]);
+              const int epsilons =
+                  (unit.row_tile + k) * kFragmentRows + i / 2 * 8;
+              const uint32_t(&v)[2 * kQuads] = values[k][i];
+              if constexpr (S::kAddUp) {
+                const int row_tile = unit.row_tile + k;
+                const int receiver = row_tile / S::kSumTiles;
+                const int place_of_unit =
+                    unit.batch / 8 * S::kSumTiles + row_tile % S::kSumTiles;
+                const uint32_t peer = ptx::peer_address(
+                    shared, static_cast<uint32_t>(part * S::kGroup + receiver));
+                ptx::store_async(
+                    peer + static_cast<uint32_t>(
+                               S::kSum + y.slot * S::kSumBytes +
+                               member * S::kYBytes +
+                               sum_offset(place_of_unit, eight, i, lane)),
+                    {v[0], v[1], v[2], v[3]},
+                    peer + (sum_full(y.slot) - shared));
+                continue;
+              }
+              const uint32_t at =
+                  place +
+                  twisted_from(to[i % 2], epsilons * S::kPhis * 2, S::kYMask);
+              if constexpr (kQuads == 2) {
+                ptx::store_shared(at, {v[0], v[1], v[2], v[3]});
+              } else {
+                ptx::store_shared_half(at, v[0], v[1]);
+              }
             }
           }
         }
-        if (!may_store) {
-          ptx::barrier_wait(y_empty(y.slot), y.phase);
-          may_store = true;
-        }
-        const auto place =
-            static_cast<uint32_t>(y.slot * S::kYBytes + eight * 8 * S::kYToken);
-#pragma unroll
-        for (int k = 0; k < kTiles; ++k) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const int epsilons =
-                (unit.row_tile + k) * kFragmentRows + i / 2 * 8;
-            const uint32_t(&v)[2 * kQuads] = values[k][i];
-            const uint32_t at =
-                place +
-                twisted_from(to[i % 2], epsilons * S::kPhis * 2, S::kYMask);
-            if constexpr (kQuads == 2) {
-              ptx::store_shared(at, {v[0], v[1], v[2], v[3]});
-            } else {
-              ptx::store_shared_half(at, v[0], v[1]);
-            }
+        tell(z_empty(z.slot), part * S::kGroup, 1, kZSources);
+        if constexpr (!S::kAddUp) {
+          ptx::async_fence();
+          __syncwarp();
+          if (lane == 0) {
+            ptx::barrier_arrive(y_full(y.slot));
           }
         }
+        z.next();
+        y.next();
       }
-      tell(z_empty(z.slot), part * S::kGroup, 1, S::kGroup);
-      ptx::async_fence();
-      __syncwarp();
-      if (lane == 0) {
-        ptx::barrier_arrive(y_full(y.slot));
-      }
-      z.next();
-      y.next();
-    }
+    });
   }
 
   // Sums that start from the bias of rows `epsilon` (+ 8, + 16 ...) and four
   // phis.
   template <int kTiles>
   __device__ __forceinline__ void start_y(
-      int epsilon, int phi, float (&sums)[4][kTiles][4]) const {
+      const __nv_bfloat16* bias,
+      int epsilon,
+      int phi,
+      float (&sums)[4][kTiles][4]) const {
 #pragma unroll
     for (int k = 0; k < kTiles; ++k) {
 #pragma unroll
@@ -545,10 +697,10 @@ struct BttPinned {
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
           const float value =
-              p.bias == nullptr
+              bias == nullptr
                   ? 0.0F
                   : __bfloat162float(
-                        p.bias
+                        bias
                             [(epsilon + k * kFragmentRows + 8 * half) *
                                  S::kPhi +
                              phi + n]);
@@ -577,6 +729,8 @@ struct BttPinned {
         produce_x();
       } else if (warp == kConsumers + 1 && lane == 0) {
         send_y();
+      } else if (S::kAddUp && warp >= kConsumers + 2) {
+        add_up(warp - kConsumers - 2);
       }
       __syncwarp();
     }

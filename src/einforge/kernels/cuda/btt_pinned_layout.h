@@ -65,11 +65,33 @@ EINFORGE_HOST_DEVICE constexpr PinnedRows pinned_rows(int eight, int rhos) {
   return {eight / rhos * 8, eight % rhos};
 }
 
+// Where 16 bytes of a member's sums stand among those of one sender.
+EINFORGE_HOST_DEVICE constexpr int sum_offset(
+    int unit, int eight, int i, int lane) {
+  return (((unit * kPinnedEights + eight) * 4 + i) * 32 + lane) * 16;
+}
+
+// Which of a layer's steps of 16 along the depth a block has: runs of `run`
+// steps, `jump` apart, the first at `first`, of `all`.
+struct PinnedDepth {
+  int all;
+  int run;
+  int jump;
+  int first;
+  [[nodiscard]] EINFORGE_HOST_DEVICE constexpr int step(int i) const {
+    return first + i / run * jump + i % run;
+  }
+};
+
 // A cluster of kParts * kGroup blocks. In stage one block (part, member) has
 // the phis of its part (1 / kParts) and the gammas of its member (1 / kGroup);
 // x of its gammas comes to all parts at once. The blocks of a part exchange z:
 // in stage two a member has 1 / kSplit of the epsilons for its share of the
-// part's phis.
+// part's phis. With kSplitCount = 0 they keep z (a rank above 1 makes it larger
+// than y) and exchange sums: a member does stage two over its own gammas, for
+// all phis and epsilons of the part, and adds up 1 / kGroup of the epsilons.
+//
+// Where a cluster cannot hold the cores, it holds 1 / kChunks of phi at a time.
 template <
     int kAlphaSize,
     int kGammaSize,
@@ -78,7 +100,8 @@ template <
     int kRhoSize,
     int kPartCount,
     int kGroupSize,
-    int kSplitCount>
+    int kSplitCount,
+    int kChunkCount = 1>
 struct PinnedShape {
   static constexpr int kAlpha = kAlphaSize;
   static constexpr int kGamma = kGammaSize;
@@ -87,21 +110,26 @@ struct PinnedShape {
   static constexpr int kRho = kRhoSize;
   static constexpr int kParts = kPartCount;
   static constexpr int kGroup = kGroupSize;
-  static constexpr int kSplit = kSplitCount;
+  static constexpr int kChunks = kChunkCount;
   static constexpr int kCluster = kParts * kGroup;
-  static constexpr bool kExchange = kGroup > 1;
+  static constexpr bool kAddUp = kGroup > 1 && kSplitCount == 0;
+  static constexpr bool kExchange = kGroup > 1 && !kAddUp;
+  static constexpr int kSplit = kAddUp ? kGroup : kSplitCount;
 
   static constexpr int kGammas = kGamma / kGroup;
-  static constexpr int kPartPhis = kPhi / kParts;
+  static constexpr int kPartPhis = kPhi / kParts / kChunks;
   static constexpr int kPhis = kPartPhis * kSplit / kGroup;
   static constexpr int kEpsilons = kEpsilon / kSplit;
-  static constexpr int kSteps2 = kGamma * kRho / kFragmentDepth;
+  // Stage two: gammas of its depth, its epsilons.
+  static constexpr int kGammas2 = kAddUp ? kGammas : kGamma;
+  static constexpr int kEpsilons2 = kAddUp ? kEpsilon : kEpsilons;
+  static constexpr int kSteps2 = kGammas2 * kRho / kFragmentDepth;
   static constexpr int kBatches2 = kSteps2 > 4 ? 4 : 8;
   static constexpr PinnedStage kOne{
       kGammas / 8, 8, kPartPhis* kRho / kFragmentRows, kAlpha / kFragmentDepth};
   static constexpr PinnedStage kTwo{
-      kPhis / kBatches2, kBatches2, kEpsilons / kFragmentRows, kSteps2};
-  static constexpr int kDepthOctets = kGamma * kRho / 8;
+      kPhis / kBatches2, kBatches2, kEpsilons2 / kFragmentRows, kSteps2};
+  static constexpr int kDepthOctets = kGammas2 * kRho / 8;
 
   // Rows of x and y in shared memory as the copy engine sees them: what is
   // contiguous in device memory, at most 128 bytes.
@@ -115,26 +143,49 @@ struct PinnedShape {
   static constexpr int kYBytes = kPinnedTokens * kYToken;
   static constexpr int kZEight = kDepthOctets * kPhis * 128;
   static constexpr int kZBytes = kPinnedEights * kZEight;
+  // What a member gets from all members to add up: (sender, phi octet, row
+  // tile, eight of tokens, register of the fragment, lane), 16 bytes each.
+  static constexpr int kSumTiles = kEpsilons / kFragmentRows;
+  static constexpr int kSumUnits = kPhis / 8 * kSumTiles;
+  static constexpr int kSumBytes = kAddUp ? kGroup * kYBytes : 0;
 
   // Buffers: two of z (three where it crosses between blocks) and of y; the
   // rest is x in flight.
   static constexpr int kYBuffers = 2;
   static constexpr int kZBuffers = kExchange ? 3 : 2;
-  static constexpr int kLeft =
-      (kPinnedBytes - 256 - kYBuffers * kYBytes - kZBuffers * kZBytes) /
-      kXBytes;
+  static constexpr int kSumBuffers = 3;
+  static constexpr int kLeft = (kPinnedBytes - 256 - kYBuffers * kYBytes -
+                                kZBuffers * kZBytes - kSumBuffers * kSumBytes) /
+                               kXBytes;
   static constexpr int kXBuffers = kLeft < 6 ? kLeft : 6;
   static constexpr int kX = 0;
   static constexpr int kZ = kXBuffers * kXBytes;
   static constexpr int kY = kZ + kZBuffers * kZBytes;
-  static constexpr int kBarriers = kY + kYBuffers * kYBytes;
+  static constexpr int kSum = kY + kYBuffers * kYBytes;
+  static constexpr int kBarriers = kSum + kSumBuffers * kSumBytes;
   static constexpr int kBytes = kBarriers + 256 + 1024;
 
   static_assert(kGammas % 8 == 0 && kPhis % 8 == 0 && kEpsilons % 16 == 0);
   static_assert(kGroup % kSplit == 0 && kPartPhis * kRho % kFragmentRows == 0);
   static_assert(kOne.registers() <= 128 && kTwo.registers() <= 128);
   static_assert(kTwo.steps % 2 == 0 && kXBuffers >= 2);
+  static_assert(!kAddUp || (kGammas % kFragmentDepth == 0 && kBatches2 == 8));
   static_assert(kXToken % 1024 == 0 && kYToken % (128 * (kYMask + 1)) == 0);
 };
+
+// The kernels there are: so many blocks that the cores fit their registers,
+// and as wide rows of x and y as that allows.
+template <template <typename...> typename List>
+using PinnedTable = List<
+    PinnedShape<32, 32, 32, 32, 1, 1, 1, 1>,
+    PinnedShape<64, 32, 64, 32, 1, 2, 1, 1>,
+    PinnedShape<64, 64, 64, 64, 1, 2, 4, 2>,
+    PinnedShape<32, 64, 64, 32, 1, 2, 2, 2>,
+    PinnedShape<64, 32, 32, 64, 1, 2, 2, 1>,
+    PinnedShape<32, 64, 32, 64, 1, 2, 2, 1>,
+    PinnedShape<32, 32, 64, 64, 1, 4, 1, 1>,
+    PinnedShape<64, 64, 32, 32, 1, 1, 4, 2>,
+    PinnedShape<32, 32, 32, 32, 4, 2, 2, 0>,
+    PinnedShape<64, 64, 64, 64, 4, 2, 4, 0, 4>>;
 
 }  // namespace einforge::kernels::cuda

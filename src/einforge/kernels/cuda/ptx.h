@@ -16,7 +16,8 @@ __device__ __forceinline__ void copy_async(
     uint32_t shared, const void* global, bool valid) {
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared),
-               "l"(global), "r"(bytes)
+               "l"(global),
+               "r"(bytes)
                : "memory");
 }
 
@@ -48,15 +49,18 @@ __device__ __forceinline__ uint4 load_shared(uint32_t shared) {
 
 __device__ __forceinline__ void store_shared(uint32_t shared, uint4 v) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared),
-               "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               "r"(v.x),
+               "r"(v.y),
+               "r"(v.z),
+               "r"(v.w)
                : "memory");
 }
 
 __device__ __forceinline__ void store_shared_half(
     uint32_t shared, uint32_t first, uint32_t second) {
-  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(shared), "r"(first),
-               "r"(second)
-               : "memory");
+  asm volatile(
+      "st.shared.v2.u32 [%0], {%1, %2};" ::"r"(shared), "r"(first), "r"(second)
+      : "memory");
 }
 
 // Matrices i = 0, 1 (, 2, 3) of 8x8; lanes 8i to 8i + 7 give their rows.
@@ -97,14 +101,20 @@ __device__ __forceinline__ void mma(
 __device__ __forceinline__ uint32_t low_pair(uint32_t first, uint32_t second) {
   return __byte_perm(first, second, 0x5410);
 }
-__device__ __forceinline__ uint32_t high_pair(
-    uint32_t first, uint32_t second) {
+__device__ __forceinline__ uint32_t high_pair(uint32_t first, uint32_t second) {
   return __byte_perm(first, second, 0x7632);
 }
 
 __device__ __forceinline__ uint32_t round_pair(float first, float second) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
   return reinterpret_cast<const uint32_t&>(pair);
+}
+
+// Adds the two halves of a pair.
+__device__ __forceinline__ void add_pair(
+    float& first, float& second, uint32_t pair) {
+  first += __uint_as_float(pair << 16);
+  second += __uint_as_float(pair & 0xFFFF0000U);
 }
 
 // Clusters and dependent launches exist from sm_90 on; below it a cluster is
@@ -127,8 +137,8 @@ __device__ __forceinline__ void cluster_sync() {
 }
 
 // The address of the same shared variable in another block of the cluster.
-__device__ __forceinline__ uint32_t peer_address(
-    uint32_t shared, uint32_t rank) {
+__device__ __forceinline__ uint32_t
+peer_address(uint32_t shared, uint32_t rank) {
   uint32_t peer = shared;
 #if __CUDA_ARCH__ >= 900
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
@@ -141,7 +151,10 @@ __device__ __forceinline__ uint32_t peer_address(
 __device__ __forceinline__ void store_peer(uint32_t peer, uint4 v) {
 #if __CUDA_ARCH__ >= 900
   asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(peer),
-               "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               "r"(v.x),
+               "r"(v.y),
+               "r"(v.z),
+               "r"(v.w)
                : "memory");
 #endif
 }
