@@ -458,12 +458,18 @@ void time_shape(
         .x_stride = n.d_in(), .y_stride = n.d_out(), .tokens = tokens,
         .packed = packed.data};
   };
-  for (const ek::BttPlan& plan : ek::btt_plans(n, tokens, limits)) {
+  const auto kernel_ms = [&](const ek::BttPlan& plan) {
     CHECK(ek::btt_pack(n, cores.cores, packed.data, nullptr, plan));
-    rows.push_back({plan, time_ms(12, [&](int i) {
-                      CHECK(ek::btt_forward(
-                          n, launch(i), plan, limits, false, nullptr));
-                    })});
+    return time_ms(12, [&](int i) {
+      CHECK(ek::btt_forward(n, launch(i), plan, limits, false, nullptr));
+    });
+  };
+  for (const ek::BttPlan& plan : ek::btt_plans(n, tokens, limits)) {
+    rows.push_back({plan, kernel_ms(plan)});
+  }
+  // Again, as the clock is low for a while after the dense product.
+  for (Row& row : rows) {
+    row.kernel = std::min(row.kernel, kernel_ms(row.plan));
   }
   std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) {
     return a.kernel < b.kernel;
@@ -575,11 +581,12 @@ int main(int argc, char** argv) {
   }
   std::vector<Shape> checked = tiny;
   if (small || race) {
-    // The shapes of the stream kernels cannot be tiny.
+    // The shapes of the pinned kernels cannot be tiny.
     checked.push_back({"1024", {32, 32, 32, 32, 1}});
     if (!race) {
       checked.push_back({"1024 to 4096", {32, 32, 64, 64, 1}});
       checked.push_back({"4096", {64, 64, 64, 64, 1}});
+      checked.push_back({"1024 rho 4", {32, 32, 32, 32, 4}});
     }
   } else {
     checked.insert(checked.end(), shapes.begin(), shapes.end());
