@@ -13,7 +13,7 @@ namespace {
 struct PinnedKernel {
   BttSizes sizes;
   int cluster;
-  int parts;
+  int chunks;
   int threads;
   int bytes;
   TensorBox x;
@@ -40,7 +40,7 @@ constexpr PinnedKernel pinned_kernel() {
   PinnedKernel k{
       {S::kAlpha, S::kGamma, S::kEpsilon, S::kPhi, S::kRho},
       S::kCluster,
-      S::kParts,
+      S::kChunks,
       BttPinned<S>::kThreads,
       S::kBytes,
       x,
@@ -121,7 +121,8 @@ cudaError_t pinned_forward(
     return status;
   }
   int64_t clusters = std::min<int64_t>(
-      tiles, std::max(1, limits.multiprocessors / plan.cluster));
+      tiles * chosen.chunks,
+      std::max(1, limits.multiprocessors / plan.cluster));
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(clusters * plan.cluster));
   config.blockDim = dim3(static_cast<unsigned>(chosen.threads));

@@ -50,6 +50,10 @@ struct PinnedStage {
   [[nodiscard]] EINFORGE_HOST_DEVICE constexpr int sharing() const {
     return kPinnedStageWarps / (groups * row_tiles / tiles());
   }
+  // Whether every warp has as much to do.
+  [[nodiscard]] EINFORGE_HOST_DEVICE constexpr bool even() const {
+    return groups * row_tiles * sharing() == kPinnedStageWarps * tiles();
+  }
   [[nodiscard]] EINFORGE_HOST_DEVICE constexpr int registers() const {
     return tiles() * steps * batches * 4;
   }
@@ -169,6 +173,7 @@ struct PinnedShape {
   static_assert(kGroup % kSplit == 0 && kPartPhis * kRho % kFragmentRows == 0);
   static_assert(kOne.registers() <= 128 && kTwo.registers() <= 128);
   static_assert(kTwo.steps % 2 == 0 && kXBuffers >= 2);
+  static_assert(kOne.even() && kTwo.even());
   static_assert(!kAddUp || (kGammas % kFragmentDepth == 0 && kBatches2 == 8));
   static_assert(kXToken % 1024 == 0 && kYToken % (128 * (kYMask + 1)) == 0);
 };
