@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -374,6 +375,44 @@ TEST(PrepareTest, AFailureLeavesTheOldFolderAsItWas) {
   prepare(options);
   EXPECT_NE(contents(folder), before);
   EXPECT_NO_THROW(inspect(options.out));
+}
+
+TEST(PrepareTest, KilledInTheMiddleItLeavesTheOldFolder) {
+  const TemporaryFolder folder;
+  folder.write("in", concatenate(make_documents(100)));
+  PrepareOptions options = options_for(folder);
+  prepare(options);
+  const std::string before = contents(folder);
+
+  // A pipe, so that the child is surely in the middle when it is killed.
+  const fs::path pipe = folder.path() / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    options.inputs = {pipe};
+    prepare(options);
+    ::_exit(0);
+  }
+  std::ofstream stream(pipe, std::ios::binary);
+  const std::string text = concatenate(make_documents(20'000));
+  for (int i = 0; i < 8; ++i) {
+    stream << text;
+  }
+  stream.flush();
+  EXPECT_GT(fs::file_size(folder.path() / "out/train.bin.tmp"), 0U);
+  ::kill(child, SIGKILL);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  EXPECT_EQ(
+      folder.read("out/meta.json") + folder.read("out/train.bin") +
+          folder.read("out/val.bin"),
+      before);
+  EXPECT_NO_THROW(inspect(options.out));
+
+  // The next one takes away what was left.
+  EXPECT_NO_THROW(prepare(options));
+  EXPECT_EQ(contents(folder), before);
 }
 
 TEST(PrepareTest, MemoryDoesNotGrowWithTheText) {
