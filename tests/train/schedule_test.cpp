@@ -9,6 +9,19 @@
 namespace einforge::train {
 namespace {
 
+ScheduleConfig schedule(
+    const std::string& kind,
+    std::int64_t warmup_steps,
+    double decay_share = 0.2,
+    double final_ratio = 0.1) {
+  ScheduleConfig config;
+  config.kind = kind;
+  config.warmup_steps = warmup_steps;
+  config.decay_share = decay_share;
+  config.final_ratio = final_ratio;
+  return config;
+}
+
 // Tables worked out by hand for runs of 10 steps.
 struct Case {
   std::string name;
@@ -28,20 +41,20 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Case{
             "constant",
-            {.kind = "constant", .warmup_steps = 0},
+            schedule("constant", 0),
             {1, 1, 1, 1, 1, 1, 1, 1, 1, 1}},
         Case{
             "warmup",
-            {.kind = "constant", .warmup_steps = 4},
+            schedule("constant", 4),
             {0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1}},
         Case{
             "warmup longer than the run",
-            {.kind = "cosine", .warmup_steps = 20},
+            schedule("cosine", 20),
             {0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5}},
         // After 2 steps of warm-up, 8 steps: 0.1 + 0.45 (1 + cos(pi i / 8)).
         Case{
             "cosine",
-            {.kind = "cosine", .warmup_steps = 2, .final_ratio = 0.1},
+            schedule("cosine", 2),
             {0.5,
              1,
              0.9657457896,
@@ -55,14 +68,11 @@ INSTANTIATE_TEST_SUITE_P(
         // The last 4 of 10 steps go down from 1 to 0.2 in equal parts.
         Case{
             "wsd",
-            {.kind = "wsd",
-             .warmup_steps = 2,
-             .decay_share = 0.4,
-             .final_ratio = 0.2},
+            schedule("wsd", 2, 0.4, 0.2),
             {0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2}},
         Case{
             "wsd without decay",
-            {.kind = "wsd", .decay_share = 0, .final_ratio = 0},
+            schedule("wsd", 0, 0, 0),
             {1, 1, 1, 1, 1, 1, 1, 1, 1, 1}}));
 
 TEST_P(ScheduleTest, MatchesTheTable) {
