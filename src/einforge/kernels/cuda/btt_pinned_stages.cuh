@@ -1,0 +1,336 @@
+#pragma once
+
+// The two stages of the pinned kernels; btt_pinned.cuh includes this.
+namespace einforge::kernels::cuda {
+
+template <typename S>
+__device__ __forceinline__ void BttPinned<S>::stage_one() const {
+  constexpr PinnedStage kStage = S::kOne;
+  constexpr int kTiles = kStage.tiles();
+  constexpr int kCopies = S::kExchange ? S::kSplit : 1;
+  const Unit unit = Unit::template of<kStage>(warp);
+  const int row = lane / 4;
+  const int q = lane % 4;
+  // Rows of odd tokens read their alphas in another order, into other banks;
+  // the order of the PRMT sets it right.
+  const int odd = row & 1;
+  const uint32_t low = odd != 0 ? 0x1054U : 0x5410U;
+  const uint32_t high = odd != 0 ? 0x3276U : 0x7632U;
+  uint32_t from[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int alpha = 4 * (i ^ odd) + q;
+    from[i] = shared +
+              static_cast<uint32_t>(
+                  S::kX + row * S::kXToken +
+                  twisted(alpha * S::kGammas * 2 + unit.batch * 2, S::kXMask));
+  }
+  // Blocks that get the z of eight rows, where, and from there to their
+  // barrier of buffer 0.
+  uint32_t to[kTiles][2][kCopies];
+  uint32_t to_barrier[kTiles][2];
+#pragma unroll
+  for (int k = 0; k < kTiles; ++k) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const PinnedRows rows =
+          pinned_rows(2 * (unit.row_tile + k) + half, S::kRho);
+      const int depth =
+          (rows.rho * S::kGammas2 + (S::kExchange ? member * S::kGammas : 0) +
+           unit.batch) /
+          8;
+      const auto offset = static_cast<uint32_t>(
+          S::kZ + (depth * S::kPhis + rows.phi % S::kPhis) * 128 +
+          z_offset(row, q, 0));
+      to_barrier[k][half] =
+          static_cast<uint32_t>(S::kBarriers + 8 * 12) - offset;
+#pragma unroll
+      for (int r = 0; r < kCopies; ++r) {
+        const int receiver =
+            part * S::kGroup + rows.phi / S::kPhis * S::kSplit + r;
+        to[k][half][r] =
+            (S::kExchange
+                 ? ptx::peer_address(shared, static_cast<uint32_t>(receiver))
+                 : shared) +
+            offset;
+      }
+    }
+  }
+  // (row, q, 1) from (row, q, 0): the other line, the other half of it.
+  const int other = 128 + ((row & 1) != 0 ? -64 : 64);
+
+  Ring<S::kXBuffers> x(0);
+  Ring<S::kZBuffers> z(1);
+  for_spans([&](int chunk, int begin, int end, int hop) {
+    Weights<kStage> weights;
+    weights.load(
+        p.weights_one,
+        member * S::kGammas + unit.batch,
+        (chunk * S::kParts + part) * kStage.row_tiles + unit.row_tile,
+        S::kPhi * S::kRho / kFragmentRows,
+        {kStage.steps, kStage.steps, 0, 0},
+        lane);
+    for (int tile = begin; tile < end; tile += hop) {
+      ptx::barrier_wait(x_full(x.slot), x.phase);
+      bool may_store = false;
+#pragma unroll 1
+      for (int eight = unit.eight; eight < kPinnedEights;
+           eight += kStage.sharing()) {
+        const auto place =
+            static_cast<uint32_t>(x.slot * S::kXBytes + eight * 8 * S::kXToken);
+        float sums[8][kTiles][4] = {};
+        uint4 v[2][4];  // one step ahead
+        const auto fetch = [&](int step) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            v[step % 2][i] = ptx::load_shared(
+                place + twisted_from(
+                            from[i % 2],
+                            (16 * step + i / 2 * 8) * S::kGammas * 2,
+                            S::kXMask));
+          }
+        };
+        fetch(0);
+#pragma unroll
+        for (int step = 0; step < kStage.steps; ++step) {
+          if (step + 1 < kStage.steps) {
+            fetch(step + 1);
+          }
+          uint32_t b[8][2];
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            const uint4& u = v[step % 2][2 * i];
+            const uint4& w = v[step % 2][2 * i + 1];
+            b[0][i] = __byte_perm(u.x, w.x, low);
+            b[1][i] = __byte_perm(u.x, w.x, high);
+            b[2][i] = __byte_perm(u.y, w.y, low);
+            b[3][i] = __byte_perm(u.y, w.y, high);
+            b[4][i] = __byte_perm(u.z, w.z, low);
+            b[5][i] = __byte_perm(u.z, w.z, high);
+            b[6][i] = __byte_perm(u.w, w.w, low);
+            b[7][i] = __byte_perm(u.w, w.w, high);
+          }
+#pragma unroll
+          for (int n = 0; n < 8; ++n) {
+#pragma unroll
+            for (int k = 0; k < kTiles; ++k) {
+              ptx::mma(sums[n][k], weights.of[k][step][n], b[n][0], b[n][1]);
+            }
+          }
+        }
+        if (!may_store) {
+          ptx::barrier_wait(z_empty(z.slot), z.phase);
+          may_store = true;
+        }
+        const auto z_place =
+            static_cast<uint32_t>(z.slot * S::kZBytes + eight * S::kZEight);
+#pragma unroll
+        for (int k = 0; k < kTiles; ++k) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {  // rows + 8 (i / 2), token 2 q + i % 2
+            const uint4 value{
+                ptx::round_pair(sums[0][k][i], sums[1][k][i]),
+                ptx::round_pair(sums[2][k][i], sums[3][k][i]),
+                ptx::round_pair(sums[4][k][i], sums[5][k][i]),
+                ptx::round_pair(sums[6][k][i], sums[7][k][i])};
+            const uint32_t offset =
+                z_place + static_cast<uint32_t>(i % 2 != 0 ? other : 0);
+#pragma unroll
+            for (int r = 0; r < kCopies; ++r) {
+              if constexpr (S::kExchange) {
+                ptx::store_async(
+                    to[k][i / 2][r] + offset,
+                    value,
+                    to[k][i / 2][r] + to_barrier[k][i / 2] +
+                        static_cast<uint32_t>(8 * z.slot));
+              } else {
+                ptx::store_shared(to[k][i / 2][r] + offset, value);
+              }
+            }
+          }
+        }
+      }
+      tell(x_empty(x.slot), member, S::kGroup, S::kParts);
+      if constexpr (!S::kExchange) {
+        if (lane == 0) {
+          ptx::barrier_arrive(z_full(z.slot));
+        }
+      }
+      x.next();
+      z.next();
+    }
+  });
+}
+
+template <typename S>
+__device__ __forceinline__ void BttPinned<S>::stage_two() const {
+  constexpr PinnedStage kStage = S::kTwo;
+  constexpr int kTiles = kStage.tiles();
+  const int worker = warp - kPinnedStageWarps;
+  const Unit unit = Unit::template of<kStage>(worker);
+  const int row = lane / 4;
+  const int q = lane % 4;
+  const int epsilon =
+      (S::kAddUp ? 0 : first_epsilon()) + unit.row_tile * kFragmentRows;
+  const __nv_bfloat16* bias = S::kAddUp && member != 0 ? nullptr : p.bias;
+  constexpr int kQuads = kStage.batches / 4;
+  constexpr int kOutBuffers = S::kAddUp ? S::kSumBuffers : S::kYBuffers;
+  constexpr int kRun = S::kGammas2 / kFragmentDepth;
+  const PinnedDepth depth{
+      S::kGamma * S::kRho / kFragmentDepth,
+      kRun,
+      S::kGamma / kFragmentDepth,
+      S::kAddUp ? member * kRun : 0};
+  // Lanes 8 m to 8 m + 7 give the eight tokens of depth octet m of four.
+  const uint32_t from =
+      shared + static_cast<uint32_t>(
+                   S::kZ + (lane / 8 * S::kPhis + unit.batch) * 128 +
+                   z_offset(0, lane % 8 / 2, lane % 2));
+  uint32_t to[2];  // token 2 q + j
+#pragma unroll
+  for (int j = 0; j < 2; ++j) {
+    to[j] = shared +
+            static_cast<uint32_t>(
+                S::kY + (2 * q + j) * S::kYToken +
+                twisted(row * S::kPhis * 2 + unit.batch / 8 * 16, S::kYMask) +
+                unit.batch % 8 * 2);
+  }
+
+  Ring<S::kZBuffers> z(0);
+  Ring<kOutBuffers> y(1);
+  for_spans([&](int chunk, int begin, int end, int hop) {
+    const int phi = first_phi(chunk) + unit.batch;
+    Weights<kStage> weights;
+    weights.load(
+        p.weights_two,
+        phi,
+        epsilon / kFragmentRows,
+        S::kEpsilon / kFragmentRows,
+        depth,
+        lane);
+    for (int tile = begin; tile < end; tile += hop) {
+      if constexpr (S::kExchange) {
+        ptx::barrier_wait_cluster(z_full(z.slot), z.phase);
+        // Ready for its next use, before anybody is told that it is free.
+        if (worker == 0 && lane == 0) {
+          ptx::barrier_expect(z_full(z.slot), S::kZBytes);
+        }
+      } else {
+        ptx::barrier_wait(z_full(z.slot), z.phase);
+      }
+      if (p.z != nullptr && (S::kAddUp || member % S::kSplit == 0)) {
+        save_z(
+            shared + static_cast<uint32_t>(S::kZ + z.slot * S::kZBytes),
+            first_phi(chunk),
+            tile,
+            worker * 32 + lane);
+      }
+      bool may_store = false;
+#pragma unroll 1
+      for (int eight = unit.eight; eight < kPinnedEights;
+           eight += kStage.sharing()) {
+        const uint32_t here =
+            from +
+            static_cast<uint32_t>(z.slot * S::kZBytes + eight * S::kZEight);
+        uint32_t values[kTiles][4][2 * kQuads];
+#pragma unroll
+        for (int quad = 0; quad < kQuads; ++quad) {
+          float sums[4][kTiles][4];
+          start_y(bias, epsilon + row, phi + 4 * quad, sums);
+#pragma unroll
+          for (int pair = 0; pair < kStage.steps / 2; ++pair) {
+            uint32_t b[4][4];
+#pragma unroll
+            for (int n = 0; n < 4; ++n) {
+              const int f = 4 * quad + n;
+              ptx::load_matrix(
+                  (here ^ (f % 2 != 0 ? 64U : 0U)) +
+                      static_cast<uint32_t>(
+                          pair * 4 * S::kPhis * 128 + f / 2 * 256),
+                  b[n][0],
+                  b[n][1],
+                  b[n][2],
+                  b[n][3]);
+            }
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+#pragma unroll
+              for (int n = 0; n < 4; ++n) {
+#pragma unroll
+                for (int k = 0; k < kTiles; ++k) {
+                  ptx::mma(
+                      sums[n][k],
+                      weights.of[k][2 * pair + half][4 * quad + n],
+                      b[n][2 * half],
+                      b[n][2 * half + 1]);
+                }
+              }
+            }
+          }
+#pragma unroll
+          for (int k = 0; k < kTiles; ++k) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              values[k][i][2 * quad] =
+                  ptx::round_pair(sums[0][k][i], sums[1][k][i]);
+              values[k][i][2 * quad + 1] =
+                  ptx::round_pair(sums[2][k][i], sums[3][k][i]);
+            }
+          }
+        }
+        if (!may_store) {
+          ptx::barrier_wait(
+              S::kAddUp ? sum_empty(y.slot) : y_empty(y.slot), y.phase);
+          may_store = true;
+        }
+        const auto place =
+            static_cast<uint32_t>(y.slot * S::kYBytes + eight * 8 * S::kYToken);
+#pragma unroll
+        for (int k = 0; k < kTiles; ++k) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int epsilons =
+                (unit.row_tile + k) * kFragmentRows + i / 2 * 8;
+            const uint32_t(&v)[2 * kQuads] = values[k][i];
+            if constexpr (S::kAddUp) {
+              const int row_tile = unit.row_tile + k;
+              const int receiver = row_tile / S::kSumTiles;
+              const int place_of_unit =
+                  unit.batch / 8 * S::kSumTiles + row_tile % S::kSumTiles;
+              const uint32_t peer = ptx::peer_address(
+                  shared, static_cast<uint32_t>(part * S::kGroup + receiver));
+              ptx::store_async(
+                  peer + static_cast<uint32_t>(
+                             S::kSum + y.slot * S::kSumBytes +
+                             member * S::kYBytes +
+                             sum_offset(place_of_unit, eight, i, lane)),
+                  {v[0], v[1], v[2], v[3]},
+                  peer + (sum_full(y.slot) - shared));
+              continue;
+            }
+            const uint32_t at =
+                place +
+                twisted_from(to[i % 2], epsilons * S::kPhis * 2, S::kYMask);
+            if constexpr (kQuads == 2) {
+              ptx::store_shared(at, {v[0], v[1], v[2], v[3]});
+            } else {
+              ptx::store_shared_half(at, v[0], v[1]);
+            }
+          }
+        }
+      }
+      tell(z_empty(z.slot), part * S::kGroup, 1, kZSources);
+      if constexpr (!S::kAddUp) {
+        ptx::async_fence();
+        __syncwarp();
+        if (lane == 0) {
+          ptx::barrier_arrive(y_full(y.slot));
+        }
+      }
+      z.next();
+      y.next();
+    }
+  });
+}
+
+}  // namespace einforge::kernels::cuda
