@@ -209,6 +209,7 @@ TEST(ConfigFile, TakesCharactersBeyondAsciiInQuotesAndCommentsOnly) {
         "name = \"a\"\u00e9",
         "name = 'a\n\u00e9'",
         "name = \"\"\"a\"\"\"\"\u00e9",
+        "width = 6\"\u00e9\"",
         "name = \"\"\"a\\\n  \u00e9\"\"\""}) {
     try {
       name_of(text);

@@ -94,17 +94,27 @@ std::size_t skip_quoted(std::string_view text, std::size_t at) {
   return at;
 }
 
+// A quote inside a word, as in 6"a", starts nothing: the parser takes it for a
+// part of a malformed number.
+bool may_start_quoted(std::string_view text, std::size_t at) {
+  constexpr std::string_view kBefore = " \t\r\n=,.[{";
+  return at == 0 || kBefore.find(text[at - 1]) != std::string_view::npos;
+}
+
 // TOML allows characters beyond ASCII in quotes and comments only. Elsewhere
 // toml++ up to 3.4 asks whether they are white space, which is undefined
 // behaviour for most of them; also after a backslash at the end of a line.
 void check_ascii_outside_quotes(std::string_view text) {
   constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
-  std::size_t at = text.starts_with(kByteOrderMark) ? 3 : 0;
+  if (text.starts_with(kByteOrderMark)) {
+    text.remove_prefix(kByteOrderMark.size());
+  }
+  std::size_t at = 0;
   while (at < text.size()) {
     const char c = text[at];
     if (c == '#') {
       at = std::min(text.find('\n', at), text.size());
-    } else if (c == '"' || c == '\'') {
+    } else if ((c == '"' || c == '\'') && may_start_quoted(text, at)) {
       at = skip_quoted(text, at);
     } else if (is_ascii(c)) {
       ++at;
