@@ -12,6 +12,7 @@
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/random.h"
+#include "einforge/base/safetensors.h"
 #include "einforge/base/text.h"
 #include "einforge/data/prepare.h"
 #include "tests/train/testing.h"
