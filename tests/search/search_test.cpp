@@ -197,6 +197,26 @@ TEST_F(SearchTest, TrainsEveryTrialOnce) {
   expect_complete(config_, propose(config_));
 }
 
+TEST_F(SearchTest, DryRunShowsTheTrialsAndKeepsNothing) {
+  config_.widths = {16, 31};
+  config_.train.model.head_width = 1;
+  ASSERT_EQ(run(config_, {"--dry-run", "--json"}), 0) << err_;
+  const base::Json plan = base::Json::parse(out_);
+  ASSERT_EQ(plan["trials"].size(), 4U);
+  int failed = 0;
+  for (const base::Json& trial : plan["trials"]) {
+    const bool bad = trial["status"] == "failed";
+    failed += bad ? 1 : 0;
+    EXPECT_EQ(trial["seconds"].get<double>() > 0, !bad);
+    EXPECT_EQ(trial["flops"].get<double>() > 0, !bad);
+  }
+  EXPECT_EQ(failed, 1);
+  EXPECT_GT(plan["seconds"].get<double>(), 0);
+  ASSERT_EQ(run(config_, {"--dry-run"}), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("cannot be built"));
+  EXPECT_FALSE(std::filesystem::exists(config_.out));
+}
+
 TEST_F(SearchTest, TwoWorkersShareTheWork) {
   config_.workers = 2;
   config_.budget.tokens *= 10;
