@@ -3,6 +3,7 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "einforge/base/files.h"
 #include "einforge/base/hash.h"
@@ -59,71 +60,79 @@ std::string shortened(std::string message) {
   return message;
 }
 
-bool is_ascii(char c) {
-  return static_cast<unsigned char>(c) < 0x80;
-}
-
-// Past the quoted text that starts at `at`, or at its end if it has none, or at
-// a character that the parser must not see (below).
-std::size_t skip_quoted(std::string_view text, std::size_t at) {
-  const char quote = text[at];
-  const std::string three(3, quote);
-  const bool multiline = text.substr(at, 3) == three;
-  const std::string_view end =
-      multiline ? std::string_view(three) : text.substr(at, 1);
-  at += end.size();
-  while (at < text.size() && text.substr(at, end.size()) != end) {
-    if (!multiline && text[at] == '\n') {
-      return at;  // an error, and the parser's to tell
+// toml++ up to 3.4 asks of a character beyond ASCII whether it is white space,
+// in many places, which is undefined behaviour for most of them. So it never
+// sees one: each byte travels as ASCII letters that occur nowhere in the text
+// and comes back afterwards.
+class AsciiDisguise {
+ public:
+  // Throws InvalidInput where `text` is not UTF-8.
+  explicit AsciiDisguise(std::string_view text) {
+    constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+    if (text.starts_with(kByteOrderMark)) {
+      text.remove_prefix(kByteOrderMark.size());
     }
-    if (quote == '"' && text[at] == '\\') {
-      ++at;
-      const std::size_t next = text.find_first_not_of(" \t\r\n", at);
-      if (next != at && next != std::string_view::npos &&
-          !is_ascii(text[next])) {
-        return next;
+    try {
+      Json(text).dump();
+    } catch (const nlohmann::json::exception&) {
+      throw InvalidInput("the text is not UTF-8");
+    }
+    // z and q only where a mark begins, so that none overlaps another.
+    for (int i = 0; i < 100 && mark_.empty(); ++i) {
+      const std::string mark = fmt::format("zq{:02}", i);
+      mark_ = text.find(mark) == std::string_view::npos ? mark : "";
+    }
+    check(!mark_.empty(), "the text holds all of zq00 to zq99");
+    for (const char c : text) {
+      if (is_ascii(c)) {
+        ascii_ += c;
+      } else {
+        ascii_ += fmt::format("{}{:02X}", mark_, static_cast<unsigned char>(c));
       }
     }
-    ++at;
   }
-  at = std::min(at + end.size(), text.size());
-  // The quotes that close many lines may follow one or two that they hold.
-  for (int held = 0; multiline && held < 2 && at < text.size(); ++held) {
-    at += text[at] == quote;
-  }
-  return at;
-}
 
-// A quote inside a word, as in 6"a", starts nothing: the parser takes it for a
-// part of a malformed number.
-bool may_start_quoted(std::string_view text, std::size_t at) {
-  constexpr std::string_view kBefore = " \t\r\n=,.[{";
-  return at == 0 || kBefore.find(text[at - 1]) != std::string_view::npos;
-}
+  const std::string& ascii() const { return ascii_; }
 
-// TOML allows characters beyond ASCII in quotes and comments only. Elsewhere
-// toml++ up to 3.4 asks whether they are white space, which is undefined
-// behaviour for most of them; also after a backslash at the end of a line.
-void check_ascii_outside_quotes(std::string_view text) {
-  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
-  if (text.starts_with(kByteOrderMark)) {
-    text.remove_prefix(kByteOrderMark.size());
-  }
-  std::size_t at = 0;
-  while (at < text.size()) {
-    const char c = text[at];
-    if (c == '#') {
-      at = std::min(text.find('\n', at), text.size());
-    } else if ((c == '"' || c == '\'') && may_start_quoted(text, at)) {
-      at = skip_quoted(text, at);
-    } else if (is_ascii(c)) {
-      ++at;
-    } else {
-      const std::string_view before = text.substr(0, at);
-      throw InvalidInput(fmt::format(
-          "line {}: characters beyond ASCII belong in quotes",
-          1 + std::count(before.begin(), before.end(), '\n')));
+  std::string undo(std::string_view text) const {
+    std::string result;
+    for (;;) {
+      const std::size_t at = text.find(mark_);
+      result += text.substr(0, at);
+      if (at == std::string_view::npos) {
+        return result;
+      }
+      text.remove_prefix(at + mark_.size());
+      // An error message may cut a byte short.
+      unsigned byte = 0;
+      const std::size_t digits = std::min<std::size_t>(2, text.size());
+      std::from_chars(text.data(), text.data() + digits, byte, 16);
+      result += static_cast<char>(byte);
+      text.remove_prefix(digits);
     }
+  }
+
+ private:
+  static bool is_ascii(char c) { return static_cast<unsigned char>(c) < 0x80; }
+
+  std::string mark_;
+  std::string ascii_;
+};
+
+Json parse_toml(std::string_view text, const std::string& name) {
+  const AsciiDisguise disguise(text);
+  try {
+    const Json json = toml_to_json(toml::parse(disguise.ascii(), name));
+    return disguise.ascii().size() == text.size()
+               ? json
+               : Json::parse(disguise.undo(json.dump()));
+  } catch (const toml::parse_error& error) {
+    const auto& begin = error.source().begin;
+    throw InvalidInput(fmt::format(
+        "line {}, column {}: {}",
+        begin.line,
+        begin.column,
+        shortened(disguise.undo(error.description()))));
   }
 }
 
@@ -170,19 +179,10 @@ Json parse_config(std::string_view text, const std::filesystem::path& name) {
     }
   }
   try {
-    check_ascii_outside_quotes(text);
-    return toml_to_json(toml::parse(text, name.string()));
+    return parse_toml(text, name.string());
   } catch (const InvalidInput& error) {
     throw InvalidInput(
         fmt::format("'{}': expected TOML; {}", name.string(), error.what()));
-  } catch (const toml::parse_error& error) {
-    const auto& begin = error.source().begin;
-    throw InvalidInput(fmt::format(
-        "'{}': expected TOML; line {}, column {}: {}",
-        name.string(),
-        begin.line,
-        begin.column,
-        shortened(std::string(error.description()))));
   }
 }
 
