@@ -30,15 +30,19 @@ using Bf16 = __nv_bfloat16;
 
 namespace {
 
-#define CHECK(call)                                                       \
-  do {                                                                    \
-    const auto status_ = (call);                                          \
-    if (static_cast<int>(status_) != 0) {                                 \
-      std::printf(                                                        \
-          "%s:%d: %s: error %d (%s)\n", __FILE__, __LINE__, #call,        \
-          static_cast<int>(status_), cudaGetErrorString(cudaGetLastError())); \
-      std::exit(2);                                                       \
-    }                                                                     \
+#define CHECK(call)                                \
+  do {                                             \
+    const auto status_ = (call);                   \
+    if (static_cast<int>(status_) != 0) {          \
+      std::printf(                                 \
+          "%s:%d: %s: error %d (%s)\n",            \
+          __FILE__,                                \
+          __LINE__,                                \
+          #call,                                   \
+          static_cast<int>(status_),               \
+          cudaGetErrorString(cudaGetLastError())); \
+      std::exit(2);                                \
+    }                                              \
   } while (false)
 
 template <typename T>
@@ -89,8 +93,14 @@ struct Strides {
 
 // z[t,g,f,r], (tokens, gamma, phi, rho) in float64; `round` as bfloat16.
 __global__ void reference_one(
-    const Bf16* x, int64_t x_stride, const Bf16* a, Strides s,
-    ek::BttSizes n, int64_t tokens, double* z, bool round) {
+    const Bf16* x,
+    int64_t x_stride,
+    const Bf16* a,
+    Strides s,
+    ek::BttSizes n,
+    int64_t tokens,
+    double* z,
+    bool round) {
   const int64_t columns = static_cast<int64_t>(n.gamma) * n.phi * n.rho;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= tokens * columns) {
@@ -107,14 +117,18 @@ __global__ void reference_one(
            static_cast<double>(__bfloat162float(
                a[k * s.in + g * s.gamma + f * s.phi + r * s.rho]));
   }
-  z[i] = round ? static_cast<double>(__bfloat162float(
-                     __double2bfloat16(sum)))
+  z[i] = round ? static_cast<double>(__bfloat162float(__double2bfloat16(sum)))
                : sum;
 }
 
 __global__ void reference_two(
-    const double* z, const Bf16* b, Strides s, const Bf16* bias,
-    ek::BttSizes n, int64_t tokens, double* y) {
+    const double* z,
+    const Bf16* b,
+    Strides s,
+    const Bf16* bias,
+    ek::BttSizes n,
+    int64_t tokens,
+    double* y) {
   const int64_t columns = static_cast<int64_t>(n.epsilon) * n.phi;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= tokens * columns) {
@@ -137,8 +151,13 @@ __global__ void reference_two(
 // sums: [0] |out - ref|^2, [1] |ref|^2, [2] |rounded - ref|^2,
 // [3] max |out - ref|, [4] count of elements that are NaN.
 __global__ void compare(
-    const Bf16* out, int64_t out_stride, const double* ref,
-    const double* rounded, int64_t columns, int64_t n, double* sums) {
+    const Bf16* out,
+    int64_t out_stride,
+    const double* ref,
+    const double* rounded,
+    int64_t columns,
+    int64_t n,
+    double* sums) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   double error = 0;
   double norm = 0;
@@ -149,8 +168,7 @@ __global__ void compare(
     const double value =
         __bfloat162float(out[i / columns * out_stride + i % columns]);
     const double d = value - ref[i];
-    const double q =
-        __bfloat162float(__double2bfloat16(rounded[i])) - ref[i];
+    const double q = __bfloat162float(__double2bfloat16(rounded[i])) - ref[i];
     nans += isnan(value) ? 1 : 0;
     error += d * d;
     norm += ref[i] * ref[i];
@@ -169,7 +187,10 @@ __global__ void compare(
 // sums: [0] |z - ref|^2, [1] |ref|^2; z is (tokens, phi, rho, gamma), ref
 // (tokens, gamma, phi, rho).
 __global__ void compare_z(
-    const Bf16* z, const double* ref, ek::BttSizes n, int64_t size,
+    const Bf16* z,
+    const double* ref,
+    ek::BttSizes n,
+    int64_t size,
     double* sums) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const int64_t columns = static_cast<int64_t>(n.phi) * n.rho;
@@ -262,9 +283,14 @@ void add_json(const std::string& row) {
 }
 
 bool check_plan(
-    const std::string& name, const ek::BttSizes& n, const ek::BttCores& cores,
-    const ek::BttPlan& plan, const ek::DeviceLimits& limits, int64_t tokens,
-    bool with_extras, int repeats) {
+    const std::string& name,
+    const ek::BttSizes& n,
+    const ek::BttCores& cores,
+    const ek::BttPlan& plan,
+    const ek::DeviceLimits& limits,
+    int64_t tokens,
+    bool with_extras,
+    int repeats) {
   // A sliced input and output: rows longer than the features they hold.
   const int64_t x_stride = n.d_in() + (with_extras ? 24 : 0);
   const int64_t y_stride = n.d_out() + (with_extras ? 8 : 0);
@@ -283,10 +309,16 @@ bool check_plan(
   Buffer<double> z_rounded(z_size);
   Buffer<double> y_exact(tokens * n.d_out());
   Buffer<double> y_rounded(tokens * n.d_out());
-  const Strides sa{cores.a_strides.in, cores.a_strides.gamma,
-                   cores.a_strides.phi, cores.a_strides.rho};
-  const Strides sb{cores.b_strides.in, cores.b_strides.gamma,
-                   cores.b_strides.phi, cores.b_strides.rho};
+  const Strides sa{
+      cores.a_strides.in,
+      cores.a_strides.gamma,
+      cores.a_strides.phi,
+      cores.a_strides.rho};
+  const Strides sb{
+      cores.b_strides.in,
+      cores.b_strides.gamma,
+      cores.b_strides.phi,
+      cores.b_strides.rho};
   const Bf16* bias_data = with_extras ? bias.data : nullptr;
   const auto blocks = [](size_t n_threads) {
     return static_cast<unsigned>((n_threads + 255) / 256);
@@ -296,27 +328,43 @@ bool check_plan(
     reference_one<<<blocks(z_size), 256>>>(
         x.data, x_stride, cores.a, sa, n, tokens, z_ref, round);
     reference_two<<<blocks(tokens * n.d_out()), 256>>>(
-        z_ref, cores.b, sb, bias_data, n, tokens,
+        z_ref,
+        cores.b,
+        sb,
+        bias_data,
+        n,
+        tokens,
         round ? y_rounded.data : y_exact.data);
     CHECK(cudaGetLastError());
   }
   ek::BttLaunch launch{
-      .x = x.data, .y = y.data, .x_stride = x_stride, .y_stride = y_stride,
-      .tokens = tokens, .bias = bias_data,
-      .z = with_extras ? z.data : nullptr, .packed = packed.data};
+      .x = x.data,
+      .y = y.data,
+      .x_stride = x_stride,
+      .y_stride = y_stride,
+      .tokens = tokens,
+      .bias = bias_data,
+      .z = with_extras ? z.data : nullptr,
+      .packed = packed.data};
   CHECK(ek::btt_pack(n, cores, packed.data, nullptr, plan));
   CHECK(ek::btt_forward(n, launch, plan, limits, true, nullptr));
   Buffer<double> sums(5);
   CHECK(cudaMemset(sums.data, 0, 5 * sizeof(double)));
   compare<<<512, 256>>>(
-      y.data, y_stride, y_exact.data, y_rounded.data, n.d_out(),
-      tokens * n.d_out(), sums.data);
+      y.data,
+      y_stride,
+      y_exact.data,
+      y_rounded.data,
+      n.d_out(),
+      tokens * n.d_out(),
+      sums.data);
   CHECK(cudaGetLastError());
   double host[5];
   CHECK(cudaMemcpy(host, sums.data, sizeof host, cudaMemcpyDeviceToHost));
   const double error = std::sqrt(host[0] / host[1]);
   const double plain = std::sqrt(host[2] / host[1]);
-  const double rms = std::sqrt(host[1] / static_cast<double>(tokens * n.d_out()));
+  const double rms =
+      std::sqrt(host[1] / static_cast<double>(tokens * n.d_out()));
   // Elements past the features of a row must be left as they were: checked by
   // the repeats below, which start from the same poison.
   Buffer<unsigned> different(1);
@@ -328,11 +376,13 @@ bool check_plan(
     count_differences<<<256, 256>>>(
         reinterpret_cast<const uint4*>(y.data),
         reinterpret_cast<const uint4*>(y_again.data),
-        tokens * y_stride / 8, different.data);
+        tokens * y_stride / 8,
+        different.data);
     CHECK(cudaGetLastError());
   }
   unsigned count = 0;
-  CHECK(cudaMemcpy(&count, different.data, sizeof count, cudaMemcpyDeviceToHost));
+  CHECK(
+      cudaMemcpy(&count, different.data, sizeof count, cudaMemcpyDeviceToHost));
   double z_error = 0;
   double host_z[5];
   if (with_extras) {
@@ -346,16 +396,22 @@ bool check_plan(
     }
   }
   const bool good = error <= 1.5 * plain && error > 0 && host[4] == 0 &&
-                    host[3] < 0.1 * rms + 1e-6 && count == 0 &&
-                    z_error < 3e-3;
+                    host[3] < 0.1 * rms + 1e-6 && count == 0 && z_error < 3e-3;
   if (!good) {
     ++failures;
   }
   std::printf(
       "%s %-28s %-20s T %-5ld error %.3e, two bf16 matmuls %.3e, largest %.2e, "
       "nan %.0f, z %.1e, unequal repeats %u\n",
-      good ? "ok  " : "FAIL", name.c_str(), plan.name().c_str(),
-      static_cast<long>(tokens), error, plain, host[3] / rms, host[4], z_error,
+      good ? "ok  " : "FAIL",
+      name.c_str(),
+      plan.name().c_str(),
+      static_cast<long>(tokens),
+      error,
+      plain,
+      host[3] / rms,
+      host[4],
+      z_error,
       count);
   return good;
 }
@@ -397,7 +453,7 @@ std::string format(const char* f, auto... args) {
   return text;
 }
 
-double copy_bandwidth() {  // bytes read and written a second
+double copy_bandwidth() {                  // bytes read and written a second
   const size_t vectors = size_t{1} << 26;  // 1 GiB
   Buffer<Bf16> in(vectors * 8);
   Buffer<Bf16> out(vectors * 8);
@@ -405,14 +461,18 @@ double copy_bandwidth() {  // bytes read and written a second
   const double ms = time_ms(10, [&](int) {
     copy_vectors<<<static_cast<unsigned>(vectors / 256), 256>>>(
         reinterpret_cast<const uint4*>(in.data),
-        reinterpret_cast<uint4*>(out.data), vectors);
+        reinterpret_cast<uint4*>(out.data),
+        vectors);
   });
   return 2.0 * static_cast<double>(vectors) * 16 / (ms * 1e-3);
 }
 
 void time_shape(
-    const Shape& shape, cublasHandle_t blas, const ek::DeviceLimits& limits,
-    int64_t tokens, double bandwidth) {
+    const Shape& shape,
+    cublasHandle_t blas,
+    const ek::DeviceLimits& limits,
+    int64_t tokens,
+    double bandwidth) {
   const ek::BttSizes& n = shape.sizes;
   constexpr int kSets = 3;
   std::vector<Buffer<Bf16>*> x;
@@ -430,10 +490,25 @@ void time_shape(
   const float zero = 0.0F;
   const double dense = time_ms(20, [&](int i) {
     CHECK(cublasGemmEx(
-        blas, CUBLAS_OP_T, CUBLAS_OP_N, n.d_out(), static_cast<int>(tokens),
-        n.d_in(), &one, weight.data, CUDA_R_16BF, n.d_in(),
-        x[i % kSets]->data, CUDA_R_16BF, n.d_in(), &zero, y[i % kSets]->data,
-        CUDA_R_16BF, n.d_out(), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+        blas,
+        CUBLAS_OP_T,
+        CUBLAS_OP_N,
+        n.d_out(),
+        static_cast<int>(tokens),
+        n.d_in(),
+        &one,
+        weight.data,
+        CUDA_R_16BF,
+        n.d_in(),
+        x[i % kSets]->data,
+        CUDA_R_16BF,
+        n.d_in(),
+        &zero,
+        y[i % kSets]->data,
+        CUDA_R_16BF,
+        n.d_out(),
+        CUBLAS_COMPUTE_32F,
+        CUBLAS_GEMM_DEFAULT));
   });
   const double bytes =
       2.0 * (static_cast<double>(tokens) * (n.d_in() + n.d_out())) +
@@ -441,12 +516,22 @@ void time_shape(
   const double limit = bytes / bandwidth * 1e3;
   std::printf(
       "\n%s (%d,%d|%d,%d|%d) T %ld: dense %.4f ms, limit by bytes %.4f ms\n",
-      shape.name.c_str(), n.alpha, n.gamma, n.epsilon, n.phi, n.rho,
-      static_cast<long>(tokens), dense, limit);
+      shape.name.c_str(),
+      n.alpha,
+      n.gamma,
+      n.epsilon,
+      n.phi,
+      n.rho,
+      static_cast<long>(tokens),
+      dense,
+      limit);
   add_json(format(
       R"({"shape": "%s", "implementation": "dense", "pass": "forward", )"
       R"("tokens": %ld, "median_ms": %.5f, "limit_ms": %.5f})",
-      shape.name.c_str(), static_cast<long>(tokens), dense, limit));
+      shape.name.c_str(),
+      static_cast<long>(tokens),
+      dense,
+      limit));
   struct Row {
     ek::BttPlan plan;
     double kernel;
@@ -454,8 +539,11 @@ void time_shape(
   std::vector<Row> rows;
   const auto launch = [&](int i) {
     return ek::BttLaunch{
-        .x = x[i % kSets]->data, .y = y[i % kSets]->data,
-        .x_stride = n.d_in(), .y_stride = n.d_out(), .tokens = tokens,
+        .x = x[i % kSets]->data,
+        .y = y[i % kSets]->data,
+        .x_stride = n.d_in(),
+        .y_stride = n.d_out(),
+        .tokens = tokens,
         .packed = packed.data};
   };
   const auto kernel_ms = [&](const ek::BttPlan& plan) {
@@ -485,7 +573,10 @@ void time_shape(
     std::printf(
         "  best %s with packing %.4f ms: dense / ours %.2f, %.0f%% of the "
         "limit\n ",
-        plan.name().c_str(), both, dense / both, 100 * limit / both);
+        plan.name().c_str(),
+        both,
+        dense / both,
+        100 * limit / both);
     for (const Row& row : rows) {
       std::printf(" %s %.4f", row.plan.name().c_str(), row.kernel);
     }
@@ -493,8 +584,11 @@ void time_shape(
     add_json(format(
         R"({"shape": "%s", "implementation": "%s", "pass": "forward", )"
         R"("tokens": %ld, "kernel_ms": %.5f, "median_ms": %.5f})",
-        shape.name.c_str(), plan.name().c_str(), static_cast<long>(tokens),
-        rows.front().kernel, both));
+        shape.name.c_str(),
+        plan.name().c_str(),
+        static_cast<long>(tokens),
+        rows.front().kernel,
+        both));
   }
   for (int i = 0; i < kSets; ++i) {
     delete x[i];
@@ -504,8 +598,10 @@ void time_shape(
 
 // Three launches, so that a profiler can skip the first two.
 void profile(
-    const Shape& shape, const std::string& plan_name,
-    const ek::DeviceLimits& limits, int64_t tokens) {
+    const Shape& shape,
+    const std::string& plan_name,
+    const ek::DeviceLimits& limits,
+    int64_t tokens) {
   const ek::BttSizes& n = shape.sizes;
   Buffer<Bf16> x(tokens * n.d_in());
   Buffer<Bf16> y(tokens * n.d_out());
@@ -518,9 +614,16 @@ void profile(
       for (int i = 0; i < 3; ++i) {
         CHECK(ek::btt_forward(
             n,
-            {.x = x.data, .y = y.data, .x_stride = n.d_in(),
-             .y_stride = n.d_out(), .tokens = tokens, .packed = packed.data},
-            plan, limits, false, nullptr));
+            {.x = x.data,
+             .y = y.data,
+             .x_stride = n.d_in(),
+             .y_stride = n.d_out(),
+             .tokens = tokens,
+             .packed = packed.data},
+            plan,
+            limits,
+            false,
+            nullptr));
       }
     }
   }
@@ -550,7 +653,8 @@ int main(int argc, char** argv) {
     } else if (std::strcmp(argv[i], "--tokens") == 0 && i + 1 < argc) {
       tokens = std::atoll(argv[++i]);
     } else {
-      std::printf("usage: btt_check [--small] [--race] [--only NAME] [--tokens N] "
+      std::printf(
+          "usage: btt_check [--small] [--race] [--only NAME] [--tokens N] "
           "[--profile SHAPE PLAN]\n");
       return 2;
     }
@@ -614,8 +718,16 @@ int main(int argc, char** argv) {
         few.multiprocessors = small || race ? plan.cluster : 2 * plan.cluster;
         const int64_t tiles = (race ? 2 : 5) * few.multiprocessors + 1;
         check_plan(
-            name, sizes, these, plan, few, tiles * plan.tile_tokens() - 3, true,
-            race ? 0 : small ? 1 : 4);
+            name,
+            sizes,
+            these,
+            plan,
+            few,
+            tiles * plan.tile_tokens() - 3,
+            true,
+            race    ? 0
+            : small ? 1
+                    : 4);
         if (!race) {
           check_plan(name, sizes, these, plan, limits, 1, false, 1);
         }
@@ -636,8 +748,10 @@ int main(int argc, char** argv) {
     CHECK(cublasDestroy(blas));
     if (const char* out = std::getenv("OUT")) {
       std::ofstream(std::string(out) + "/btt_check.json")
-          << format("{\"copy_bytes_per_s\": %.4e, \"failures\": %d, \"rows\": [\n",
-                    bandwidth, failures)
+          << format(
+                 "{\"copy_bytes_per_s\": %.4e, \"failures\": %d, \"rows\": [\n",
+                 bandwidth,
+                 failures)
           << json_rows << "\n]}\n";
     }
   }

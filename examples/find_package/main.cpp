@@ -21,8 +21,7 @@ int main() {
                             "tabg,agdfr,bgefr->tdef",
                             {x.view({4, n.alpha, n.beta, n.gamma}), a, b})
                             .reshape({4, layer.d_out});
-  const double error =
-      ((y - expected).norm() / expected.norm()).item<double>();
+  const double error = ((y - expected).norm() / expected.norm()).item<double>();
   std::cout << "btt:0.25, 768 -> 3072: " << structure::parameters(layer)
             << " parameters, relative error " << error << "\n";
   return error < 1e-5 ? 0 : 1;
