@@ -299,8 +299,10 @@ void add_search(CLI::App& app) {
   search
       ->add_option("config", flags->config, "TOML or JSON; see docs/search.md")
       ->required();
-  search->add_option(
-      "--set", flags->settings, "key=value, over the config; may be repeated");
+  search
+      ->add_option(
+          "--set", flags->settings, "key=value, over the config; repeatable")
+      ->allow_extra_args(false);  // a config may follow
   search->add_option(
       "--out", flags->out, "folder of the store, the trials and the report");
   search->add_option("--workers", flags->workers, "trials trained side by side")
