@@ -22,6 +22,7 @@ std::string printed(F&& f) {
 }
 
 TEST(Progress, PrintsTheFirstAndTheLastLineToALog) {
+  ::unsetenv("EINFORGE_PROGRESS");
   const std::string out = printed([] {
     Progress progress("train", 100);
     for (int i = 0; i <= 100; ++i) {
@@ -58,6 +59,7 @@ TEST(Progress, EstimatesFromFreshWorkOnly) {
 }
 
 TEST(Progress, TakesOddTotals) {
+  ::unsetenv("EINFORGE_PROGRESS");
   const std::string out = printed([] {
     Progress("empty", 0).update(0);
     Progress("over", 10).update(25);

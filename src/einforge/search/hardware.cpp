@@ -4,8 +4,10 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <string>
+#include <system_error>
 
 #include "einforge/base/text.h"
 
@@ -44,8 +46,10 @@ base::Json describe_hardware(std::int64_t workers) {
   json["cores"] = available_cores();
   json["memory"] = proc_value("/proc/meminfo", "MemTotal");
   // Without asking CUDA, which would start it in a process that forks.
-  if (std::ifstream("/dev/nvidiactl")) {
-    json["gpu"] = proc_value("/proc/driver/nvidia/version", "NVRM version");
+  std::error_code none;
+  for (const auto& gpu :
+       std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", none)) {
+    json["gpu"] = proc_value((gpu.path() / "information").c_str(), "Model");
   }
   json["torch"] = TORCH_VERSION;
   json["workers"] = workers;
