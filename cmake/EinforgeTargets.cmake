@@ -70,12 +70,20 @@ function(einforge_test folder)
   if(ARG_TORCH)
     einforge_use_torch(${folder}_tests)
   endif()
+  # Escaped once more than it looks: discovery takes the list apart on its way.
+  string(
+    JOIN
+    "\\;"
+    environment
+    "EINFORGE_SOURCE_DIR=${PROJECT_SOURCE_DIR}"
+    "EINFORGE_BIN_DIR=${CMAKE_BINARY_DIR}/bin"
+    "EINFORGE_LIB_DIR=${CMAKE_BINARY_DIR}/lib"
+    "EINFORGE_PYTHON=${EINFORGE_PYTHON}"
+    "OMP_WAIT_POLICY=passive")
   gtest_discover_tests(
     ${folder}_tests
     TEST_PREFIX "${folder}."
     DISCOVERY_MODE PRE_TEST
     DISCOVERY_TIMEOUT 60
-    PROPERTIES TIMEOUT 600 ENVIRONMENT
-               "EINFORGE_SOURCE_DIR=${PROJECT_SOURCE_DIR};EINFORGE_BIN_DIR=${CMAKE_BINARY_DIR}/bin;EINFORGE_LIB_DIR=${CMAKE_BINARY_DIR}/lib;EINFORGE_PYTHON=${EINFORGE_PYTHON};OMP_WAIT_POLICY=passive"
-  )
+    PROPERTIES TIMEOUT 600 ENVIRONMENT "${environment}")
 endfunction()
