@@ -20,6 +20,7 @@
 #include "einforge/search/hardware.h"
 #include "einforge/search/ledger.h"
 #include "einforge/search/process.h"
+#include "einforge/search/scheduler.h"
 
 namespace einforge::search {
 namespace {
@@ -393,21 +394,17 @@ class Runner {
     if (ledger_->over(place)) {
       return cost;
     }
-    cost.flops_left =
-        proposal.flops * expected_share_left(
-                             trial.rung,
-                             static_cast<int>(rung_count(config_.scheduler)),
-                             static_cast<int>(config_.scheduler.eta));
+    const int rungs = static_cast<int>(rung_count(config_.scheduler));
+    const int eta = static_cast<int>(config_.scheduler.eta);
+    const double per_step =
+        proposal.flops / static_cast<double>(proposal.config.steps);
+    // trial.flops is as of the last end of a rung or interruption.
+    double spent = trial.flops;
     for (const Worker& worker : workers_) {
       if (worker.trial != trial.id || worker.first_step < 0) {
         continue;
       }
-      const double per_step =
-          proposal.flops / static_cast<double>(proposal.config.steps);
-      // trial.flops lags: it is written when a rung ends.
-      const double fresh =
-          per_step * static_cast<double>(worker.step) - trial.flops;
-      cost.flops_left = std::max(0.0, cost.flops_left - std::max(0.0, fresh));
+      spent = std::max(spent, per_step * static_cast<double>(worker.step));
       if (worker.step > worker.first_step) {
         // The speed of now, by the wall clock, evaluations included.
         cost.flops_done =
@@ -415,6 +412,18 @@ class Runner {
         cost.seconds = seconds_since(worker.started);
       }
     }
+    const double before_this_rung =
+        trial.rung == 0 ? 0
+                        : per_step * static_cast<double>(rung_steps(
+                                         proposal.config.steps,
+                                         proposal.config.eval_every,
+                                         trial.rung - 1,
+                                         rungs,
+                                         eta));
+    cost.flops_left = std::max(
+        0.0,
+        proposal.flops * expected_share_left(trial.rung, rungs, eta) -
+            std::max(0.0, spent - before_this_rung));
     return cost;
   }
 
