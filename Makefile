@@ -10,7 +10,7 @@ BUILD := build/$(PRESET)
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup configure build test demo demo-data install format check clean
+.PHONY: help setup configure build program test demo install format check clean
 
 help:
 	@sed -n '2,4p' Makefile | cut -c3-
@@ -28,11 +28,13 @@ build: configure
 test: build
 	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure
 
-demo-data: build
+# The program alone, without the tests.
+program: configure
+	@cmake --build $(BUILD) -j $(JOBS) --target einforge
+
+demo: program
 	@$(BUILD)/bin/einforge data prepare examples/data --tokens chars96 \
 	  --out runs/demo/data
-
-demo: demo-data
 	@$(BUILD)/bin/einforge search examples/configs/demo.toml --out runs/demo
 	@echo "Open runs/demo/report.html in a browser."
 
