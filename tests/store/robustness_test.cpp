@@ -130,6 +130,9 @@ TEST(StoreRobustness, SurvivesKill9AtRandomMoments) {
     const pid_t child = spawn([&] {
       Store store = Store::open(path);
       store.reclaim([](const std::string&) { return false; });
+      if (::write(ends[1], "\n", 1) < 0) {  // at work now
+        return 1;
+      }
       while (auto trial = store.claim("w")) {
         for (int step = 0; step < 20; ++step) {
           store.append_curve(trial->id, {{step, step, 1. * step, 0, 1, 1}});
@@ -144,8 +147,10 @@ TEST(StoreRobustness, SurvivesKill9AtRandomMoments) {
       return 0;
     });
     ::close(ends[1]);
+    char ready = 0;
+    ASSERT_EQ(::read(ends[0], &ready, 1), 1);
     std::this_thread::sleep_for(
-        std::chrono::microseconds(5000 + random.below(60'000)));
+        std::chrono::microseconds(random.below(60'000)));
     ::kill(child, SIGKILL);
     killed_busy += exit_code(child) == 128 + SIGKILL ? 1 : 0;
     std::string lines;
