@@ -2,7 +2,7 @@
 
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_linear_layout.h"
-#include "einforge/kernels/cuda/ptx.h"
+#include "einforge/kernels/cuda/ptx.cuh"
 
 // The fused backward kernel; docs/design/btt_backward.md draws it.
 //

@@ -2,7 +2,7 @@
 
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_linear_layout.h"
-#include "einforge/kernels/cuda/ptx.h"
+#include "einforge/kernels/cuda/ptx.cuh"
 
 // The fused forward kernel; docs/design/btt_kernels.md draws it.
 namespace einforge::kernels::cuda {

@@ -1,6 +1,6 @@
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_linear_layout.h"
-#include "einforge/kernels/cuda/ptx.h"
+#include "einforge/kernels/cuda/ptx.cuh"
 
 namespace einforge::kernels::cuda {
 

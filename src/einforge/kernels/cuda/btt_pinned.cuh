@@ -4,7 +4,7 @@
 
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_pinned_layout.h"
-#include "einforge/kernels/cuda/ptx_async.h"
+#include "einforge/kernels/cuda/ptx_async.cuh"
 
 // The forward kernel that never moves weights: a cluster holds both cores in
 // its registers, and tokens stream past. docs/design/btt_kernels.md draws it.

@@ -2,7 +2,7 @@
 
 #include "einforge/kernels/cuda/btt_linear_layout.h"
 #include "einforge/kernels/cuda/btt_weight_grad.h"
-#include "einforge/kernels/cuda/ptx.h"
+#include "einforge/kernels/cuda/ptx.cuh"
 
 // The batched product over tokens; docs/design/btt_kernels.md has the bytes.
 //

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "einforge/kernels/cuda/ptx.h"
+#include "einforge/kernels/cuda/ptx.cuh"
 
 // Hopper's asynchronous copies and barriers. Empty below sm_90, where the
 // kernels that use them are never launched.
