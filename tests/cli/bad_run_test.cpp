@@ -237,7 +237,8 @@ TEST(BadRunTest, CudaWithoutAGpu) {
     EXPECT_THAT(
         result.err,
         testing::AllOf(
-            testing::StartsWith("einforge: error: device: expected one that "),
+            testing::StartsWith(
+                "einforge: error: device: expected cpu, or one of the 0 GPUs"),
             testing::HasSubstr("got 'cuda")))
         << arguments;
     EXPECT_EQ(result.err.find('\n'), result.err.size() - 1) << arguments;
