@@ -257,11 +257,10 @@ class Analyser {
       result.loss_to = std::exp(found->to);
       if (found->early) {
         result.multiplier_note = fmt::format(
-            "at early losses only, {:.3g} to {:.3g}: one of it and '{}' ended "
-            "before the other's compute-optimal stretch",
+            "early losses only, {:.3g} to {:.3g}: above where both are at "
+            "their best",
             result.loss_from,
-            result.loss_to,
-            options_.baseline);
+            result.loss_to);
       }
     } else {
       result.multiplier_note = fmt::format(

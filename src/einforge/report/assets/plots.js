@@ -44,7 +44,7 @@ const LOSS_AXIS = {type: "log", title: {text: "validation loss"},
                    tickformat: ".3~g", nticks: 8, minor: {showgrid: false}};
 
 function ticks(low, high) {
-  const steps = high / low > 30 ? [1] : high / low > 8 ? [1, 2, 5]
+  const steps = high / low > 300 ? [1] : high / low > 8 ? [1, 2, 5]
     : high / low > 2.5 ? [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8]
     : Array.from({length: 90}, (_, i) => 1 + i / 10);
   const all = [];
