@@ -20,31 +20,11 @@
 #include "einforge/base/random.h"
 #include "einforge/data/prepare.h"
 #include "einforge/search/config.h"
+#include "tests/base/temporary_directory.h"
 
 namespace einforge::search::testing {
 
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name =
-        (std::filesystem::temp_directory_path() / "einforge_search_XXXXXX")
-            .string();
-    path_ = ::mkdtemp(name.data());
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  std::filesystem::path operator/(const std::string& name) const {
-    return path_ / name;
-  }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+using TemporaryFolder = base::testing::TemporaryDirectory;
 
 inline std::string read(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);
