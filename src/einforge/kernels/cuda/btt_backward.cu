@@ -19,70 +19,48 @@ struct Variant {
   int epsilon;
   int gammas;
   int phis;
-  int tokens;
   int threads;
   int shared_bytes;
 };
 
-template <int kAlpha, int kEpsilon, int kOctets, int kPhiOctets, int kXBuffers>
+template <int kAlpha, int kEpsilon, int kGammaOctets, int kPhiOctets>
 Variant variant() {
-  using Tile =
-      BttBackwardTile<kAlpha, kEpsilon, kOctets, kPhiOctets, kXBuffers>;
+  using Tile = BttBackwardTile<kAlpha, kEpsilon, kGammaOctets, kPhiOctets>;
   return {
       btt_backward_partials<Tile>,
       kAlpha,
       kEpsilon,
-      kOctets * kVector,
-      Tile::kPhi,
-      Tile::kTokens,
+      Tile::X::kOwn,
+      Tile::Dy::kOwn,
       Tile::kThreads,
       Tile::kSharedBytes};
 }
 
-// 128 sums a thread at most, and what fits in 227 KB.
+// 128 sums a thread at most, what fits in 227 KB, and no 16-byte pieces of the
+// activations; the first that divides a layer takes it.
 const std::array<Variant, 5>& variants() {
   static const std::array<Variant, 5> all{
-      variant<32, 32, 2, 4, 2>(),
-      variant<64, 32, 1, 4, 2>(),
-      variant<32, 64, 1, 4, 2>(),
-      variant<64, 64, 1, 4, 1>(),
-      variant<64, 64, 2, 2, 2>()};
+      variant<32, 32, 2, 4>(),
+      variant<32, 32, 2, 2>(),
+      variant<64, 32, 2, 2>(),
+      variant<32, 64, 2, 2>(),
+      variant<64, 64, 2, 2>()};
   return all;
+}
+
+const Variant* variant_of(const BttSizes& s) {
+  for (const Variant& v : variants()) {
+    if (v.alpha == s.alpha && v.epsilon == s.epsilon && s.gamma > 0 &&
+        s.gamma % v.gammas == 0 && s.phi > 0 && s.phi % v.phis == 0 &&
+        s.rho > 0) {
+      return &v;
+    }
+  }
+  return nullptr;
 }
 
 int blocks_of(const Variant& v, const BttSizes& s) {
   return s.gamma / v.gammas * (s.phi / v.phis) * s.rho;
-}
-
-bool gives_dx(const Variant& v, const BttSizes& s) {
-  return s.phi == v.phis && s.rho == 1;
-}
-
-// From L2, in sectors of 32 bytes.
-int64_t traffic_of(const Variant& v, const BttSizes& s) {
-  const int64_t x_bytes =
-      static_cast<int64_t>(s.alpha) * std::max(32, 2 * v.gammas);
-  const int64_t dy_bytes = static_cast<int64_t>(s.epsilon) * 2 * v.phis;
-  return blocks_of(v, s) * (x_bytes + dy_bytes);
-}
-
-// One that gives dx too, or else the one with the least traffic.
-const Variant* variant_of(const BttSizes& s) {
-  const Variant* best = nullptr;
-  for (const Variant& v : variants()) {
-    if (v.alpha != s.alpha || v.epsilon != s.epsilon || s.gamma <= 0 ||
-        s.gamma % v.gammas != 0 || s.phi <= 0 || s.phi % v.phis != 0 ||
-        s.rho <= 0) {
-      continue;
-    }
-    if (gives_dx(v, s)) {
-      return &v;
-    }
-    if (best == nullptr || traffic_of(v, s) < traffic_of(*best, s)) {
-      best = &v;
-    }
-  }
-  return best;
 }
 
 // One wave; a split of fewer than two tiles would mostly wait.
@@ -91,7 +69,7 @@ int splits_of(
     const BttSizes& s,
     int64_t tokens,
     const DeviceLimits& limits) {
-  const int64_t tiles = (tokens + v.tokens - 1) / v.tokens;
+  const int64_t tiles = (tokens + kBackwardTokens - 1) / kBackwardTokens;
   return static_cast<int>(std::clamp<int64_t>(
       tiles / 2, 1, std::max(1, limits.multiprocessors / blocks_of(v, s))));
 }
@@ -100,17 +78,8 @@ int splits_of(
 
 bool btt_backward_supports(const BttSizes& s, const DeviceLimits& limits) {
   const Variant* v = variant_of(s);
-  return v != nullptr && v->shared_bytes <= limits.shared_bytes;
-}
-
-bool btt_backward_gives_dx(const BttSizes& s) {
-  const Variant* v = variant_of(s);
-  return v != nullptr && gives_dx(*v, s);
-}
-
-int64_t btt_backward_traffic(const BttSizes& s) {
-  const Variant* v = variant_of(s);
-  return v == nullptr ? INT64_MAX : traffic_of(*v, s);
+  return v != nullptr && limits.major == 9 &&
+         v->shared_bytes <= limits.shared_bytes;
 }
 
 size_t btt_backward_bytes(
@@ -126,8 +95,7 @@ cudaError_t btt_backward(
     const BttBackwardLaunch& launch,
     const DeviceLimits& limits,
     cudaStream_t stream) {
-  if (!btt_backward_supports(s, limits) || launch.tokens <= 0 ||
-      (launch.dx != nullptr && !btt_backward_gives_dx(s))) {
+  if (!btt_backward_supports(s, limits) || launch.tokens <= 0) {
     return cudaErrorInvalidValue;
   }
   const Variant& v = *variant_of(s);
@@ -136,17 +104,28 @@ cudaError_t btt_backward(
   auto* b_partials = a_partials + static_cast<int64_t>(splits) * s.gamma *
                                       s.alpha * s.phi * s.rho;
   const BttBackwardParams params{
-      .x = launch.x,
-      .dy = launch.dy,
-      .dx = launch.dx,
-      .a = cores.a,
-      .b = cores.b,
-      .a_strides = cores.a_strides,
-      .b_strides = cores.b_strides,
-      .a_partials = a_partials,
-      .b_partials = b_partials,
+      .x =
+          {.activations = launch.x,
+           .core = cores.a,
+           .row_stride = cores.a_strides.in,
+           .own_stride = cores.a_strides.gamma,
+           .other_stride = cores.a_strides.phi,
+           .rho_stride = cores.a_strides.rho,
+           .partials = a_partials,
+           .own = s.gamma,
+           .other = s.phi},
+      .dy =
+          {.activations = launch.dy,
+           .core = cores.b,
+           .row_stride = cores.b_strides.in,
+           .own_stride = cores.b_strides.phi,
+           .other_stride = cores.b_strides.gamma,
+           .rho_stride = cores.b_strides.rho,
+           .partials = b_partials,
+           .own = s.phi,
+           .other = s.gamma},
       .tokens = launch.tokens,
-      .sizes = s,
+      .rho = s.rho,
       .gamma_blocks = s.gamma / v.gammas,
       .phi_blocks = s.phi / v.phis,
       .splits = splits};

@@ -8,44 +8,34 @@
 
 #include "einforge/kernels/cuda/btt_linear.h"
 
-// The backward pass of a block-tensor-train layer in one kernel: z and dz
+// The core gradients of a block-tensor-train layer in one kernel: z and dz
 // live on chip only. bfloat16 in and out, sums over tokens in float32,
 // bitwise the same on every run.
 //
 //    z[t,g,f,r] = sum_a  x[t,a,g] A[a,g,f,r]
 //   dz[t,g,f,r] = sum_e dy[t,e,f] B[g,e,f,r]
-//   dx[t,a,g]   = sum_f,r dz[t,g,f,r] A[a,g,f,r]
 //   dA[a,g,f,r] = sum_t  x[t,a,g] dz[t,g,f,r]
 //   dB[g,e,f,r] = sum_t dy[t,e,f]  z[t,g,f,r]
 //
-// For some gammas, some phis and one r all but dx is independent of the rest,
-// so blocks share nothing. dx comes along where a block has all of phi and rho.
+// For some gammas, some phis and one r this is independent of the rest, so
+// blocks share nothing. (dx is the forward kernel with the cores exchanged.)
 namespace einforge::kernels::cuda {
 
 struct BttBackwardLaunch {
   const __nv_bfloat16* x = nullptr;   // (tokens, d_in) contiguous
   const __nv_bfloat16* dy = nullptr;  // (tokens, d_out) contiguous
   int64_t tokens = 0;                 // above 0
-  // (tokens, d_in) contiguous, or null; only where btt_backward_gives_dx().
-  __nv_bfloat16* dx = nullptr;
-  void* workspace = nullptr;  // of btt_backward_bytes()
+  void* workspace = nullptr;          // of btt_backward_bytes()
   __nv_bfloat16* da = nullptr;
   __nv_bfloat16* db = nullptr;
   BttCores::Strides da_strides;
   BttCores::Strides db_strides;
 };
 
-// alpha and epsilon of 32 or 64, gamma and phi multiples of 8 to 32. Elsewhere
-// btt_weight_grad.h has the gradients.
+// sm_90, alpha and epsilon of 32 or 64, gamma and phi multiples of 16.
+// Elsewhere btt_weight_grad.h has the gradients.
 [[nodiscard]] bool btt_backward_supports(
     const BttSizes& sizes, const DeviceLimits& limits);
-
-// Whether dx can be asked for: a block has all of phi (32), and rho is 1.
-[[nodiscard]] bool btt_backward_gives_dx(const BttSizes& sizes);
-
-// Bytes that cross from L2 to the multiprocessors for a token: what decides
-// between a layer and its transpose, whose core gradients are the same.
-[[nodiscard]] int64_t btt_backward_traffic(const BttSizes& sizes);
 
 // Bytes of the partial sums: float32, both cores for each split of the tokens.
 [[nodiscard]] size_t btt_backward_bytes(

@@ -56,6 +56,11 @@ __device__ __forceinline__ void store_shared(uint32_t shared, uint4 v) {
                : "memory");
 }
 
+__device__ __forceinline__ void store_shared_scalar(
+    uint32_t shared, uint16_t value) {
+  asm volatile("st.shared.u16 [%0], %1;" ::"r"(shared), "h"(value) : "memory");
+}
+
 __device__ __forceinline__ void store_shared_half(
     uint32_t shared, uint32_t first, uint32_t second) {
   asm volatile(

@@ -180,8 +180,8 @@ struct BackwardProblem {
   Tensor grad_second;
 };
 
-// Both core gradients, and dx where it is defined, with z and dz on chip.
-void run_fused_backward(const BackwardProblem& p, const Tensor& dx) {
+// Both core gradients, with z and dz on chip.
+void run_fused_backward(const BackwardProblem& p) {
   const ek::DeviceLimits& limits = device_limits();
   const Tensor partials =
       workspace(p.x, ek::btt_backward_bytes(p.sizes, p.x.size(0), limits));
@@ -189,7 +189,6 @@ void run_fused_backward(const BackwardProblem& p, const Tensor& dx) {
       .x = data(p.x),
       .dy = data(p.grad),
       .tokens = p.x.size(0),
-      .dx = dx.defined() ? mutable_data(dx) : nullptr,
       .workspace = partials.mutable_data_ptr(),
       .da = mutable_data(p.grad_first),
       .db = mutable_data(p.grad_second),
@@ -197,33 +196,6 @@ void run_fused_backward(const BackwardProblem& p, const Tensor& dx) {
       .db_strides = second_strides(p.grad_second)};
   C10_CUDA_CHECK(ek::btt_backward(
       p.sizes, p.cores, launch, limits, c10::cuda::getCurrentCUDAStream()));
-}
-
-// The same for the transposed layer, which has the same core gradients.
-void run_fused_backward_transposed(const BackwardProblem& p) {
-  const ek::DeviceLimits& limits = device_limits();
-  const ek::BttSizes sizes = p.sizes.transposed();
-  const Tensor partials =
-      workspace(p.x, ek::btt_backward_bytes(sizes, p.x.size(0), limits));
-  const auto transposed = [](ek::BttCores::Strides strides) {
-    std::swap(strides.gamma, strides.phi);
-    return strides;
-  };
-  const ek::BttBackwardLaunch launch{
-      .x = data(p.grad),
-      .dy = data(p.x),
-      .tokens = p.x.size(0),
-      .workspace = partials.mutable_data_ptr(),
-      .da = mutable_data(p.grad_second),
-      .db = mutable_data(p.grad_first),
-      .da_strides = transposed(second_strides(p.grad_second)),
-      .db_strides = transposed(first_strides(p.grad_first))};
-  C10_CUDA_CHECK(ek::btt_backward(
-      sizes,
-      p.cores.transposed(),
-      launch,
-      limits,
-      c10::cuda::getCurrentCUDAStream()));
 }
 
 // dx where it is defined, and the core gradients from z and dz in memory.
@@ -260,18 +232,12 @@ void run_separate_backward(const BackwardProblem& p, const Tensor& dx) {
 }
 
 void run_backward(const BackwardProblem& p, const Tensor& dx) {
-  const ek::DeviceLimits& limits = device_limits();
-  const bool as_is = ek::btt_backward_supports(p.sizes, limits);
-  const bool transposed =
-      ek::btt_backward_supports(p.sizes.transposed(), limits);
   if (!p.grad_first.defined() || !p.grad_second.defined() ||
-      !(as_is || transposed)) {
+      !ek::btt_backward_supports(p.sizes, device_limits())) {
     run_separate_backward(p, dx);
     return;
   }
-  const bool with_dx =
-      dx.defined() && as_is && ek::btt_backward_gives_dx(p.sizes);
-  if (dx.defined() && !with_dx) {
+  if (dx.defined()) {
     run_fused(
         p.sizes.transposed(),
         p.cores.transposed(),
@@ -280,12 +246,7 @@ void run_backward(const BackwardProblem& p, const Tensor& dx) {
         /*bias=*/Tensor(),
         /*z=*/Tensor());
   }
-  if (with_dx || ek::btt_backward_traffic(p.sizes) <=
-                     ek::btt_backward_traffic(p.sizes.transposed())) {
-    run_fused_backward(p, with_dx ? dx : Tensor());
-  } else {
-    run_fused_backward_transposed(p);
-  }
+  run_fused_backward(p);
 }
 
 EinsumLinearGradients backward(
