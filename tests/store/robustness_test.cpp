@@ -240,6 +240,42 @@ TEST(StoreRobustness, AReadOnlyDirectoryIsOneLineAndCanStillBeRead) {
   fs::permissions(directory.path(), fs::perms(0755));
 }
 
+TEST(StoreRobustness, AReadOnlyFileIsReadWithoutLeavingFiles) {
+  const TemporaryDirectory directory;
+  const fs::path path = directory / "s.db";
+  Store::open(path).add(make_trial("first"));
+  fs::permissions(path, fs::perms(0444));
+  fs::permissions(directory.path(), fs::perms(0777));
+  const pid_t child = spawn([&] {
+    if (::geteuid() == 0 && ::setresuid(65534, 65534, 65534) != 0) {
+      return 3;
+    }
+    return Store::open_read_only(path).trials().size() == 1 ? 42 : 4;
+  });
+  EXPECT_EQ(exit_code(child), 42);
+  EXPECT_EQ(
+      std::distance(
+          fs::directory_iterator(directory.path()), fs::directory_iterator()),
+      1);
+}
+
+TEST(StoreRobustness, AReaderSeesWhatAKilledWriterWrote) {
+  const TemporaryDirectory directory;
+  const fs::path path = directory / "s.db";
+  const pid_t child = spawn([&]() -> int {
+    Store store = Store::open(path);
+    store.add(make_trial("aa"));
+    ::kill(::getpid(), SIGKILL);
+    return 1;
+  });
+  EXPECT_EQ(exit_code(child), 128 + SIGKILL);
+  ASSERT_TRUE(fs::exists(directory / "s.db-wal"));
+  EXPECT_EQ(Store::open_read_only(path).trials().size(), 1u);
+  EXPECT_FALSE(fs::exists(directory / "s.db-wal"));
+  EXPECT_EQ(Store::open_read_only(path).trials().size(), 1u);
+  EXPECT_EQ(integrity(path), "ok");
+}
+
 TEST(StoreRobustness, AWriterWaitsForAnother) {
   const TemporaryDirectory directory;
   const fs::path path = directory / "s.db";

@@ -230,6 +230,31 @@ TEST(Store, ReadOnlyNeverMakesAFile) {
   EXPECT_THROW(store.add(make_trial("aa")), base::IoError);
 }
 
+TEST(Store, ReadingLeavesNoFileBehind) {
+  const TemporaryDirectory directory;
+  const auto path = directory / "s.db";
+  Store::open(path).add(make_trial("aa"));
+  EXPECT_EQ(Store::open_read_only(path).trials().size(), 1u);
+  const auto files = [&] {
+    std::vector<std::string> names;
+    for (const auto& entry :
+         std::filesystem::directory_iterator(directory.path())) {
+      names.push_back(entry.path().filename().string());
+    }
+    return names;
+  };
+  EXPECT_THAT(files(), ::testing::ElementsAre("s.db"));
+  {
+    // Nor does it take away what another still needs.
+    Store writer = Store::open(path);
+    writer.add(make_trial("bb"));
+    EXPECT_EQ(Store::open_read_only(path).trials().size(), 2u);
+    writer.add(make_trial("cc"));
+    EXPECT_EQ(Store::open_read_only(path).trials().size(), 3u);
+  }
+  EXPECT_THAT(files(), ::testing::ElementsAre("s.db"));
+}
+
 TEST(Store, ReadsWhileAnotherWrites) {
   const TemporaryDirectory directory;
   Store writer = Store::open(directory / "s.db");

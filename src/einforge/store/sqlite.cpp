@@ -17,13 +17,16 @@ namespace fs = std::filesystem;
 // that is never given back.
 constexpr int kBusyMilliseconds = 60'000;
 
-// SQLite reads a write-ahead log through a file beside the database. In a
-// directory that cannot be written it can still be read when there is no log.
+// SQLite reads a write-ahead log through a file beside the database. Where that
+// file cannot be made, or not be removed again, the database can still be read
+// when there is no log.
 bool must_open_immutable(const fs::path& path) {
   const fs::path parent = path.has_parent_path() ? path.parent_path() : ".";
   std::error_code error;
   const auto log_size = fs::file_size(fs::path(path).concat("-wal"), error);
-  return ::access(parent.c_str(), W_OK) != 0 && (error || log_size == 0);
+  const bool writable =
+      ::access(parent.c_str(), W_OK) == 0 && ::access(path.c_str(), W_OK) == 0;
+  return !writable && (error || log_size == 0);
 }
 
 // As a URI: '?', '#' and '%' mean something there.
@@ -43,9 +46,10 @@ std::string to_uri(const fs::path& path, bool immutable) {
 
 Database::Database(const fs::path& path, Mode mode) : path_(path) {
   const bool read_only = mode == Mode::kReadOnly;
-  const int flags = (read_only ? SQLITE_OPEN_READONLY
-                               : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) |
-                    SQLITE_OPEN_URI;
+  // Only a connection that may write takes the files of the log away when it
+  // is the last to close; query_only, below, holds a reader to reading.
+  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI |
+                    (read_only ? 0 : SQLITE_OPEN_CREATE);
   const std::string uri = to_uri(path, read_only && must_open_immutable(path));
   const int code = sqlite3_open_v2(uri.c_str(), &handle_, flags, nullptr);
   try {
@@ -57,12 +61,15 @@ Database::Database(const fs::path& path, Mode mode) : path_(path) {
       base::throw_io_error(
           fmt::format("cannot write the store '{}'", path.string()), EACCES);
     }
+    sqlite3_extended_result_codes(handle_, 1);
+    sqlite3_busy_timeout(handle_, kBusyMilliseconds);
+    if (read_only) {
+      execute("PRAGMA query_only = ON");
+    }
   } catch (...) {
     sqlite3_close(handle_);
     throw;
   }
-  sqlite3_extended_result_codes(handle_, 1);
-  sqlite3_busy_timeout(handle_, kBusyMilliseconds);
 }
 
 Database::~Database() {

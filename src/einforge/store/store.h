@@ -53,7 +53,9 @@ class Store {
   // einforge store or was written by a newer version, base::IoError when it
   // cannot be written.
   static Store open(const std::filesystem::path& path);
-  // As open, but never writes and throws when the file does not exist.
+  // As open, but throws when the file does not exist and writes nothing, but
+  // that the last to close a store folds the log of a killed writer into it.
+  // Leaves no file behind.
   static Store open_read_only(const std::filesystem::path& path);
 
   Store(Store&&) noexcept;
