@@ -2,31 +2,15 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
-#include <cstdlib>
 #include <vector>
 
 #include "einforge/ops/einsum_linear.h"
+#include "einforge/ops/kernel_choice.h"
 
 namespace einforge::ops {
 namespace {
 
 using torch::Tensor;
-
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
-std::string& forced_kernel() {
-  static std::string name = environment("EINFORGE_KERNEL");
-  return name;
-}
-
-bool logging() {
-  static const bool on = environment("EINFORGE_LOG_KERNELS") == "1";
-  return on;
-}
 
 bool is_floating(torch::ScalarType dtype) {
   return dtype == torch::kFloat32 || dtype == torch::kFloat64 ||
@@ -116,37 +100,7 @@ std::string EinsumLinearProblem::to_string() const {
 const EinsumLinearKernel& choose(
     std::span<const EinsumLinearKernel> table,
     const EinsumLinearProblem& problem) {
-  const std::string& forced = forced_kernel();
-  const EinsumLinearKernel* chosen = nullptr;
-  for (const EinsumLinearKernel& kernel : table) {
-    if ((forced.empty() || kernel.name == forced) && kernel.supports(problem) &&
-        (!forced.empty() || kernel.preferred == nullptr ||
-         kernel.preferred(problem))) {
-      chosen = &kernel;
-      break;
-    }
-  }
-  if (chosen == nullptr) {
-    std::string names;
-    for (const EinsumLinearKernel& kernel : table) {
-      if (kernel.supports(problem)) {
-        names += names.empty() ? "" : ", ";
-        names += kernel.name;
-      }
-    }
-    TORCH_CHECK(
-        false,
-        "[einsum_linear] expected EINFORGE_KERNEL to be one of ",
-        names,
-        " for ",
-        problem.to_string(),
-        "; got ",
-        forced);
-  }
-  if (logging()) {
-    fmt::print(stderr, "einforge: {}: {}\n", problem.to_string(), chosen->name);
-  }
-  return *chosen;
+  return choose_row("einsum_linear", table, problem);
 }
 
 Tensor run_forward(
@@ -234,15 +188,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(
       asked(mask[1], result.core_a),
       asked(mask[2], result.core_b),
       asked(mask[3], result.bias)};
-}
-
-ForcedKernel::ForcedKernel(std::string name)
-    : previous_(std::move(forced_kernel())) {
-  forced_kernel() = std::move(name);
-}
-
-ForcedKernel::~ForcedKernel() {
-  forced_kernel() = std::move(previous_);
 }
 
 }  // namespace einforge::ops

@@ -1,32 +1,69 @@
 #include "einforge/ops/reference/einsum_linear.h"
 
-#include "einforge/ops/contraction.h"
-
 namespace einforge::ops {
 namespace {
 
 using torch::Tensor;
 
-// The input of the first product.
+// Rows of x, or of the output's gradient, for products with each of a core's
+// matrices.
+//
+// (gamma, rows second_in, first_in)
 Tensor first_operand(const Contraction& c, const Tensor& x) {
   return c.split_input(x)
-      .permute({3, 0, 2, 1})  // (gamma, tokens, second_in, first_in)
+      .permute({3, 0, 2, 1})  // (gamma, rows, second_in, first_in)
       .reshape({c.gamma, x.size(0) * c.second_in, c.first_in});
 }
 
-// The first product's result as the second's input.
+// (phi, rows first_out, second_out)
+Tensor last_operand(const Contraction& c, const Tensor& grad) {
+  return c.split_output(grad)
+      .permute({3, 0, 1, 2})  // (phi, rows, first_out, second_out)
+      .reshape({c.phi, grad.size(0) * c.first_out, c.second_out});
+}
+
+// The first product's result, (gamma, rows second_in, first_out phi rho), as
+// the second's input, (phi, rows first_out, second_in gamma rho).
 Tensor second_operand(const Contraction& c, const Tensor& z) {
-  const auto tokens = z.size(1) / c.second_in;
-  return z.view({c.gamma, tokens, c.second_in, c.first_out, c.phi, c.rho})
-      .permute({4, 1, 3, 2, 0, 5})  // (phi, tokens, u, s, gamma, rho)
-      .reshape({c.phi, tokens * c.first_out, c.second_in * c.gamma * c.rho});
+  const auto rows = z.size(1) / c.second_in;
+  return z.view({c.gamma, rows, c.second_in, c.first_out, c.phi, c.rho})
+      .permute({4, 1, 3, 2, 0, 5})  // (phi, rows, u, s, gamma, rho)
+      .reshape({c.phi, rows * c.first_out, c.second_in * c.gamma * c.rho});
 }
 
 Tensor second_operand_backward(const Contraction& c, const Tensor& z) {
-  const auto tokens = z.size(1) / c.first_out;
-  return z.view({c.phi, tokens, c.first_out, c.second_in, c.gamma, c.rho})
-      .permute({4, 1, 3, 2, 0, 5})  // (gamma, tokens, s, u, phi, rho)
-      .reshape({c.gamma, tokens * c.second_in, c.first_out * c.phi * c.rho});
+  const auto rows = z.size(1) / c.first_out;
+  return z.view({c.phi, rows, c.first_out, c.second_in, c.gamma, c.rho})
+      .permute({4, 1, 3, 2, 0, 5})  // (gamma, rows, s, u, phi, rho)
+      .reshape({c.gamma, rows * c.second_in, c.first_out * c.phi * c.rho});
+}
+
+// Operands (batch, blocks m, n) and matrices (batch, blocks, n, q):
+// their products (batch, blocks m, q), block by block.
+Tensor block_products(const Tensor& operand, const Tensor& matrices) {
+  const auto products = matrices.size(0) * matrices.size(1);
+  return torch::bmm(
+             operand.reshape({products, -1, operand.size(2)}),
+             matrices.flatten(0, 1))
+      .view({operand.size(0), operand.size(1), matrices.size(3)});
+}
+
+// The gradient of the matrices.
+Tensor block_gradients(
+    const Tensor& operand, const Tensor& grad, std::int64_t blocks) {
+  const auto products = operand.size(0) * blocks;
+  return torch::bmm(
+             operand.reshape({products, -1, operand.size(2)}).transpose(1, 2),
+             grad.reshape({products, -1, grad.size(2)}))
+      .view({operand.size(0), blocks, operand.size(2), grad.size(2)});
+}
+
+// One block.
+BlockCores cores_of(
+    const Contraction& c, const Tensor& core_a, const Tensor& core_b) {
+  return {
+      c.pack_first(c.ab() ? core_a : core_b).unsqueeze(1),
+      c.pack_second(c.ab() ? core_b : core_a).unsqueeze(1)};
 }
 
 bool supports_bmm(const EinsumLinearProblem&) {
@@ -40,13 +77,8 @@ Tensor forward(
     const Tensor& core_b,
     const std::optional<Tensor>& bias) {
   const Contraction c(problem.sizes);
-  const Tensor first = c.pack_first(c.ab() ? core_a : core_b);
-  const Tensor second = c.pack_second(c.ab() ? core_b : core_a);
-  const Tensor z = torch::bmm(first_operand(c, x), first);
-  Tensor y = torch::bmm(second_operand(c, z), second);
-  y = y.view({c.phi, x.size(0), c.first_out, c.second_out})
-          .permute({1, 2, 3, 0});  // (tokens, first_out, second_out, phi)
-  return bias ? c.join_output(y) + *bias : c.join_output(y);
+  const Tensor y = blocks_forward(c, x, cores_of(c, core_a, core_b));
+  return bias ? y + *bias : y;
 }
 
 EinsumLinearGradients backward(
@@ -57,48 +89,74 @@ EinsumLinearGradients backward(
     const Tensor& core_b,
     const GradientMask& mask) {
   const Contraction c(problem.sizes);
-  const auto tokens = x.size(0);
   const bool first_asked = mask[c.ab() ? 1 : 2];
   const bool second_asked = mask[c.ab() ? 2 : 1];
-  Tensor grad_first;
-  Tensor grad_second;
-  EinsumLinearGradients result;
-
-  const Tensor first = c.pack_first(c.ab() ? core_a : core_b);
-  const Tensor input = first_operand(c, x);  // (gamma, tokens s, i)
-  const Tensor dy = c.split_output(grad)
-                        .permute({3, 0, 1, 2})  // (phi, tokens, u, v)
-                        .reshape({c.phi, tokens * c.first_out, c.second_out});
+  auto [grad_x, cores] = blocks_backward(
+      c,
+      grad,
+      x,
+      cores_of(c, core_a, core_b),
+      mask[0],
+      first_asked,
+      second_asked);
+  if (first_asked) {
+    cores.first = c.unpack_first(cores.first);
+  }
   if (second_asked) {
-    const Tensor z = second_operand(c, torch::bmm(input, first));
-    grad_second = c.unpack_second(torch::bmm(z.transpose(1, 2), dy));
+    cores.second = c.unpack_second(cores.second);
   }
-  if (mask[0] || first_asked) {
-    const Tensor second = c.pack_second(c.ab() ? core_b : core_a);
-    const Tensor dz =
-        second_operand_backward(c, torch::bmm(dy, second.transpose(1, 2)));
-    if (first_asked) {
-      grad_first = c.unpack_first(torch::bmm(input.transpose(1, 2), dz));
-    }
-    if (mask[0]) {
-      const Tensor dx = torch::bmm(dz, first.transpose(1, 2));
-      result.x =
-          c.join_input(dx.view({c.gamma, tokens, c.second_in, c.first_in})
-                           .permute({1, 3, 2, 0}));  // (tokens, i, s, gamma)
-    }
-  }
-  if (mask[3]) {
-    result.bias = grad.sum(0);
-  }
-  result.core_a = c.ab() ? grad_first : grad_second;
-  result.core_b = c.ab() ? grad_second : grad_first;
-  return result;
+  return {
+      .x = grad_x,
+      .core_a = c.ab() ? cores.first : cores.second,
+      .core_b = c.ab() ? cores.second : cores.first,
+      .bias = mask[3] ? grad.sum(0) : Tensor()};
 }
 
 }  // namespace
 
 EinsumLinearKernel bmm_kernel() {
   return {"bmm", supports_bmm, forward, backward};
+}
+
+Tensor blocks_forward(
+    const Contraction& c, const Tensor& x, const BlockCores& cores) {
+  const Tensor z = block_products(first_operand(c, x), cores.first);
+  const Tensor y = block_products(second_operand(c, z), cores.second);
+  return c.join_output(
+      y.view({c.phi, x.size(0), c.first_out, c.second_out})
+          .permute({1, 2, 3, 0}));  // (rows, first_out, second_out, phi)
+}
+
+BlockGradients blocks_backward(
+    const Contraction& c,
+    const Tensor& grad,
+    const Tensor& x,
+    const BlockCores& cores,
+    bool x_asked,
+    bool first_asked,
+    bool second_asked) {
+  const auto blocks = cores.first.size(1);
+  const Tensor input = first_operand(c, x);
+  const Tensor dy = last_operand(c, grad);
+  BlockGradients result;
+  if (second_asked) {
+    const Tensor z = second_operand(c, block_products(input, cores.first));
+    result.cores.second = block_gradients(z, dy, blocks);
+  }
+  if (x_asked || first_asked) {
+    const Tensor dz = second_operand_backward(
+        c, block_products(dy, cores.second.transpose(2, 3)));
+    if (first_asked) {
+      result.cores.first = block_gradients(input, dz, blocks);
+    }
+    if (x_asked) {
+      const Tensor dx = block_products(dz, cores.first.transpose(2, 3));
+      result.x =
+          c.join_input(dx.view({c.gamma, x.size(0), c.second_in, c.first_in})
+                           .permute({1, 3, 2, 0}));  // (rows, i, s, gamma)
+    }
+  }
+  return result;
 }
 
 }  // namespace einforge::ops

@@ -1,0 +1,159 @@
+#include "einforge/ops/moe_routing.h"
+
+#include <ATen/autocast_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <limits>
+#include <tuple>
+
+namespace einforge::ops {
+namespace {
+
+using torch::Tensor;
+using torch::autograd::variable_list;
+
+class Logits : public torch::autograd::Function<Logits> {
+ public:
+  static Tensor forward(
+      torch::autograd::AutogradContext* context,
+      const Tensor& x,
+      const Tensor& weight) {
+    const c10::impl::ExcludeDispatchKeyGuard guard(
+        c10::autocast_dispatch_keyset);
+    context->save_for_backward({x, weight});
+    return rows(x, weight).matmul(weight.t());
+  }
+
+  static variable_list backward(
+      torch::autograd::AutogradContext* context, const variable_list& grads) {
+    const c10::impl::ExcludeDispatchKeyGuard guard(
+        c10::autocast_dispatch_keyset);
+    const variable_list saved = context->get_saved_variables();
+    const Tensor& x = saved[0];
+    const Tensor& weight = saved[1];
+    variable_list result(2);
+    if (context->needs_input_grad(0)) {
+      result[0] = grads[0].matmul(weight).to(x.scalar_type()).view(x.sizes());
+    }
+    if (context->needs_input_grad(1)) {
+      result[1] = grads[0].t().matmul(rows(x, weight));
+    }
+    return result;
+  }
+
+ private:
+  static Tensor rows(const Tensor& x, const Tensor& weight) {
+    return x.reshape({-1, weight.size(1)}).to(weight.scalar_type());
+  }
+};
+
+void check_experts(const Tensor& experts, std::int64_t count) {
+  TORCH_CHECK(
+      experts.dim() == 2 && (experts.scalar_type() == torch::kInt32 ||
+                             experts.scalar_type() == torch::kInt64),
+      "[moe_dispatch] expected experts of size (tokens, active), int32 or "
+      "int64; got ",
+      experts.sizes(),
+      " ",
+      experts.scalar_type());
+  TORCH_CHECK(
+      experts.numel() < std::numeric_limits<std::int32_t>::max(),
+      "[moe_dispatch] expected fewer than 2^31 pairs of a token and an expert; "
+      "got ",
+      experts.numel());
+  TORCH_CHECK(
+      count > 0, "[moe_dispatch] expected at least 1 expert; got ", count);
+}
+
+// A counting sort, stable.
+MoeDispatch dispatch_cpu(const Tensor& experts, std::int64_t count) {
+  const Tensor flat = experts.to(torch::kInt64).contiguous();
+  const std::int64_t* expert = flat.const_data_ptr<std::int64_t>();
+  const std::int64_t pairs = flat.numel();
+  MoeDispatch result{
+      torch::zeros({count + 1}, torch::kInt32),
+      torch::empty({pairs}, torch::kInt32)};
+  std::int32_t* offsets = result.offsets.mutable_data_ptr<std::int32_t>();
+  std::int32_t* order = result.order.mutable_data_ptr<std::int32_t>();
+  for (std::int64_t pair = 0; pair < pairs; ++pair) {
+    TORCH_CHECK(
+        expert[pair] >= 0 && expert[pair] < count,
+        "[moe_dispatch] expected experts in [0, ",
+        count,
+        "); got ",
+        expert[pair]);
+    ++offsets[expert[pair] + 1];
+  }
+  for (std::int64_t e = 0; e < count; ++e) {
+    offsets[e + 1] += offsets[e];
+  }
+  // Each expert's start moves to its end, which is the next one's start.
+  for (std::int64_t pair = 0; pair < pairs; ++pair) {
+    order[offsets[expert[pair]]++] = static_cast<std::int32_t>(pair);
+  }
+  for (std::int64_t e = count; e > 0; --e) {
+    offsets[e] = offsets[e - 1];
+  }
+  offsets[0] = 0;
+  return result;
+}
+
+MoeDispatch dispatch_device(const Tensor& experts, std::int64_t count) {
+  const auto [sorted, order] =
+      experts.to(torch::kInt32)
+          .reshape({-1})
+          .sort(
+              /*stable=*/true, /*dim=*/0, /*descending=*/false);
+  const Tensor bounds =
+      torch::arange(count + 1, experts.options().dtype(torch::kInt32));
+  return {
+      torch::searchsorted(sorted, bounds, /*out_int32=*/true),
+      order.to(torch::kInt32)};
+}
+
+}  // namespace
+
+Tensor moe_logits(const Tensor& x, const Tensor& weight) {
+  TORCH_CHECK(
+      weight.dim() == 2 && x.dim() >= 1 && x.size(-1) == weight.size(1),
+      "[moe_logits] expected x of size (..., d_in) and weight of size "
+      "(experts, d_in); got ",
+      x.sizes(),
+      " and ",
+      weight.sizes());
+  return Logits::apply(x, weight);
+}
+
+MoeRouting moe_route(
+    const Tensor& logits, std::int64_t active, const MoeRouteOptions& options) {
+  TORCH_CHECK(
+      logits.dim() == 2 && active >= 1 && active <= logits.size(1),
+      "[moe_route] expected logits of size (tokens, experts) and active in 1 "
+      "to experts; got ",
+      logits.sizes(),
+      " and ",
+      active);
+  const Tensor scores =
+      options.bias ? logits.detach() + *options.bias : logits.detach();
+  const Tensor chosen =
+      std::get<1>(scores.sort(/*stable=*/true, /*dim=*/-1, /*descending=*/true))
+          .narrow(-1, 0, active);
+  const Tensor gates = options.softmax_first
+                           ? logits.softmax(-1).gather(-1, chosen)
+                           : logits.gather(-1, chosen).softmax(-1);
+  return {chosen.to(torch::kInt32).contiguous(), gates};
+}
+
+MoeDispatch moe_dispatch(const Tensor& experts, std::int64_t count) {
+  check_experts(experts, count);
+  return experts.is_cpu() ? dispatch_cpu(experts, count)
+                          : dispatch_device(experts, count);
+}
+
+Tensor moe_counts(const Tensor& experts, std::int64_t count) {
+  check_experts(experts, count);
+  const Tensor numbers = torch::arange(count, experts.options());
+  return (experts.reshape({-1, 1}) == numbers).sum(0);
+}
+
+}  // namespace einforge::ops
