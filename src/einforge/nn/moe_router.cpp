@@ -1,0 +1,159 @@
+#include "einforge/nn/moe_router.h"
+
+#include <fmt/format.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "einforge/base/error.h"
+
+namespace einforge::nn {
+namespace {
+
+// E sum_i p_i f_i; `counts` (E) of assignments.
+torch::Tensor balance_loss(
+    const torch::Tensor& logits, const torch::Tensor& counts) {
+  const torch::Tensor probability = logits.softmax(-1).mean(0);  // (E)
+  const torch::Tensor load = counts.to(logits.scalar_type());    // (E)
+  return (probability * (load / load.sum())).sum() *
+         static_cast<double>(counts.size(0));
+}
+
+torch::Tensor z_loss(const torch::Tensor& logits) {
+  return logits.logsumexp(-1).square().mean();
+}
+
+// -sum p log p over the last dimension, in nats.
+torch::Tensor entropy(const torch::Tensor& p) {
+  return -torch::special_xlogy(p, p).sum(-1);
+}
+
+}  // namespace
+
+void RouterOptions::validate() const {
+  base::check(
+      jitter >= 0 && jitter < 1,
+      "router: expected jitter in [0, 1); got {}",
+      jitter);
+  const auto check_positive = [](const char* name, double value) {
+    base::check(
+        value >= 0, "router: expected {} of at least 0; got {}", name, value);
+  };
+  check_positive("balance_weight", balance_weight);
+  check_positive("z_weight", z_weight);
+  check_positive("bias_rate", bias_rate);
+}
+
+MoeRouter::MoeRouter(
+    std::int64_t d_in,
+    std::int64_t experts,
+    std::int64_t active,
+    const RouterOptions& options,
+    std::int64_t base_width)
+    : experts_(experts), active_(active), options_(options) {
+  options.validate();
+  if (active < 1 || active > experts) {
+    throw std::invalid_argument(fmt::format(
+        "[moe_router] expected active in 1 to {} experts; got {}",
+        experts,
+        active));
+  }
+  weight_ = add_parameter(
+      "weight",
+      torch::zeros({experts, d_in}),
+      {static_cast<double>(base_width) / static_cast<double>(d_in),
+       /*decay=*/true});
+  if (options.bias_rate > 0) {
+    bias_ = register_buffer("bias", torch::zeros({experts}));
+    load_ = register_buffer("load", torch::zeros({experts}, torch::kInt64));
+  }
+}
+
+ops::MoeRouting MoeRouter::forward(const torch::Tensor& x) {
+  torch::Tensor seen = x;
+  if (is_training() && options_.jitter > 0) {
+    seen = x * (1 + options_.jitter * (2 * torch::rand_like(x) - 1));
+  }
+  const torch::Tensor logits = ops::moe_logits(seen, weight_);  // (T, E)
+  ops::MoeRouteOptions options{.softmax_first = options_.softmax_first};
+  if (bias_.defined()) {
+    options.bias = bias_;
+  }
+  ops::MoeRouting routing = ops::moe_route(logits, active_, options);
+  logits_ = logits.detach();
+  chosen_ = routing.experts;
+  auxiliary_loss_ = torch::Tensor();
+  if (is_training() && logits.size(0) > 0) {
+    const torch::Tensor counts = ops::moe_counts(chosen_, experts_);  // (E)
+    auxiliary_loss_ = options_.balance_weight * balance_loss(logits, counts) +
+                      options_.z_weight * z_loss(logits);
+    if (load_.defined()) {
+      load_.add_(counts);
+    }
+  }
+  return routing;
+}
+
+RouterHealth MoeRouter::health() const {
+  if (!logits_.defined() || logits_.size(0) == 0) {
+    throw std::logic_error("nn: a router that saw no token has no health");
+  }
+  const torch::NoGradGuard no_grad;
+  const torch::Tensor logits = logits_.to(torch::kCPU, torch::kFloat64);
+  const torch::Tensor counts =
+      ops::moe_counts(chosen_, experts_).to(torch::kCPU);
+  const torch::Tensor share =
+      counts.to(torch::kFloat64) / static_cast<double>(chosen_.numel());
+  const auto* tokens = counts.const_data_ptr<std::int64_t>();
+  RouterHealth health;
+  health.tokens.assign(tokens, tokens + experts_);
+  health.token_entropy = entropy(logits.softmax(-1)).mean().item<double>();
+  health.aggregate_entropy = entropy(share).item<double>();
+  health.balance_loss = balance_loss(logits, counts).item<double>();
+  health.z_loss = z_loss(logits).item<double>();
+  health.dead = std::ranges::count(health.tokens, 0);
+  health.largest_share = static_cast<double>(std::ranges::max(health.tokens)) /
+                         static_cast<double>(logits.size(0));
+  return health;
+}
+
+void MoeRouter::update_bias() {
+  if (!bias_.defined()) {
+    return;
+  }
+  const torch::NoGradGuard no_grad;
+  // E load_i against the sum: whole numbers, so that even is exactly even.
+  const torch::Tensor excess = load_.sum() - load_ * experts_;  // (E)
+  bias_.add_(excess.sign(), options_.bias_rate);
+  load_.zero_();
+}
+
+std::vector<std::pair<std::string, MoeRouter*>> routers(
+    torch::nn::Module& module) {
+  std::vector<std::pair<std::string, MoeRouter*>> found;
+  for (const auto& item :
+       module.named_modules(/*name_prefix=*/"", /*include_self=*/false)) {
+    auto* router = dynamic_cast<MoeRouter*>(item.value().get());
+    if (router != nullptr &&
+        std::ranges::find(
+            found, router, &std::pair<std::string, MoeRouter*>::second) ==
+            found.end()) {
+      found.emplace_back(item.key(), router);
+    }
+  }
+  return found;
+}
+
+torch::Tensor auxiliary_loss(torch::nn::Module& module) {
+  torch::Tensor sum;
+  for (const auto& [name, router] : routers(module)) {
+    const torch::Tensor& loss = router->auxiliary_loss();
+    if (loss.defined()) {
+      sum = sum.defined() ? sum + loss : loss;
+    }
+  }
+  return sum;
+}
+
+}  // namespace einforge::nn

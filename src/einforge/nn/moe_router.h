@@ -1,0 +1,126 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "einforge/nn/layer.h"
+#include "einforge/ops/moe_routing.h"
+
+namespace einforge::nn {
+
+struct RouterOptions {
+  bool softmax_first = false;
+  double jitter = 0;
+  double balance_weight = 0.01;
+  double z_weight = 0.001;
+  double bias_rate = 0;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit(
+        "softmax_first",
+        self.softmax_first,
+        "gates are the chosen experts' shares of a softmax over all experts, "
+        "not over the chosen");
+    visit(
+        "jitter",
+        self.jitter,
+        "in training the router sees each feature times a number in "
+        "[1 - jitter, 1 + jitter]");
+    visit(
+        "balance_weight",
+        self.balance_weight,
+        "weight of the load-balancing loss, experts x sum(probability x load)");
+    visit("z_weight", self.z_weight, "weight of the mean squared log-sum-exp");
+    visit(
+        "bias_rate",
+        self.bias_rate,
+        "step of the balancing bias, which makes the choice of crowded experts "
+        "rarer without a loss; 0 is off, 0.001 usual");
+  }
+  // @throw base::InvalidInput for a negative number or a jitter of 1 or more
+  void validate() const;
+  bool operator==(const RouterOptions&) const = default;
+};
+
+// What a router did with the tokens of its last forward pass.
+struct RouterHealth {
+  std::vector<std::int64_t> tokens;  // of each expert; they add up to T k
+  double token_entropy = 0;      // nats; mean over tokens of H(softmax(logits))
+  double aggregate_entropy = 0;  // nats; of the experts' shares of assignments
+  double balance_loss = 0;       // E sum_i p_i f_i, 1 when even
+  double z_loss = 0;             // mean squared log-sum-exp
+  std::int64_t dead = 0;         // experts without a token
+  double largest_share = 0;      // the busiest expert's share of all tokens
+};
+
+// Picks k of E experts for each token: logits = W x, W starting at zero and
+// without a bias; the k highest; gates by a softmax over the chosen. Training
+// adds a loss that keeps the load even; its weights are in the options:
+//
+//   balance_weight E sum_i(p_i f_i) + z_weight mean(logsumexp(logits)^2)
+//
+// p_i the mean over tokens of softmax(logits)_i, f_i the share of assignments
+// that expert i has. Or, free of a loss: a bias b_i, added to the logits for
+// the choice only, that moves by bias_rate sign(mean load - load_i) a step.
+//
+// The logits are float32 whatever autocast says.
+// Source: arXiv 2410.02117, section 6; arXiv 2101.03961, section 2.2 (load),
+// arXiv 2202.08906, section 3.1 (z-loss); arXiv 2408.15664 (bias).
+class MoeRouter : public Layer {
+ public:
+  // @param base_width the d_in at which the learning rate's multiplier is 1
+  // @throw std::invalid_argument when active is not in 1 to experts
+  MoeRouter(
+      std::int64_t d_in,
+      std::int64_t experts,
+      std::int64_t active,
+      const RouterOptions& options,
+      std::int64_t base_width = 768);
+
+  // @param x (..., d_in)
+  // @return experts (T, k) int32 and gates (T, k)
+  ops::MoeRouting forward(const torch::Tensor& x);
+
+  // The weighted loss of the last forward pass, to be added to the model's; no
+  // dimensions. Undefined unless that was in training mode and had tokens.
+  const torch::Tensor& auxiliary_loss() const { return auxiliary_loss_; }
+
+  // Of the last forward pass; waits for the device.
+  // @throw std::logic_error before one that had tokens
+  RouterHealth health() const;
+
+  // Moves the balancing bias by the load since the last call; for the trainer,
+  // once an optimiser step. Nothing without a bias_rate. Does not wait for the
+  // device.
+  void update_bias();
+
+  std::int64_t experts() const { return experts_; }
+  std::int64_t active() const { return active_; }
+
+ private:
+  std::int64_t experts_;
+  std::int64_t active_;
+  RouterOptions options_;
+  torch::Tensor weight_;  // (E, d_in)
+  // Buffers, so that they follow the module and its checkpoints; undefined
+  // without a bias_rate.
+  torch::Tensor bias_;  // (E), float32
+  torch::Tensor load_;  // (E), int64: since the last update
+  // Of the last forward pass, detached.
+  torch::Tensor logits_;  // (T, E)
+  torch::Tensor chosen_;  // (T, k) int32
+  torch::Tensor auxiliary_loss_;
+};
+
+// All routers of a module, by their dotted names, in order of registration; a
+// router that several layers share comes once.
+std::vector<std::pair<std::string, MoeRouter*>> routers(
+    torch::nn::Module& module);
+
+// The sum of the routers' losses; undefined where none has one.
+torch::Tensor auxiliary_loss(torch::nn::Module& module);
+
+}  // namespace einforge::nn

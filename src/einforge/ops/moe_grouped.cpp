@@ -1,0 +1,154 @@
+#include "einforge/ops/moe_grouped.h"
+
+#include <ATen/autocast_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <vector>
+
+namespace einforge::ops {
+namespace {
+
+using torch::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Rows by expert, put into the order of the pairs (t, j): (T, k, d). Pairs are
+// distinct, so that no two writes meet.
+Tensor by_token(const Tensor& rows, const Tensor& order, std::int64_t tokens) {
+  return torch::empty_like(rows)
+      .index_copy_(0, order.to(torch::kInt64), rows)
+      .view({tokens, order.size(0) / tokens, rows.size(1)});
+}
+
+Tensor token_of(const Tensor& order, std::int64_t tokens) {
+  return order.floor_divide(order.size(0) / tokens);
+}
+
+// Gradients of index_select add up in any order on CUDA; these do not.
+class Gather : public torch::autograd::Function<Gather> {
+ public:
+  static Tensor forward(
+      AutogradContext* context, const Tensor& x, const Tensor& order) {
+    context->save_for_backward({order});
+    context->saved_data["tokens"] = x.size(0);
+    return x.index_select(0, token_of(order, x.size(0)));
+  }
+
+  static variable_list backward(
+      AutogradContext* context, const variable_list& grads) {
+    const Tensor order = context->get_saved_variables()[0];
+    const std::int64_t tokens = context->saved_data["tokens"].toInt();
+    return {by_token(grads[0].contiguous(), order, tokens).sum(1), Tensor()};
+  }
+};
+
+class Combine : public torch::autograd::Function<Combine> {
+ public:
+  static Tensor forward(
+      AutogradContext* context,
+      const Tensor& rows,
+      const Tensor& order,
+      const Tensor& gates) {
+    context->save_for_backward({rows, order, gates});
+    return by_token(rows * gate_of(gates, order), order, gates.size(0))
+        .sum(1)
+        .to(rows.scalar_type());
+  }
+
+  static variable_list backward(
+      AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    const Tensor& rows = saved[0];
+    const Tensor& order = saved[1];
+    const Tensor& gates = saved[2];
+    const Tensor grad =
+        grads[0].index_select(0, token_of(order, gates.size(0)));  // (T k, d)
+    variable_list result(3);
+    if (context->needs_input_grad(0)) {
+      result[0] = (grad * gate_of(gates, order)).to(rows.scalar_type());
+    }
+    if (context->needs_input_grad(2)) {
+      const Tensor products = (grad.to(gates.scalar_type()) * rows).sum(1);
+      result[2] = by_token(products.unsqueeze(1), order, gates.size(0))
+                      .view(gates.sizes());
+    }
+    return result;
+  }
+
+ private:
+  static Tensor gate_of(const Tensor& gates, const Tensor& order) {
+    return gates.reshape({-1, 1}).index_select(0, order);
+  }
+};
+
+Tensor in_autocast_dtype(const Tensor& tensor) {
+  const auto device = tensor.device().type();
+  return at::autocast::is_autocast_enabled(device)
+             ? tensor.to(at::autocast::get_autocast_dtype(device))
+             : tensor;
+}
+
+// What torch's grouped matmul takes without going through the host.
+bool has_grouped_kernel(const Tensor& rows, const Tensor& weight) {
+  return rows.is_cuda() && rows.scalar_type() == torch::kBFloat16 &&
+         weight.size(1) % 8 == 0 && weight.size(2) % 8 == 0;
+}
+
+Tensor one_by_one(
+    const Tensor& rows, const Tensor& weight, const Tensor& offsets) {
+  const Tensor host = offsets.to(torch::kCPU);
+  const std::int32_t* begin = host.const_data_ptr<std::int32_t>();
+  // unbind, because the gradient of select is as large as all of weight.
+  const std::vector<Tensor> matrices = weight.unbind(0);
+  std::vector<Tensor> results;
+  for (size_t e = 0; e < matrices.size(); ++e) {
+    results.push_back(rows.narrow(0, begin[e], begin[e + 1] - begin[e])
+                          .matmul(matrices[e].t()));
+  }
+  return torch::cat(results);
+}
+
+Tensor by_expert(
+    const Tensor& rows, const Tensor& weight, const Tensor& offsets) {
+  return has_grouped_kernel(rows, weight)
+             ? at::_grouped_mm(
+                   rows, weight.transpose(1, 2), offsets.slice(0, 1))
+             : one_by_one(rows, weight, offsets);
+}
+
+}  // namespace
+
+Tensor moe_gather(const Tensor& x, const MoeDispatch& dispatch) {
+  TORCH_CHECK(
+      x.dim() == 2, "[moe_gather] expected x of size (T, d); got ", x.sizes());
+  return x.size(0) == 0 ? x
+                        : Gather::apply(in_autocast_dtype(x), dispatch.order);
+}
+
+Tensor moe_grouped_linear(
+    const Tensor& rows, const Tensor& weight, const Tensor& offsets) {
+  TORCH_CHECK(
+      rows.dim() == 2 && weight.dim() == 3 && rows.size(1) == weight.size(2) &&
+          offsets.dim() == 1 && offsets.size(0) == weight.size(0) + 1,
+      "[moe_grouped_linear] expected rows of size (N, d_in), weight (E, d_out, "
+      "d_in) and offsets (E + 1); got ",
+      rows.sizes(),
+      ", ",
+      weight.sizes(),
+      " and ",
+      offsets.sizes());
+  return by_expert(in_autocast_dtype(rows), in_autocast_dtype(weight), offsets);
+}
+
+Tensor moe_combine(
+    const Tensor& rows, const MoeDispatch& dispatch, const Tensor& gates) {
+  TORCH_CHECK(
+      rows.dim() == 2 && gates.dim() == 2 && rows.size(0) == gates.numel(),
+      "[moe_combine] expected rows of size (T k, d) and gates (T, k); got ",
+      rows.sizes(),
+      " and ",
+      gates.sizes());
+  return rows.size(0) == 0 ? rows : Combine::apply(rows, dispatch.order, gates);
+}
+
+}  // namespace einforge::ops
