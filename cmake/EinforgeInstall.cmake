@@ -2,6 +2,17 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
+# The installed program finds the operators beside it, and LibTorch and CUDA
+# where they were linked.
+if(EINFORGE_TORCH)
+  set_target_properties(
+    einforge einforge_ops
+    PROPERTIES
+      INSTALL_RPATH
+      "$ORIGIN/../${CMAKE_INSTALL_LIBDIR};${EINFORGE_TORCH_ROOT}/lib;${CUDAToolkit_LIBRARY_DIR}"
+  )
+endif()
+
 get_property(libraries GLOBAL PROPERTY EINFORGE_LIBRARIES)
 install(
   TARGETS ${libraries}
