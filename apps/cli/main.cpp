@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "einforge/base/error.h"
 #include "einforge/base/text.h"
+#include "einforge/base/version.h"
 
 namespace {
 
@@ -51,7 +52,7 @@ int main(int argc, char** argv) {
       "the lowest loss per FLOP and per second for a task and budget.");
   app.name("einforge");
   app.require_subcommand(1);
-  app.set_version_flag("--version", EINFORGE_VERSION);
+  app.set_version_flag("--version", einforge::base::version());
   app.get_formatter()->column_width(34);
   einforge::cli::add_bench(app);
   einforge::cli::add_data(app);

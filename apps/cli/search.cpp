@@ -1,10 +1,12 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -80,6 +82,31 @@ search::SearchConfig read_config(const SearchFlags& flags) {
 // The program that runs now, which is the one to start as a worker.
 std::string own_path() {
   return std::filesystem::read_symlink("/proc/self/exe").string();
+}
+
+// As a shell takes it back.
+std::string shell_word(const std::string& word) {
+  constexpr const char* kPlain =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+      "_@%+=:,./-";
+  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) {
+    return word;
+  }
+  std::string result = "'";
+  for (const char c : word) {
+    result += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  }
+  return result + "'";
+}
+
+// The words that this process was started with.
+std::string own_command() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::vector<std::string> words;
+  for (std::string word; std::getline(file, word, '\0');) {
+    words.push_back(shell_word(word));
+  }
+  return fmt::format("{}", fmt::join(words, " "));
 }
 
 // What a search is expected to take.
@@ -266,6 +293,7 @@ void run_search(const SearchFlags& flags) {
   }
   search::RunOptions options;
   options.worker_command = {own_path(), "search-worker"};
+  options.command = own_command();
   options.should_stop = [] { return interrupts.load() > 0; };
   options.retry_failed = flags.retry_failed;
   options.quiet = flags.quiet;

@@ -207,6 +207,18 @@ def check_trials(browser, data):
                   (trial["reason"] or "no reason") in text, text)
 
 
+def check_origin(browser, data):
+    text = browser.evaluate("document.getElementById('origin').innerText")
+    metadata = data["metadata"]
+    wanted = [metadata["command"], str(data["bootstrap"]["replicates"])]
+    for key in ("hardware", "versions"):
+        wanted += [str(value) for value in metadata[key].values()]
+    wanted.append(", ".join(str(s) for s in metadata["seeds"]["trials"]))
+    missing = [value for value in wanted if value not in text]
+    check("hardware, versions, command and seeds are in sight",
+          not missing, str(missing))
+
+
 def check_colouring(browser):
     stroke = ("getComputedStyle(document.querySelectorAll("
               "'#plot-compute .js-line')[3]).stroke")
@@ -266,6 +278,7 @@ def main():
             check_plots(browser, data)
             check_sorting(browser, data)
             check_trials(browser, data)
+            check_origin(browser, data)
             check_colouring(browser)
             check_views(browser, screenshots)
             check("no console errors or outside requests",

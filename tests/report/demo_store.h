@@ -31,6 +31,12 @@ inline void make_demo_store(const std::filesystem::path& path) {
   store.set_metadata("name", "demo");
   store.set_metadata(
       "hardware", {{"cpu", "a CPU <of> \"two\" cores"}, {"cores", 2}});
+  store.set_metadata(
+      "command", "einforge search examples/configs/demo.toml --out runs/demo");
+  store.set_metadata(
+      "versions",
+      {{"einforge", "0.1.0"}, {"compiler", "g++ 12.2.0"}, {"torch", "2.11.0"}});
+  store.set_metadata("seeds", {{"trials", {0, 1}}, {"draw", 7}});
   store.set_metadata("search", {{"widths", {64, 128, 256}}, {"seed", 0}});
   base::Random random(5);
   const double nan = std::numeric_limits<double>::quiet_NaN();

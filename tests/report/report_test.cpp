@@ -93,6 +93,9 @@ TEST_F(DemoReport, JsonHoldsEveryTrial) {
   EXPECT_THAT(
       json["trials"][18]["reason"].get<std::string>(), HasSubstr("signal 9"));
   EXPECT_EQ(json["metadata"]["name"], "demo");
+  EXPECT_EQ(json["metadata"]["versions"]["torch"], "2.11.0");
+  EXPECT_EQ(json["bootstrap"]["replicates"], summary_->bootstrap);
+  EXPECT_EQ(json["bootstrap"]["seed"], summary_->seed);
   EXPECT_EQ(json["fits"]["flops"]["metric"], "flops");
   EXPECT_EQ(json["fits"]["seconds"]["metric"], "seconds");
   // It is JSON for others too: no NaN anywhere.

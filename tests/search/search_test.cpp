@@ -165,6 +165,34 @@ class SearchTest : public ::testing::Test {
   std::string err_;
 };
 
+TEST_F(SearchTest, NotesWhereItsNumbersComeFrom) {
+  config_.structures = {"dense"};
+  config_.widths = {16};
+  config_.seeds = {3, 5};
+  ASSERT_EQ(run(config_, {"--json", "--set", "name=it's two words"}), 0) << err_;
+  const base::Json metadata = base::Json::parse(out_).at("metadata");
+  EXPECT_EQ(metadata.at("name"), "it's two words");
+  EXPECT_EQ(metadata.at("seeds").at("trials"), base::Json({3, 5}));
+  EXPECT_EQ(metadata.at("seeds").at("draw"), 0);
+  for (const char* part : {"einforge", "compiler", "torch"}) {
+    EXPECT_FALSE(metadata.at("versions").at(part).get<std::string>().empty());
+  }
+  EXPECT_GE(metadata.at("hardware").at("cores").get<int>(), 1);
+  const std::string command = metadata.at("command").get<std::string>();
+  EXPECT_THAT(
+      command,
+      ::testing::EndsWith(fmt::format(
+          R"(search {} --json --set 'name=it'\''s two words')",
+          (folder_ / "search.json").string())));
+  // Reading it again trains nothing and so changes nothing.
+  ASSERT_EQ(run(config_, {"--quiet"}), 0) << err_;
+  EXPECT_EQ(
+      store::Store::open_read_only(Folder{config_.out}.store())
+          .metadata()
+          .at("command"),
+      command);
+}
+
 TEST_F(SearchTest, TrainsEveryTrialOnce) {
   ASSERT_EQ(run(config_, {"--json"}), 0) << err_;
   expect_complete(config_, propose(config_));

@@ -207,6 +207,8 @@ Json to_json(const Summary& summary) {
       {"fits",
        {{"flops", to_json(summary.compute)},
         {"seconds", to_json(summary.wall_clock)}}},
+      {"bootstrap",
+       {{"replicates", summary.bootstrap}, {"seed", summary.seed}}},
       {"metadata", summary.metadata}};
 }
 

@@ -105,6 +105,8 @@ std::vector<scaling::Run> to_runs(const std::vector<TrialRecord>& trials) {
 Summary summarise(const store::Store& store, const SummaryOptions& options) {
   Summary summary;
   summary.baseline = options.baseline;
+  summary.bootstrap = options.bootstrap;
+  summary.seed = options.seed;
   summary.metadata = store.metadata();
   summary.trials = read_trials(store);
   const auto runs = scaling::best_learning_rates(to_runs(summary.trials));

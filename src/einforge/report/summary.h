@@ -31,6 +31,9 @@ struct RankedStructure {
 // All that a report says, in numbers.
 struct Summary {
   std::string baseline;
+  // Behind the intervals: replicates and their seed.
+  int bootstrap = 0;
+  std::uint64_t seed = 0;
   base::Json metadata;
   std::vector<TrialRecord> trials;
   // Best first; structures without a compute multiplier last.

@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "einforge/base/text.h"
+#include "einforge/base/version.h"
 
 namespace einforge::search {
 namespace {
@@ -51,10 +52,16 @@ base::Json describe_hardware(std::int64_t workers) {
        std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", none)) {
     json["gpu"] = proc_value((gpu.path() / "information").c_str(), "Model");
   }
-  json["torch"] = TORCH_VERSION;
   json["workers"] = workers;
   json["threads_per_worker"] = threads_per_worker(workers);
   return json;
+}
+
+base::Json describe_versions() {
+  return {
+      {"einforge", base::version()},
+      {"compiler", base::compiler()},
+      {"torch", TORCH_VERSION}};
 }
 
 }  // namespace einforge::search

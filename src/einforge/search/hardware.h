@@ -10,7 +10,10 @@ namespace einforge::search {
 // one.
 int threads_per_worker(std::int64_t workers);
 
-// What the search ran on, for the report.
+// What the search runs on, for the report.
 base::Json describe_hardware(std::int64_t workers);
+
+// What it is made of: einforge, its compiler, torch.
+base::Json describe_versions();
 
 }  // namespace einforge::search

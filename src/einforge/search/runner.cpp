@@ -69,6 +69,7 @@ class Runner {
   RunResult run() {
     announce();
     ledger_->schedule();
+    note_origin();
     auto last_reclaim = Clock::now();
     while (!(workers_.empty() && (ledger_->finished() || stopping_))) {
       if (!stopping_) {
@@ -114,8 +115,21 @@ class Runner {
     const base::Json config = base::to_json(config_);
     store.set_metadata("name", config_.name);
     store.set_metadata("search", config);
-    store.set_metadata("hardware", describe_hardware(config_.workers));
     base::write_file_atomically(folder_.config(), config.dump(2) + "\n");
+  }
+
+  // What the trials of this start come from. A search that is over keeps what
+  // it has: starting it again trains nothing.
+  void note_origin() {
+    store::Store& store = ledger_->store();
+    if (ledger_->finished() && store.metadata().contains("hardware")) {
+      return;
+    }
+    store.set_metadata("command", options_.command);
+    store.set_metadata("hardware", describe_hardware(config_.workers));
+    store.set_metadata("versions", describe_versions());
+    store.set_metadata(
+        "seeds", {{"trials", config_.seeds}, {"draw", config_.scheduler.seed}});
   }
 
   // What a user should know before a long wait, a line each.

@@ -14,6 +14,8 @@ struct RunOptions {
   // Starts a worker: the program and its first words; the search's folder and
   // the number of threads are added. See worker.h.
   std::vector<std::string> worker_command;
+  // As the user typed it, for the report.
+  std::string command;
   // Polled a few times a second; true stops the search with checkpoints.
   std::function<bool()> should_stop;
   // Queues trials again that an earlier run of the search recorded as failed

@@ -71,6 +71,9 @@ function facts() {
 }
 
 function definition(value) {
+  if (Array.isArray(value) && value.every(v => typeof v !== "object")) {
+    return value.join(", ");
+  }
   if (value !== null && typeof value === "object") {
     const small = JSON.stringify(value).length < 90 && !Array.isArray(value);
     if (small) {
@@ -87,15 +90,17 @@ function origin() {
   const add = (key, value) => list.append(
     element("dt", {}, key), element("dd", {}, definition(value)));
   for (const [key, value] of Object.entries(data.metadata)) {
-    // Hardware is what readers look for: every part in sight.
-    if (key === "hardware" && value && typeof value === "object") {
+    // What readers look for: every part in sight.
+    const open = ["hardware", "versions", "seeds"].includes(key);
+    if (open && value && typeof value === "object") {
       for (const [part, v] of Object.entries(value)) add(`${key}: ${part}`, v);
     } else {
       add(key, value);
     }
   }
-  return list.children.length ? list
-    : element("p", {class: "quiet"}, "The store holds no metadata.");
+  add("intervals", `bootstrap of ${data.bootstrap.replicates} replicates, ` +
+    `seed ${data.bootstrap.seed}`);
+  return list;
 }
 
 function failures() {
