@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/base/test_name.h"
+
 namespace einforge::train {
 namespace {
 
@@ -73,7 +75,19 @@ INSTANTIATE_TEST_SUITE_P(
         Case{
             "wsd without decay",
             schedule("wsd", 0, 0, 0),
-            {1, 1, 1, 1, 1, 1, 1, 1, 1, 1}}));
+            {1, 1, 1, 1, 1, 1, 1, 1, 1, 1}}),
+    base::testing::TestName());
+
+TEST(Warmup, IsATwentiethUnlessGiven) {
+  ScheduleConfig config;
+  EXPECT_EQ(config.warmup(1000), 50);
+  EXPECT_EQ(config.warmup(9), 0);
+  EXPECT_EQ(config.warmup(10), 1);
+  EXPECT_DOUBLE_EQ(rate_factor(config, 24, 1000), 0.5);
+  EXPECT_DOUBLE_EQ(rate_factor(config, 49, 1000), 1);
+  config.warmup_steps = 0;
+  EXPECT_EQ(config.warmup(1000), 0);
+}
 
 TEST_P(ScheduleTest, MatchesTheTable) {
   const Case& c = GetParam();

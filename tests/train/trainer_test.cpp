@@ -15,6 +15,7 @@
 #include "einforge/base/safetensors.h"
 #include "einforge/base/text.h"
 #include "einforge/data/prepare.h"
+#include "tests/base/test_name.h"
 #include "tests/train/testing.h"
 
 namespace einforge::train {
@@ -320,7 +321,7 @@ INSTANTIATE_TEST_SUITE_P(
             [](auto& c) { c.optimizer.accumulate = 0; }},
         Bad{"schedule.kind", [](auto& c) { c.schedule.kind = "cosin"; }},
         Bad{"schedule.warmup_steps",
-            [](auto& c) { c.schedule.warmup_steps = -1; }},
+            [](auto& c) { c.schedule.warmup_steps = -2; }},
         Bad{"schedule.decay_share",
             [](auto& c) { c.schedule.decay_share = 1.5; }},
         Bad{"schedule.final_ratio",
@@ -332,7 +333,8 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"checkpoint_every", [](auto& c) { c.checkpoint_every = -1; }},
         Bad{"keep_checkpoints", [](auto& c) { c.keep_checkpoints = 0; }},
         Bad{"device", [](auto& c) { c.device = "gpu"; }},
-        Bad{"dtype", [](auto& c) { c.dtype = "fp8"; }}));
+        Bad{"dtype", [](auto& c) { c.dtype = "fp8"; }}),
+    base::testing::TestName());
 
 TEST_P(BadConfigTest, NamesTheKey) {
   TrainConfig c;

@@ -105,7 +105,7 @@ struct SearchConfig {
         "warmup_share",
         self.warmup_share,
         "share of the steps that warm up, where train.schedule.warmup_steps "
-        "is 0");
+        "is -1");
     visit(
         "workers",
         self.workers,

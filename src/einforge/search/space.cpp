@@ -170,7 +170,7 @@ Proposal proposal(const SearchConfig& search, const Point& point) {
     config.steps = steps_for(search.budget, model);
     config.eval_every =
         std::max<std::int64_t>(1, config.steps / search.curve_points);
-    if (config.schedule.warmup_steps == 0) {
+    if (config.schedule.warmup_steps < 0) {
       config.schedule.warmup_steps =
           std::llround(search.warmup_share * static_cast<double>(config.steps));
     }

@@ -45,6 +45,10 @@ void check_not_negative(const char* key, double value) {
 
 }  // namespace
 
+std::int64_t ScheduleConfig::warmup(std::int64_t steps) const {
+  return warmup_steps < 0 ? (steps + 10) / 20 : warmup_steps;
+}
+
 void TrainConfig::validate() const {
   model.validate();
   check_at_least("data.batch_size", data.batch_size, 1);
@@ -61,7 +65,7 @@ void TrainConfig::validate() const {
           schedule.kind == "wsd",
       "schedule.kind: expected constant, cosine or wsd; got '{}'",
       schedule.kind);
-  check_at_least("schedule.warmup_steps", schedule.warmup_steps, 0);
+  check_at_least("schedule.warmup_steps", schedule.warmup_steps, -1);
   check_share("schedule.decay_share", schedule.decay_share);
   check_share("schedule.final_ratio", schedule.final_ratio);
   check_at_least("steps", steps, 1);

@@ -47,14 +47,17 @@ struct OptimizerConfig {
 
 struct ScheduleConfig {
   std::string kind = "constant";
-  std::int64_t warmup_steps = 0;
+  std::int64_t warmup_steps = -1;
   double decay_share = 0.2;
   double final_ratio = 0.1;
 
   template <typename Self, typename Visit>
   static void fields(Self& self, Visit&& visit) {
     visit("kind", self.kind, "constant, cosine, or wsd (warmup-stable-decay)");
-    visit("warmup_steps", self.warmup_steps, "steps of linear warm-up");
+    visit(
+        "warmup_steps",
+        self.warmup_steps,
+        "steps of linear warm-up; -1: a twentieth of all steps");
     visit(
         "decay_share",
         self.decay_share,
@@ -62,6 +65,8 @@ struct ScheduleConfig {
     visit(
         "final_ratio", self.final_ratio, "last rate / peak rate (cosine, wsd)");
   }
+  // Of a run of `steps`: warmup_steps with its default resolved.
+  std::int64_t warmup(std::int64_t steps) const;
   bool operator==(const ScheduleConfig&) const = default;
 };
 

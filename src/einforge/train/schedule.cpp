@@ -11,7 +11,7 @@ double rate_factor(
   // Steps done once this one is, so that the last one ends at the last rate.
   const auto done = static_cast<double>(step + 1);
   const auto total = static_cast<double>(steps);
-  const auto warmup = static_cast<double>(config.warmup_steps);
+  const auto warmup = static_cast<double>(config.warmup(steps));
   if (done <= warmup) {
     return done / warmup;
   }

@@ -7,7 +7,7 @@
 namespace einforge::train {
 
 // What multiplies the peak learning rate in step `step` (from 0) of `steps`:
-// linear warm-up (step + 1) / warmup_steps, then
+// linear warm-up (step + 1) / warmup(steps), then
 //   constant: 1
 //   cosine:   half a cosine from 1 to final_ratio in the last step
 //   wsd:      1, and over the last decay_share of all steps linearly down to
