@@ -83,6 +83,8 @@ function(einforge_test folder)
   gtest_discover_tests(
     ${folder}_tests
     TEST_PREFIX "${folder}."
+    # Values print as raw bytes, pointers among them; cases have names.
+    NO_PRETTY_VALUES
     DISCOVERY_MODE PRE_TEST
     DISCOVERY_TIMEOUT 60
     PROPERTIES TIMEOUT 600 ENVIRONMENT "${environment}")

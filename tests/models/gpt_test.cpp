@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "einforge/models/sample.h"
+#include "tests/base/test_name.h"
 
 namespace einforge::models {
 namespace {
@@ -129,7 +130,8 @@ class CoordinateTest : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(
     Structures,
     CoordinateTest,
-    testing::Values("dense", "low_rank:0.5", "monarch", "btt:0.25"));
+    testing::Values("dense", "low_rank:0.5", "monarch", "btt:0.25"),
+    base::testing::TestName());
 
 TEST_P(CoordinateTest, UpdatesDoNotDependOnTheWidth) {
   const Coordinates narrow = train_a_little(64, GetParam());

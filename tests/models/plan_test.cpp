@@ -10,6 +10,7 @@
 
 #include "einforge/base/error.h"
 #include "einforge/models/model.h"
+#include "tests/base/test_name.h"
 
 namespace einforge::models {
 namespace {
@@ -46,7 +47,8 @@ INSTANTIATE_TEST_SUITE_P(
         "tensor_train:0.25",
         "monarch",
         "btt:0.25",
-        "theta:0.5,0.25,0.25,0.25,0.5,0.25,0.25"));
+        "theta:0.5,0.25,0.25,0.25,0.5,0.25,0.25"),
+    base::testing::TestName());
 
 TEST_P(PlanTest, GptHasThePlannedParameters) {
   const ModelConfig config = gpt(GetParam());
@@ -180,7 +182,8 @@ INSTANTIATE_TEST_SUITE_P(
               c.kind = "mlp";
               c.structure.ffn_in = "dense";
             },
-            "model.structure.ffn_in"}));
+            "model.structure.ffn_in"}),
+    base::testing::TestName());
 
 TEST_P(BadModelTest, SaysWhichKey) {
   ModelConfig config = gpt("monarch");

@@ -8,6 +8,8 @@
 #include <map>
 #include <string>
 
+#include "tests/base/test_name.h"
+
 namespace einforge::nn {
 namespace {
 
@@ -22,7 +24,10 @@ std::shared_ptr<EinsumLinear> square(
 class AttentionTest : public testing::TestWithParam<std::string> {};
 
 INSTANTIATE_TEST_SUITE_P(
-    Structures, AttentionTest, testing::Values("dense", "monarch"));
+    Structures,
+    AttentionTest,
+    testing::Values("dense", "monarch"),
+    base::testing::TestName());
 
 // Softmax attention written out with loops over heads and places in float64.
 TEST_P(AttentionTest, MatchesLoopsInFloat64) {

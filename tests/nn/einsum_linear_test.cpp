@@ -9,6 +9,8 @@
 #include <map>
 #include <string>
 
+#include "tests/base/test_name.h"
+
 namespace einforge::nn {
 namespace {
 
@@ -100,7 +102,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"monarch", 64, 256},
         Case{"btt:0.25", 256, 64},
         Case{"theta:0.5,0.25,0.25,0.25,0.5,0.25,0.25", 256, 256},
-        Case{"theta:0.25,0.5,0.25,0.5,0.25,0.25,0.25", 256, 256}));
+        Case{"theta:0.25,0.5,0.25,0.5,0.25,0.25,0.25", 256, 256}),
+    base::testing::TestName());
 
 // Cores away from their initial values, some over the cap, so that a wrong cap
 // or gamma shows.

@@ -167,7 +167,10 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         world_of(6, 3, 0.005, 0.003),
         world_of(8, 2, 0.003, 0.01),
-        world_of(9, 2, 0.01, 0.001)));
+        world_of(9, 2, 0.01, 0.001)),
+    [](const auto& item) {
+      return "of" + std::to_string(item.param.sizes) + "sizes";
+    });
 
 TEST(Analysis, RanksAndExplains) {
   World dense;

@@ -5,6 +5,8 @@
 
 #include "einforge/base/error.h"
 
+#include "tests/base/test_name.h"
+
 namespace einforge::search {
 namespace {
 
@@ -44,6 +46,10 @@ struct BadCase {
   const char* expected;
 };
 
+void PrintTo(const BadCase& bad, std::ostream* out) {
+  *out << bad.json;
+}
+
 class SearchConfigErrors : public testing::TestWithParam<BadCase> {};
 
 TEST_P(SearchConfigErrors, NameTheKeyAndWhatCame) {
@@ -79,7 +85,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{R"({"workers": 0})", "workers: expected"},
         BadCase{R"({"workers": 1000})", "at most 256; got 1000"},
         BadCase{R"({"attempts": 0})", "attempts: expected"},
-        BadCase{R"({"out": ""})", "out: expected a folder"}));
+        BadCase{R"({"out": ""})", "out: expected a folder"}),
+    base::testing::TestName());
 
 }  // namespace
 }  // namespace einforge::search

@@ -12,6 +12,7 @@
 #include "einforge/data/dataset.h"
 #include "einforge/data/prepare.h"
 #include "einforge/train/trainer.h"
+#include "tests/base/test_name.h"
 #include "tests/train/testing.h"
 
 namespace einforge::train {
@@ -37,7 +38,10 @@ double unigram_entropy(std::span<const std::uint16_t> tokens) {
 class CurveTest : public testing::TestWithParam<std::string> {};
 
 INSTANTIATE_TEST_SUITE_P(
-    Structures, CurveTest, testing::Values("dense", "monarch"));
+    Structures,
+    CurveTest,
+    testing::Values("dense", "monarch"),
+    base::testing::TestName());
 
 TEST_P(CurveTest, IsTheCommittedOne) {
   const TemporaryFolder root;
