@@ -12,6 +12,7 @@
 #include "einforge/base/files.h"
 #include "einforge/base/text.h"
 #include "einforge/bench/layers.h"
+#include "einforge/bench/suites.h"
 #include "einforge/train/device.h"
 
 namespace einforge::cli {
@@ -21,9 +22,10 @@ using base::Json;
 
 struct Options {
   std::string suite = "layers";
-  std::vector<std::string> structures{"monarch"};
-  std::vector<std::string> widths{"1024", "2048"};
-  std::int64_t tokens = 2048;
+  std::vector<std::string> structures;
+  std::vector<std::string> widths;
+  std::vector<std::int64_t> tokens;
+  std::vector<std::string> implementations;
   std::string device = "auto";
   std::string dtype = "auto";
   std::int64_t repeats = 15;
@@ -32,17 +34,27 @@ struct Options {
 };
 
 constexpr const char* kExamples = R"(
+Suites:
+  layers  on CUDA the layers that results/h100 compares, 32,768 tokens; on the
+          CPU monarch of 1024 and 2048, 2,048 tokens
+  paper   the 23 structures of the paper's sweep at 1024, 2048 and 4096
+  decode  1 to 64 tokens, forward only
+--structures, --widths and --tokens replace a suite's own.
+
 Examples:
   einforge bench
   einforge bench --structures monarch,btt:0.25 --widths 1024,1024x4096
-  einforge bench --device cuda --dtype bfloat16 --tokens 32768 --json rows.json
+  einforge bench --suite layers --device cuda --json layers.json
+  einforge bench --suite paper --widths 1024 --implementations einforge,bmm
   einforge bench --json
 
 --json gives {command, device, rows}: a row for each layer, pass (forward,
 forward_backward) and implementation (dense; einforge, what a user gets; each
-kernel by name; einsum), with median_ms, min_ms, spread, gflops, limit_ms (what
-the matmul and copy speeds measured in the same run allow) and ratio_to_dense
-(dense's time / this time). Implementations take turns in every round.)";
+kernel by name; einsum), with median_ms, min_ms, spread (10th to 90th percentile
+over the median), tflops, gb_per_s, limit_ms (what the matmul and copy speeds
+measured in the same run allow), share_of_limit and ratio_to_dense (dense's time
+/ this time), or with error where it failed. With a FILE the table is printed
+too.)";
 
 std::vector<bench::Width> parse_widths(const std::vector<std::string>& texts) {
   std::vector<bench::Width> widths;
@@ -87,54 +99,67 @@ std::vector<std::string> split_structures(
 }
 
 std::string command_line(const Options& options) {
-  return fmt::format(
-      "einforge bench --suite {} --structures {} --widths {} --tokens {} "
-      "--device {} --dtype {} --repeats {} --threads {}",
-      options.suite,
-      fmt::join(options.structures, ","),
-      fmt::join(options.widths, ","),
-      options.tokens,
-      options.device,
-      options.dtype,
-      options.repeats,
-      options.threads);
+  std::string line = "einforge bench --suite " + options.suite;
+  const auto add = [&](const char* name, const auto& values) {
+    if (!values.empty()) {
+      line += fmt::format(" {} {}", name, fmt::join(values, ","));
+    }
+  };
+  add("--structures", options.structures);
+  add("--widths", options.widths);
+  add("--tokens", options.tokens);
+  add("--implementations", options.implementations);
+  return line + fmt::format(
+                    " --device {} --dtype {} --repeats {} --threads {}",
+                    options.device,
+                    options.dtype,
+                    options.repeats,
+                    options.threads);
+}
+
+void check_least(const char* name, std::int64_t value, std::int64_t least) {
+  base::check(
+      value >= least,
+      "{}: expected a whole number of at least {}; got {}",
+      name,
+      least,
+      value);
 }
 
 void run(const Options& options) {
-  base::check(
-      options.suite == "layers",
-      "--suite: expected layers; got '{}'",
-      options.suite);
-  const auto check_least = [](const char* name, auto value, int least) {
-    base::check(
-        value >= least,
-        "{}: expected a whole number of at least {}; got {}",
-        name,
-        least,
-        value);
-  };
-  check_least("--tokens", options.tokens, 1);
+  for (const std::int64_t tokens : options.tokens) {
+    check_least("--tokens", tokens, 1);
+  }
   check_least("--repeats", options.repeats, 1);
   check_least("--threads", options.threads, 0);
   if (options.threads > 0) {
     at::set_num_threads(options.threads);
   }
-  bench::LayersOptions layers;
-  layers.structures = split_structures(options.structures);
-  layers.widths = parse_widths(options.widths);
-  layers.tokens = options.tokens;
-  layers.device = train::resolve_device(options.device);
-  layers.dtype = train::resolve_dtype(options.dtype, layers.device);
-  layers.repeats = options.repeats;
-  Json report = {{"command", command_line(options)}};
-  report.update(bench::measure_layers(layers, [](const std::string& what) {
+  const bench::Suite suite{
+      .name = options.suite,
+      .structures = split_structures(options.structures),
+      .widths = parse_widths(options.widths),
+      .tokens = options.tokens,
+      .implementations = options.implementations};
+  const auto device = train::resolve_device(options.device);
+  const auto dtype = train::resolve_dtype(options.dtype, device);
+  // All layers first: a bad one is told before anything is measured.
+  const auto cases = bench::layer_cases(suite, device.is_cuda());
+  const auto progress = [](const std::string& what) {
     fmt::print(stderr, "measuring {}\n", what);
-  }));
-  if (options.json.empty()) {
-    fmt::print("{}", bench::to_table(report));
-  } else if (options.json == "-") {
+  };
+  progress("the ceilings of the machine");
+  auto machine = bench::measure_machine(device, dtype, options.repeats);
+  const Json report = {
+      {"command", command_line(options)},
+      {"device", bench::to_json(machine)},
+      {"rows", bench::measure_layers(cases, machine, progress)}};
+  if (options.json == "-") {
     fmt::print("{}\n", report.dump(2));
-  } else {
+    return;
+  }
+  fmt::print("{}", bench::to_table(report));
+  if (!options.json.empty()) {
     base::write_file_atomically(options.json, report.dump(2) + "\n");
   }
 }
@@ -145,19 +170,22 @@ void add_bench(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("bench", "Times structured layers against dense ones");
-  command->add_option("--suite", options->suite, "layers")
+  command->add_option("--suite", options->suite, "layers, paper or decode")
       ->capture_default_str();
+  command->add_option(
+      "--structures",
+      options->structures,
+      "as `describe --list` names them, with commas between");
+  command->add_option("--widths", options->widths, "WIDTH or D_INxD_OUT")
+      ->delimiter(',');
+  command->add_option("--tokens", options->tokens, "rows of x, or several")
+      ->delimiter(',');
   command
       ->add_option(
-          "--structures",
-          options->structures,
-          "as `describe --list` names them, with commas between")
-      ->capture_default_str();
-  command->add_option("--widths", options->widths, "WIDTH or D_INxD_OUT")
-      ->delimiter(',')
-      ->capture_default_str();
-  command->add_option("--tokens", options->tokens, "rows of x")
-      ->capture_default_str();
+          "--implementations",
+          options->implementations,
+          "only these: dense, einforge, einsum or kernels by name")
+      ->delimiter(',');
   command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N")
       ->capture_default_str();
   command->add_option("--dtype", options->dtype, "auto, float32 or bfloat16")
@@ -167,7 +195,8 @@ void add_bench(CLI::App& app) {
   command->add_option("--threads", options->threads, "CPU threads; 0: all")
       ->capture_default_str();
   command
-      ->add_option("--json", options->json, "print JSON, or write it to FILE")
+      ->add_option(
+          "--json", options->json, "print JSON, or write it to FILE too")
       ->expected(0, 1)
       ->default_str("-")
       ->type_name("[FILE]");

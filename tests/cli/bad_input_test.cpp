@@ -185,7 +185,9 @@ std::vector<BadInput> result_cases() {
 
 std::vector<BadInput> bench_cases() {
   return {
-      {"suite", "bench --suite layer", {"expected layers; got 'layer'"}},
+      {"suite",
+       "bench --suite layer",
+       {"expected layers, paper or decode; got 'layer'"}},
       {"structure",
        "bench --structures monrach --widths 64 --tokens 8",
        {"got 'monrach'", "did you mean 'monarch'"}},

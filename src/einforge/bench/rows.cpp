@@ -1,0 +1,322 @@
+#include "einforge/bench/rows.h"
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "einforge/bench/device.h"
+#include "einforge/ops/kernel_table.h"
+
+namespace einforge::bench {
+namespace {
+
+using base::Json;
+using torch::Tensor;
+
+// Inputs that runs take in turn, so that none stays in a cache by luck.
+constexpr std::size_t kInputs = 4;
+constexpr int kWarmUp = 2;
+// CUDA: about the time that one row may take, the least runs, and the runs of
+// a block that do not count.
+constexpr double kRowMilliseconds = 150;
+constexpr std::int64_t kLeastRuns = 6;
+constexpr std::int64_t kLeadIn = 3;
+constexpr std::int64_t kBlocks = 2;
+
+struct Inputs {
+  std::vector<Tensor> x;
+  std::vector<Tensor> grad;
+};
+
+Inputs random_inputs(const Problem& problem, const Machine& machine) {
+  Inputs inputs;
+  for (std::size_t i = 0; i < kInputs; ++i) {
+    inputs.x.push_back(
+        random(machine, {problem.tokens, problem.d_in}).requires_grad_());
+    inputs.grad.push_back(random(machine, {problem.tokens, problem.d_out}));
+  }
+  return inputs;
+}
+
+void run_once(
+    const Implementation& implementation,
+    Pass pass,
+    const Tensor& x,
+    const Tensor& grad) {
+  std::optional<ops::ForcedKernel> forced;
+  if (!implementation.kernel.empty()) {
+    forced.emplace(implementation.kernel);
+  }
+  if (pass == Pass::kForward) {
+    const torch::NoGradGuard no_grad;
+    implementation.layer(x);
+    return;
+  }
+  std::vector<Tensor> operands = implementation.weights;
+  operands.push_back(x);
+  torch::autograd::grad({implementation.layer(x)}, operands, {grad});
+}
+
+// One implementation in one pass.
+class Runner {
+ public:
+  Runner(
+      const Implementation& implementation,
+      Pass pass,
+      const Inputs& inputs,
+      Machine& machine)
+      : implementation_(implementation),
+        pass_(pass),
+        inputs_(inputs),
+        machine_(machine),
+        runs_(machine.repeats) {}
+
+  void warm_up() {
+    double last = 0;
+    for (int i = 0; i < kWarmUp; ++i) {
+      last = run();
+    }
+    if (machine_.device.is_cuda() && error_.empty()) {
+      const auto affordable = static_cast<std::int64_t>(
+          std::min(kRowMilliseconds / std::max(last, 1e-3), 1e6));
+      runs_ = std::clamp(
+          affordable, std::min(kLeastRuns, machine_.repeats), machine_.repeats);
+    }
+  }
+  // Runs `lead_in` times in vain, then its share of `blocks` blocks.
+  void run_block(std::int64_t lead_in, std::int64_t blocks) {
+    for (std::int64_t i = 0; i < lead_in; ++i) {
+      run();
+    }
+    for (std::int64_t i = 0; i < (runs_ + blocks - 1) / blocks; ++i) {
+      const double time = run();
+      if (error_.empty()) {
+        times_.push_back(time);
+      }
+    }
+  }
+
+  const std::vector<double>& times() const { return times_; }
+  const std::string& error() const { return error_; }
+
+ private:
+  double run() {
+    if (!error_.empty()) {
+      return 0;
+    }
+    const std::size_t i = next_++ % kInputs;
+    try {
+      return machine_.timer.milliseconds([&] {
+        run_once(implementation_, pass_, inputs_.x[i], inputs_.grad[i]);
+      });
+    } catch (const std::exception& error) {
+      error_ = describe(error);
+      free_memory(machine_.device);
+      return 0;
+    }
+  }
+
+  const Implementation& implementation_;
+  Pass pass_;
+  const Inputs& inputs_;
+  Machine& machine_;
+  std::int64_t runs_;
+  std::size_t next_ = 0;
+  std::vector<double> times_;
+  std::string error_;
+};
+
+// Bytes that have to move: activations once each way, weights once each use.
+double bytes_moved(
+    const Problem& problem,
+    const Implementation& implementation,
+    Pass pass,
+    double element_size) {
+  const auto tokens = static_cast<double>(problem.tokens);
+  const auto d_in = static_cast<double>(problem.d_in);
+  const auto d_out = static_cast<double>(problem.d_out);
+  const double weights = implementation.parameters;
+  const double forward = tokens * (d_in + d_out) + weights;
+  // Backward reads x and the gradient, writes the gradient of x, and reads and
+  // writes weights.
+  const double backward = tokens * (2 * d_in + d_out) + 2 * weights;
+  return element_size * (pass == Pass::kForward ? forward : forward + backward);
+}
+
+Json labelled(const Problem& problem, Pass pass, const std::string& name) {
+  Json row = problem.labels;
+  row["pass"] = pass == Pass::kForward ? "forward" : "forward_backward";
+  row["implementation"] = name;
+  return row;
+}
+
+void measure_pass(
+    const Problem& problem,
+    Pass pass,
+    const Inputs& inputs,
+    Machine& machine,
+    Json& rows) {
+  std::vector<Runner> runners;
+  runners.reserve(problem.implementations.size());
+  for (const Implementation& implementation : problem.implementations) {
+    runners.emplace_back(implementation, pass, inputs, machine);
+    runners.back().warm_up();
+  }
+  const bool cuda = machine.device.is_cuda();
+  const std::int64_t blocks = cuda ? kBlocks : machine.repeats;
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    for (Runner& runner : runners) {
+      runner.run_block(cuda ? kLeadIn : 0, blocks);
+    }
+  }
+  std::optional<double> dense_ms;
+  for (std::size_t i = 0; i < runners.size(); ++i) {
+    const Implementation& implementation = problem.implementations[i];
+    Json row = labelled(problem, pass, implementation.name);
+    if (!runners[i].error().empty()) {
+      row["error"] = runners[i].error();
+      rows.push_back(std::move(row));
+      continue;
+    }
+    const Times found = summarise(runners[i].times());
+    if (implementation.name == "dense") {
+      dense_ms = found.median;
+    }
+    const double flops = 2 * implementation.macs *
+                         static_cast<double>(problem.tokens) *
+                         (pass == Pass::kForward ? 1 : 3);
+    const double bytes = bytes_moved(
+        problem,
+        implementation,
+        pass,
+        static_cast<double>(c10::elementSize(machine.dtype)));
+    const double limit = limit_ms(machine.ceilings, flops, bytes);
+    row["median_ms"] = found.median;
+    row["min_ms"] = found.min;
+    row["spread"] = found.spread;
+    row["runs"] = runners[i].times().size();
+    row["tflops"] = flops * 1e-9 / found.median;
+    row["gb_per_s"] = bytes * 1e-6 / found.median;
+    row["limit_ms"] = limit;
+    row["share_of_limit"] = limit / found.median;
+    if (dense_ms) {
+      row["ratio_to_dense"] = *dense_ms / found.median;
+    }
+    rows.push_back(std::move(row));
+  }
+}
+
+std::string cell(const Json& row, const char* field, const char* format) {
+  const auto found = row.find(field);
+  return found == row.end()
+             ? ""
+             : fmt::format(fmt::runtime(format), found->get<double>());
+}
+
+}  // namespace
+
+Machine measure_machine(
+    torch::Device device, torch::ScalarType dtype, std::int64_t repeats) {
+  Machine machine{
+      .device = device,
+      .dtype = dtype,
+      .repeats = repeats,
+      .timer = Timer(device)};
+  machine.ceilings = measure_ceilings(device, dtype, machine.timer);
+  return machine;
+}
+
+Json to_json(const Machine& machine) {
+  Json json = describe_device(machine.device);
+  json["torch"] = TORCH_VERSION;
+  json["matmul_tflops"] = machine.ceilings.flops * 1e-12;
+  json["copy_gb_per_s"] = machine.ceilings.bandwidth * 1e-9;
+  return json;
+}
+
+std::string name_of(torch::ScalarType dtype) {
+  return dtype == torch::kBFloat16  ? "bfloat16"
+         : dtype == torch::kFloat16 ? "float16"
+         : dtype == torch::kFloat64 ? "float64"
+                                    : "float32";
+}
+
+Tensor random(const Machine& machine, c10::IntArrayRef sizes) {
+  return torch::randn(
+      sizes,
+      torch::TensorOptions().device(machine.device).dtype(machine.dtype));
+}
+
+std::string describe(const std::exception& error) {
+  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+  const std::string text = torch_error == nullptr
+                               ? error.what()
+                               : torch_error->what_without_backtrace();
+  return text.substr(0, text.find('\n'));
+}
+
+void add_error(const Problem& problem, const std::string& error, Json& rows) {
+  for (const Pass pass : problem.passes) {
+    Json row = labelled(problem, pass, "");
+    row["error"] = error;
+    rows.push_back(std::move(row));
+  }
+}
+
+void measure(const Problem& problem, Machine& machine, Json& rows) {
+  const Inputs inputs = random_inputs(problem, machine);
+  for (const Pass pass : problem.passes) {
+    measure_pass(problem, pass, inputs, machine, rows);
+  }
+}
+
+std::string to_table(const Json& report) {
+  const Json& device = report["device"];
+  std::string text = fmt::format(
+      "{}, matmul {:.2f} TFLOP/s, copy {:.1f} GB/s\n\n"
+      "{:<26}{:>11}{:>7}  {:<8}{:<11}{:>9}{:>8}{:>9}{:>8}{:>7}{:>9}\n",
+      device["name"].get<std::string>(),
+      device["matmul_tflops"].get<double>(),
+      device["copy_gb_per_s"].get<double>(),
+      "structure",
+      "in x out",
+      "tokens",
+      "pass",
+      "kernel",
+      "ms",
+      "spread",
+      "TFLOP/s",
+      "GB/s",
+      "limit",
+      "x dense");
+  for (const Json& row : report["rows"]) {
+    text += fmt::format(
+        "{:<26}{:>11}{:>7}  {:<8}{:<11}",
+        row["structure"].get<std::string>(),
+        fmt::format(
+            "{}x{}",
+            row["d_in"].get<std::int64_t>(),
+            row["d_out"].get<std::int64_t>()),
+        row["tokens"].get<std::int64_t>(),
+        row["pass"] == "forward" ? "forward" : "both",
+        row["implementation"].get<std::string>());
+    if (row.contains("error")) {
+      text += "  " + row["error"].get<std::string>() + "\n";
+      continue;
+    }
+    text += fmt::format(
+        "{:>9}{:>7}%{:>9}{:>8}{:>6}%{:>9}\n",
+        cell(row, "median_ms", "{:.4f}"),
+        fmt::format("{:.0f}", 100 * row["spread"].get<double>()),
+        cell(row, "tflops", "{:.2f}"),
+        cell(row, "gb_per_s", "{:.0f}"),
+        fmt::format("{:.0f}", 100 * row["share_of_limit"].get<double>()),
+        cell(row, "ratio_to_dense", "{:.2f}"));
+  }
+  return text;
+}
+
+}  // namespace einforge::bench

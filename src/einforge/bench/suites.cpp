@@ -1,0 +1,134 @@
+#include "einforge/bench/suites.h"
+
+#include <utility>
+
+#include "einforge/base/error.h"
+
+namespace einforge::bench {
+namespace {
+
+using structure::Spec;
+
+struct Layer {
+  Spec spec;
+  Width width;
+};
+
+// Every structure at every width.
+std::vector<Layer> grid(
+    const std::vector<Spec>& specs, const std::vector<Width>& widths) {
+  std::vector<Layer> layers;
+  for (const Width& width : widths) {
+    for (const Spec& spec : specs) {
+      layers.push_back({spec, width});
+    }
+  }
+  return layers;
+}
+
+// The layers that docs/ and results/ compare; a rank of 4 is 1024^(1/5) and
+// 4096^(1/6).
+std::vector<Layer> reference_layers() {
+  const Spec monarch = structure::parse("monarch");
+  return {
+      {monarch, {4096, 4096}},
+      {monarch, {2048, 2048}},
+      {monarch, {1024, 1024}},
+      {monarch, {1024, 4096}},
+      {monarch, {4096, 1024}},
+      {structure::parse("btt:0.1667"), {4096, 4096}},
+      {structure::parse("btt:0.2"), {1024, 1024}}};
+}
+
+std::vector<Spec> paper_specs() {
+  std::vector<Spec> specs;
+  for (const structure::Theta& theta : structure::paper_sweep()) {
+    specs.push_back(structure::to_spec(theta));
+  }
+  return specs;
+}
+
+// The defaults of a suite.
+struct Defaults {
+  std::vector<Layer> layers;
+  std::vector<Spec> specs;    // where only widths are given
+  std::vector<Width> widths;  // where only structures are given
+  std::vector<std::int64_t> tokens;
+  std::vector<Pass> passes{Pass::kForward, Pass::kForwardBackward};
+};
+
+Defaults defaults_of(const std::string& suite, bool cuda) {
+  const std::vector<Spec> monarch{structure::parse("monarch")};
+  const std::int64_t many = cuda ? 32768 : 2048;
+  const std::vector<Width> widths{{1024, 1024}, {2048, 2048}, {4096, 4096}};
+  if (suite == "layers" && cuda) {
+    return {reference_layers(), monarch, widths, {many}};
+  }
+  if (suite == "layers") {
+    const std::vector<Width> small{widths[0], widths[1]};
+    return {grid(monarch, small), monarch, small, {many}};
+  }
+  if (suite == "paper") {
+    return {grid(paper_specs(), widths), paper_specs(), widths, {many}};
+  }
+  base::check(
+      suite == "decode",
+      "--suite: expected layers, paper or decode; got '{}'",
+      suite);
+  return {
+      grid(monarch, widths),
+      monarch,
+      widths,
+      {1, 2, 4, 8, 16, 32, 64},
+      {Pass::kForward}};
+}
+
+bool is_btt(const structure::Sizes& sizes) {
+  return (sizes.beta == 1 && sizes.delta == 1) ||
+         (sizes.alpha == 1 && sizes.epsilon == 1);
+}
+
+std::vector<std::string> implementations_of(
+    const Suite& suite, const structure::Structure& layer) {
+  if (!suite.implementations.empty() || suite.name != "paper") {
+    return suite.implementations;
+  }
+  std::vector<std::string> names{"dense", "einforge", "bmm"};
+  const bool low_rank = layer.sizes.gamma == 1 && layer.sizes.phi == 1;
+  if (low_rank || !is_btt(layer.sizes)) {
+    names.emplace_back("einsum");
+  }
+  return names;
+}
+
+}  // namespace
+
+std::vector<LayerCase> layer_cases(const Suite& suite, bool cuda) {
+  Defaults defaults = defaults_of(suite.name, cuda);
+  std::vector<Layer> layers = std::move(defaults.layers);
+  if (!suite.structures.empty() || !suite.widths.empty()) {
+    std::vector<Spec> specs;
+    for (const std::string& text : suite.structures) {
+      specs.push_back(structure::parse(text));
+    }
+    layers = grid(
+        specs.empty() ? defaults.specs : specs,
+        suite.widths.empty() ? defaults.widths : suite.widths);
+  }
+  std::vector<LayerCase> cases;
+  for (const Layer& layer : layers) {
+    const structure::Structure realised =
+        structure::realise(layer.spec, layer.width.d_in, layer.width.d_out);
+    for (const std::int64_t tokens :
+         suite.tokens.empty() ? defaults.tokens : suite.tokens) {
+      cases.push_back(
+          {realised,
+           tokens,
+           defaults.passes,
+           implementations_of(suite, realised)});
+    }
+  }
+  return cases;
+}
+
+}  // namespace einforge::bench

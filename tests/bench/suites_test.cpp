@@ -1,0 +1,84 @@
+#include "einforge/bench/suites.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "einforge/base/error.h"
+
+namespace einforge::bench {
+namespace {
+
+using Values = std::array<std::int64_t, 7>;
+
+TEST(Suites, LayersOnCudaAreThoseOfTheClaims) {
+  const auto cases = layer_cases({.name = "layers"}, /*cuda=*/true);
+  // alpha, beta, gamma, delta, epsilon, phi, rho
+  const std::vector<Values> expected{
+      {64, 1, 64, 1, 64, 64, 1},
+      {32, 1, 64, 1, 64, 32, 1},
+      {32, 1, 32, 1, 32, 32, 1},
+      {32, 1, 32, 1, 64, 64, 1},
+      {64, 1, 64, 1, 32, 32, 1},
+      {64, 1, 64, 1, 64, 64, 4},
+      {32, 1, 32, 1, 32, 32, 4}};
+  ASSERT_EQ(cases.size(), expected.size());
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    EXPECT_EQ(cases[i].layer.sizes.values(), expected[i]) << i;
+    EXPECT_EQ(cases[i].tokens, 32768);
+    EXPECT_EQ(cases[i].passes.size(), 2);
+    EXPECT_TRUE(cases[i].implementations.empty());
+  }
+}
+
+TEST(Suites, PaperHasAllPointsAtThreeWidths) {
+  const auto cases = layer_cases({.name = "paper"}, /*cuda=*/true);
+  std::map<std::int64_t, std::set<std::string>> structures;
+  std::map<std::int64_t, int> with_einsum;
+  for (const LayerCase& which : cases) {
+    EXPECT_EQ(which.layer.d_in, which.layer.d_out);
+    structures[which.layer.d_in].insert(which.layer.spec.text);
+    const auto& names = which.implementations;
+    EXPECT_EQ(names.front(), "dense");
+    with_einsum[which.layer.d_in] += names.back() == "einsum" ? 1 : 0;
+  }
+  ASSERT_EQ(structures.size(), 3);
+  for (const std::int64_t width : {1024, 2048, 4096}) {
+    EXPECT_EQ(structures[width].size(), 23) << width;
+    EXPECT_EQ(with_einsum[width], 8) << width;  // the others are of BTT
+  }
+}
+
+TEST(Suites, DecodeIsForwardOfFewTokens) {
+  const auto cases = layer_cases({.name = "decode"}, /*cuda=*/false);
+  EXPECT_EQ(cases.size(), 3 * 7);
+  for (const LayerCase& which : cases) {
+    EXPECT_EQ(which.passes, std::vector{Pass::kForward});
+    EXPECT_LE(which.tokens, 64);
+  }
+}
+
+TEST(Suites, TakeWhatIsGivenInPlaceOfTheirOwn) {
+  const auto widths =
+      layer_cases({.name = "paper", .widths = {{64, 256}}}, /*cuda=*/true);
+  EXPECT_EQ(widths.size(), 23);
+  EXPECT_EQ(widths.front().layer.d_out, 256);
+  const auto structures = layer_cases(
+      {.name = "decode", .structures = {"low_rank:0.5"}, .tokens = {3, 5}},
+      /*cuda=*/true);
+  ASSERT_EQ(structures.size(), 3 * 2);
+  EXPECT_EQ(structures[1].layer.spec.family, "low_rank");
+  EXPECT_EQ(structures[1].tokens, 5);
+}
+
+TEST(Suites, RefuseWhatMakesNoLayer) {
+  EXPECT_THROW(layer_cases({.name = "layer"}, false), base::InvalidInput);
+  EXPECT_THROW(
+      layer_cases({.structures = {"monrach"}}, false), base::InvalidInput);
+  EXPECT_THROW(
+      layer_cases({.widths = {{1009, 1009}}}, false), base::InvalidInput);
+}
+
+}  // namespace
+}  // namespace einforge::bench
