@@ -1,7 +1,6 @@
 #include "einforge/kernels/cuda/btt_backward.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "einforge/kernels/cuda/btt_backward.cuh"
@@ -17,42 +16,47 @@ struct Variant {
   BackwardKernel kernel;
   int alpha;
   int epsilon;
-  int gammas;
+  int gamma;  // of the layer
+  int phi;
+  int gammas;  // of a block
   int phis;
   int threads;
   int shared_bytes;
 };
 
-template <int kAlpha, int kEpsilon, int kGammaOctets, int kPhiOctets>
-Variant variant() {
-  using Tile = BttBackwardTile<kAlpha, kEpsilon, kGammaOctets, kPhiOctets>;
+// A block of 16 gammas and 16 or 32 phis, so that it holds 128 sums a thread
+// at most, fits in 227 KB, and reads no 16-byte pieces of the activations.
+template <int kAlpha, int kEpsilon, int kGamma, int kPhi>
+constexpr Variant variant() {
+  constexpr int kPhiOctets =
+      kAlpha == 32 && kEpsilon == 32 && kPhi % 32 == 0 ? 4 : 2;
+  using Tile = BttBackwardTile<kAlpha, kEpsilon, 2, kPhiOctets, kGamma, kPhi>;
   return {
       btt_backward_partials<Tile>,
       kAlpha,
       kEpsilon,
+      kGamma,
+      kPhi,
       Tile::X::kOwn,
       Tile::Dy::kOwn,
       Tile::kThreads,
       Tile::kSharedBytes};
 }
 
-// 128 sums a thread at most, what fits in 227 KB, and no 16-byte pieces of the
-// activations; the first that divides a layer takes it.
-const std::array<Variant, 5>& variants() {
-  static const std::array<Variant, 5> all{
-      variant<32, 32, 2, 4>(),
-      variant<32, 32, 2, 2>(),
-      variant<64, 32, 2, 2>(),
-      variant<32, 64, 2, 2>(),
-      variant<64, 64, 2, 2>()};
-  return all;
-}
+constexpr Variant kVariants[] = {
+    variant<32, 32, 32, 32>(),
+    variant<64, 64, 32, 32>(),
+    variant<64, 32, 32, 64>(),
+    variant<32, 64, 64, 32>(),
+    variant<32, 32, 64, 64>(),
+    variant<64, 64, 64, 64>(),
+    variant<32, 64, 32, 64>(),
+    variant<64, 32, 64, 32>()};
 
 const Variant* variant_of(const BttSizes& s) {
-  for (const Variant& v : variants()) {
-    if (v.alpha == s.alpha && v.epsilon == s.epsilon && s.gamma > 0 &&
-        s.gamma % v.gammas == 0 && s.phi > 0 && s.phi % v.phis == 0 &&
-        s.rho > 0) {
+  for (const Variant& v : kVariants) {
+    if (v.alpha == s.alpha && v.epsilon == s.epsilon && v.gamma == s.gamma &&
+        v.phi == s.phi && s.rho > 0) {
       return &v;
     }
   }

@@ -14,10 +14,10 @@
 //   grad[row, own, other]     = sum_t activations[t, row, own] made'[t, ..]
 //
 // where made' is what the other side made. A block takes some gammas, some
-// phis and one r, keeps both cores in shared memory and both gradients in
-// registers, and sweeps over its share of the tokens, 16 at a time: four warps
-// copy, four make z and dz, eight add to the gradients, all of different tiles
-// at the same time.
+// phis and one r, keeps both cores in shared memory and both gradients in the
+// registers of eight warps, and sweeps over its share of the tokens, 16 at a
+// time. Four more warps copy. Between making z and dz of a tile and adding to
+// the gradients there is one barrier.
 //
 // In every product eight neighbours of the own index, which lie side by side in
 // memory, are eight independent matrices: one 16-byte read gives a lane its
@@ -48,8 +48,7 @@ struct BttBackwardParams {
 inline constexpr int kBackwardTokens = 16;  // of a tile
 inline constexpr int kBackwardBuffers = 2;
 inline constexpr int kBackwardCopiers = 4;  // warps
-inline constexpr int kBackwardMakers = 4;
-inline constexpr int kBackwardAdders = 8;
+inline constexpr int kBackwardWorkers = 8;
 
 // What a block keeps of one side, and its index maps in shared memory.
 enum class BttBackwardName { kX, kDy };
@@ -57,7 +56,8 @@ template <
     BttBackwardName kSideName,
     int kRowCount,
     int kOwnOctetCount,
-    int kOtherOctetCount>
+    int kOtherOctetCount,
+    int kLayerOwnCount>
 struct BttBackwardSide {
   static constexpr bool kIsX = kSideName == BttBackwardName::kX;
   static constexpr int kRows = kRowCount;
@@ -65,6 +65,7 @@ struct BttBackwardSide {
   static constexpr int kOtherOctets = kOtherOctetCount;
   static constexpr int kOwn = kOwnOctets * kVector;
   static constexpr int kOther = kOtherOctets * kVector;
+  static constexpr int kLayerOwn = kLayerOwnCount;  // own indices of the layer
   static constexpr int kCoreBytes = kOwn * kRows * kOther * 2;
   static constexpr int kActivationBytes =
       kBackwardTokens * kRows * kOwnOctets * 16;
@@ -72,8 +73,8 @@ struct BttBackwardSide {
   // Products of eight matrices each.
   static constexpr int kMakeUnits = kOwnOctets * kOtherOctets;
   static constexpr int kAddUnits = kOwnOctets * (kRows / 16) * kOtherOctets;
-  static constexpr int kWarpUnits = kAddUnits / kBackwardAdders;
-  static_assert(kAddUnits % kBackwardAdders == 0);
+  static constexpr int kWarpUnits = kAddUnits / kBackwardWorkers;
+  static_assert(kAddUnits % kBackwardWorkers == 0);
   static_assert(kOtherOctets % kWarpUnits == 0);  // they share rows
 
   // (octet, token, row) vectors: swizzled so that neither the copy (octets
@@ -98,23 +99,31 @@ struct BttBackwardSide {
   }
 };
 
-template <int kAlphaSize, int kEpsilonSize, int kGammaOctets, int kPhiOctets>
+// The layer's gamma and phi are known to the compiler, so that a copy costs few
+// instructions.
+template <
+    int kAlphaSize,
+    int kEpsilonSize,
+    int kGammaOctets,
+    int kPhiOctets,
+    int kGammaSize,
+    int kPhiSize>
 struct BttBackwardTile {
   using X = BttBackwardSide<
       BttBackwardName::kX,
       kAlphaSize,
       kGammaOctets,
-      kPhiOctets>;
+      kPhiOctets,
+      kGammaSize>;
   using Dy = BttBackwardSide<
       BttBackwardName::kDy,
       kEpsilonSize,
       kPhiOctets,
-      kGammaOctets>;
-  static constexpr int kThreads =
-      32 * (kBackwardCopiers + kBackwardMakers + kBackwardAdders);
-  static constexpr int kCopierRegisters = 32;  // these fill the register file
-  static constexpr int kMakerRegisters = 96;
-  static constexpr int kAdderRegisters = 192;
+      kGammaOctets,
+      kPhiSize>;
+  static constexpr int kThreads = 32 * (kBackwardCopiers + kBackwardWorkers);
+  static constexpr int kCopierRegisters = 40;  // these fill the register file
+  static constexpr int kWorkerRegisters = 232;
   // Shared memory: cores, activations, what was made, barriers.
   static constexpr int kActivations = X::kCoreBytes + Dy::kCoreBytes;
   static constexpr int kActivationBytes =
@@ -123,7 +132,7 @@ struct BttBackwardTile {
       kActivations + kBackwardBuffers * kActivationBytes;
   static constexpr int kMadeBytes = X::kMadeBytes + Dy::kMadeBytes;
   static constexpr int kBarriers = kMade + kBackwardBuffers * kMadeBytes;
-  static constexpr int kSharedBytes = kBarriers + 8 * 4 * kBackwardBuffers;
+  static constexpr int kSharedBytes = kBarriers + 8 * 2 * kBackwardBuffers;
 };
 
 template <class Tile>
@@ -177,8 +186,6 @@ struct BttBackward {
   }
   __device__ uint32_t loaded(int slot) const { return barrier(0, slot); }
   __device__ uint32_t read(int slot) const { return barrier(1, slot); }
-  __device__ uint32_t made(int slot) const { return barrier(2, slot); }
-  __device__ uint32_t used(int slot) const { return barrier(3, slot); }
 
   // The first side's places, then the second's.
   template <class Side>
@@ -218,52 +225,50 @@ struct BttBackward {
     if (threadIdx.x == 0) {
       for (int slot = 0; slot < kBackwardBuffers; ++slot) {
         ptx::barrier_init(loaded(slot), 32 * kBackwardCopiers);
-        ptx::barrier_init(read(slot), kBackwardAdders);
-        ptx::barrier_init(made(slot), kBackwardMakers);
-        ptx::barrier_init(used(slot), kBackwardAdders);
+        ptx::barrier_init(read(slot), kBackwardWorkers);
       }
     }
   }
-  __device__ void arrive(uint32_t barrier) const {
-    __syncwarp();
-    if (lane == 0) {
-      ptx::barrier_arrive(barrier);
-    }
-  }
 
-  // By all threads. Reads many elements before it writes any, because each
-  // takes as long as a trip to L2.
+  // By all workers, along what is contiguous in a core of the operator's own
+  // layout. Reads many elements before it writes any, because each takes as
+  // long as a trip to L2.
   template <class Side>
   __device__ void load_core() const {
-    constexpr int kBatch = 16;
+    constexpr int kBatch = 32;
+    constexpr int kThreads = 32 * kBackwardWorkers;
     constexpr int kCount = Side::kCoreBytes / 2;
-    static_assert(kCount % (kBatch * Tile::kThreads) == 0);
+    static_assert(kCount % (kBatch * kThreads) == 0);
     const BttBackwardParams::Side& side = params_of<Side>();
     const __nv_bfloat16* from =
         side.core + first_own<Side>() * side.own_stride +
         first_other<Side>() * side.other_stride + r * side.rho_stride;
+    const auto index = [](int i, int& own, int& row, int& other) {
+      constexpr int kInner = Side::kIsX ? Side::kOther : Side::kRows;
+      const int outer = i / kInner % (Side::kRows * Side::kOther / kInner);
+      row = Side::kIsX ? outer : i % kInner;
+      other = Side::kIsX ? i % kInner : outer;
+      own = i / (Side::kRows * Side::kOther);
+    };
 #pragma unroll 1
     for (int first = static_cast<int>(threadIdx.x); first < kCount;
-         first += kBatch * Tile::kThreads) {
+         first += kBatch * kThreads) {
       __nv_bfloat16 values[kBatch];
+      int own;
+      int row;
+      int other;
 #pragma unroll
       for (int n = 0; n < kBatch; ++n) {
-        const int i = first + n * Tile::kThreads;
+        index(first + n * kThreads, own, row, other);
         values[n] = from
-            [i % Side::kOther * side.other_stride +
-             i / Side::kOther % Side::kRows * side.row_stride +
-             i / Side::kOther / Side::kRows * side.own_stride];
+            [other * side.other_stride + row * side.row_stride +
+             own * side.own_stride];
       }
 #pragma unroll
       for (int n = 0; n < kBatch; ++n) {
-        const int i = first + n * Tile::kThreads;
-        const int other = i % Side::kOther;
+        index(first + n * kThreads, own, row, other);
         ptx::store_shared_scalar(
-            core_of<Side>() +
-                Side::core(
-                    i / Side::kOther / Side::kRows,
-                    i / Side::kOther % Side::kRows,
-                    other / kVector) +
+            core_of<Side>() + Side::core(own, row, other / kVector) +
                 static_cast<uint32_t>(other % kVector * 2),
             __bfloat16_as_ushort(values[n]));
       }
@@ -272,34 +277,44 @@ struct BttBackward {
 
   // --- copiers -------------------------------------------------------------
 
-  // Rows past the last token become zeros.
+  // Rows past the last token become zeros. A thread has one place in every
+  // kTogether-th token. The swizzle's exclusive or stays within 128 bytes.
   template <class Side>
   __device__ __forceinline__ void copy(
       int thread, int64_t first_token, int slot) const {
     constexpr int kThreads = 32 * kBackwardCopiers;
     constexpr int kVectors = Side::kRows * Side::kOwnOctets;  // of a token
-    constexpr int kAll = kBackwardTokens * kVectors;
-    static_assert(kThreads % kVectors == 0 || kVectors % kThreads == 0);
-    static_assert(kAll % kThreads == 0);
+    constexpr int kTogether = kThreads / kVectors;
+    constexpr int kToken = Side::kRows * Side::kLayerOwn;
+    static_assert(kThreads % kVectors == 0 && Side::kRows % 8 == 0);
     const BttBackwardParams::Side& side = params_of<Side>();
-    const int64_t token_stride = static_cast<int64_t>(Side::kRows) * side.own;
-    const int left =
-        static_cast<int>(min(p.tokens - first_token, int64_t{1} << 20));
+    const int octet = thread % Side::kOwnOctets;
+    const int row = thread / Side::kOwnOctets % Side::kRows;
+    const int token = thread / kVectors;
     const __nv_bfloat16* from =
-        side.activations + first_token * token_stride + first_own<Side>();
-    const uint32_t to = activations_of<Side>(slot);
-#pragma unroll 4
-    for (int n = 0; n < kAll / kThreads; ++n) {
-      const int i = thread + n * kThreads;
-      const int octet = i % Side::kOwnOctets;
-      const int row = i / Side::kOwnOctets % Side::kRows;
-      const int token = i / kVectors;
-      const bool valid = token < left;
-      ptx::copy_async(
-          to + Side::activation(octet, token, row),
-          valid ? from + token * token_stride + row * side.own + octet * kVector
-                : side.activations,
-          valid);
+        side.activations + (first_token + token) * kToken + first_own<Side>() +
+        row * Side::kLayerOwn + octet * kVector;
+    const uint32_t to =
+        activations_of<Side>(slot) + Side::activation(octet, token, row);
+    const int64_t left = p.tokens - first_token - token;
+    if (left > kBackwardTokens - kTogether) {
+#pragma unroll
+      for (int n = 0; n < kBackwardTokens; n += kTogether) {
+        ptx::copy_async(
+            (to ^ static_cast<uint32_t>(n % 8 * 16)) +
+                static_cast<uint32_t>(n * Side::kRows * 16),
+            from + n * kToken);
+      }
+    } else {
+#pragma unroll 1
+      for (int n = 0; n < kBackwardTokens; n += kTogether) {
+        const bool valid = n < left;
+        ptx::copy_async(
+            (to ^ static_cast<uint32_t>(n % 8 * 16)) +
+                static_cast<uint32_t>(n * Side::kRows * 16),
+            valid ? from + static_cast<int64_t>(n) * kToken : side.activations,
+            valid);
+      }
     }
   }
 
@@ -426,33 +441,14 @@ struct BttBackward {
     }
   }
 
-  __device__ void run_maker(int maker) const {
-    Ring buffer;
-#pragma unroll 1
-    for (int tile = split; tile < tiles; tile += p.splits) {
-      ptx::barrier_wait(loaded(buffer.slot), buffer.phase);
-      ptx::barrier_wait(used(buffer.slot), buffer.phase ^ 1);
-#pragma unroll 1
-      for (int unit = maker; unit < Dy::kMakeUnits; unit += kBackwardMakers) {
-        make<Dy>(unit, buffer.slot);
-      }
-#pragma unroll 1
-      for (int unit = maker; unit < X::kMakeUnits; unit += kBackwardMakers) {
-        make<X>(unit, buffer.slot);
-      }
-      arrive(made(buffer.slot));
-      buffer.next();
-    }
-  }
-
   // The units of a warp share their octet and rows.
   template <class Side>
   struct Unit {
     int octet;
     int row_tile;
     int others;  // the first octet
-    __device__ explicit Unit(int adder) {
-      const int unit = adder * Side::kWarpUnits;
+    __device__ explicit Unit(int worker) {
+      const int unit = worker * Side::kWarpUnits;
       others = unit % Side::kOtherOctets;
       row_tile = unit / Side::kOtherOctets % (Side::kRows / 16);
       octet = unit / Side::kOtherOctets / (Side::kRows / 16);
@@ -462,8 +458,8 @@ struct BttBackward {
   // Rows x tokens times tokens x others; Opposite made the second.
   template <class Side, class Opposite>
   __device__ __forceinline__ void add(
-      int adder, int slot, Sums (&sums)[Side::kWarpUnits]) const {
-    const Unit<Side> unit(adder);
+      int worker, int slot, Sums (&sums)[Side::kWarpUnits]) const {
+    const Unit<Side> unit(worker);
     uint32_t from[2];
 #pragma unroll
     for (int odd = 0; odd < 2; ++odd) {
@@ -507,9 +503,10 @@ struct BttBackward {
   }
 
   template <class Side>
-  __device__ void store(int adder, const Sums (&sums)[Side::kWarpUnits]) const {
+  __device__ void store(
+      int worker, const Sums (&sums)[Side::kWarpUnits]) const {
     const BttBackwardParams::Side& side = params_of<Side>();
-    const Unit<Side> unit(adder);
+    const Unit<Side> unit(worker);
 #pragma unroll
     for (int n = 0; n < Side::kWarpUnits; ++n) {
       const int other =
@@ -532,11 +529,15 @@ struct BttBackward {
 
   // Keeps the compiler from computing all addresses before the loop over
   // tiles: there is no room for them beside the sums.
-  __device__ __forceinline__ void forget_addresses(int& adder) {
-    asm volatile("" : "+r"(lane), "+r"(adder));
+  __device__ __forceinline__ void forget_addresses(int& worker) {
+    asm volatile("" : "+r"(lane), "+r"(worker));
   }
 
-  __device__ void run_adder(int adder) {
+  __device__ void run_worker(int worker) {
+    constexpr int kThreads = 32 * kBackwardWorkers;
+    load_core<X>();
+    load_core<Dy>();
+    ptx::named_barrier(1, kThreads);
     Sums x_sums[X::kWarpUnits];
     Sums dy_sums[Dy::kWarpUnits];
 #pragma unroll
@@ -551,37 +552,42 @@ struct BttBackward {
 #pragma unroll 1
     for (int tile = split; tile < tiles; tile += p.splits) {
       ptx::barrier_wait(loaded(buffer.slot), buffer.phase);
-      ptx::barrier_wait(made(buffer.slot), buffer.phase);
-      forget_addresses(adder);
-      add<X, Dy>(adder, buffer.slot, x_sums);
-      forget_addresses(adder);
-      add<Dy, X>(adder, buffer.slot, dy_sums);
-      arrive(read(buffer.slot));
+      forget_addresses(worker);
+#pragma unroll 1
+      for (int unit = worker; unit < X::kMakeUnits + Dy::kMakeUnits;
+           unit += kBackwardWorkers) {
+        if (unit < X::kMakeUnits) {
+          make<X>(unit, buffer.slot);
+        } else {
+          make<Dy>(unit - X::kMakeUnits, buffer.slot);
+        }
+      }
+      // z and dz have two buffers, so nobody overwrites what a slower warp
+      // still adds up.
+      ptx::named_barrier(1, kThreads);
+      forget_addresses(worker);
+      add<X, Dy>(worker, buffer.slot, x_sums);
+      forget_addresses(worker);
+      add<Dy, X>(worker, buffer.slot, dy_sums);
+      __syncwarp();
       if (lane == 0) {
-        ptx::barrier_arrive(used(buffer.slot));
+        ptx::barrier_arrive(read(buffer.slot));
       }
       buffer.next();
     }
-    store<X>(adder, x_sums);
-    store<Dy>(adder, dy_sums);
+    store<X>(worker, x_sums);
+    store<Dy>(worker, dy_sums);
   }
 
   __device__ void run() {
     init_barriers();
-    load_core<X>();
-    load_core<Dy>();
     __syncthreads();
-    if (warp < kBackwardAdders) {
-      ptx::grow_registers<Tile::kAdderRegisters>();
-      run_adder(warp);
-    } else if (warp < kBackwardAdders + kBackwardMakers) {
-      ptx::shrink_registers<Tile::kMakerRegisters>();
-      run_maker(warp - kBackwardAdders);
+    if (warp < kBackwardWorkers) {
+      ptx::grow_registers<Tile::kWorkerRegisters>();
+      run_worker(warp);
     } else {
       ptx::shrink_registers<Tile::kCopierRegisters>();
-      run_copier(
-          static_cast<int>(threadIdx.x) -
-          32 * (kBackwardAdders + kBackwardMakers));
+      run_copier(static_cast<int>(threadIdx.x) - 32 * kBackwardWorkers);
     }
   }
 };
@@ -590,8 +596,8 @@ template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, 1)
     btt_backward_partials(const __grid_constant__ BttBackwardParams params) {
 #if __CUDA_ARCH__ >= 900
-  extern __shared__ uint4 shared[];
-  BttBackward<Tile> kernel(params, ptx::shared_address(shared));
+  extern __shared__ __align__(128) uint4 shared_tile[];
+  BttBackward<Tile> kernel(params, ptx::shared_address(shared_tile));
   kernel.run();
 #endif
 }

@@ -11,7 +11,17 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Copies 16 bytes to shared memory behind L1's back, or zeros if not `valid`.
+// Copies 16 bytes to shared memory behind L1's back; L2 gets the 128 around
+// them, which others will ask for.
+__device__ __forceinline__ void copy_async(
+    uint32_t shared, const void* global) {
+  asm volatile(
+      "cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared),
+      "l"(global)
+      : "memory");
+}
+
+// The same, or zeros if not `valid`.
 __device__ __forceinline__ void copy_async(
     uint32_t shared, const void* global, bool valid) {
   const int bytes = valid ? 16 : 0;
