@@ -35,6 +35,7 @@ Examples:
   einforge describe btt:0.25 --d-in 768 --d-out 3072 --json
   einforge describe theta:0.5,0,0.5,0,0.5,0.5,0 --d-in 1024
   einforge describe tensor_train:0.25,alpha=1/3 --d-in 4096
+  einforge describe btt_moe:E=16,k=2 --d-in 1024
   einforge describe --list
 
 docs/structures.md says what the names and numbers mean.)";
@@ -88,6 +89,20 @@ Json layer_json(const Structure& layer) {
          {"lr_multiplier", core.lr_multiplier}});
   }
   json["cores"] = cores;
+  if (layer.spec.mixture) {
+    const Structure one = structure::expert(layer);
+    json["experts"] = layer.spec.mixture->experts;
+    json["active"] = layer.spec.mixture->active;
+    json["expert"] = {
+        {"rank", structure::generic_rank(one)},
+        {"parameters", structure::parameters(one)},
+        {"macs", structure::macs(one)}};
+    json["router"] = {
+        {"parameters", structure::router_parameters(layer)},
+        {"macs", structure::router_parameters(layer)},
+        {"init_std", 0},
+        {"lr_multiplier", structure::router_lr_multiplier(layer)}};
+  }
   return json;
 }
 
@@ -98,6 +113,23 @@ void print_seven(const char* label, const Values& values, const char* format) {
     fmt::print("{:>9}", fmt::format(fmt::runtime(format), value));
   }
   fmt::print("\n");
+}
+
+void print_mixture(const Structure& layer) {
+  const structure::Mixture& mixture = *layer.spec.mixture;
+  const Structure one = structure::expert(layer);
+  fmt::print(
+      "  experts     {}, of which a token takes {}; each has {} parameters\n"
+      "  router      {} parameters, as many MACs\n",
+      mixture.experts,
+      mixture.active,
+      structure::parameters(one),
+      structure::router_parameters(layer));
+  if (layer.spec.family == "ffn_moe") {
+    fmt::print(
+        "  one of the two matrices of a feed-forward network, which share a "
+        "router\n");
+  }
 }
 
 void print_layer(const Structure& layer) {
@@ -141,6 +173,9 @@ void print_layer(const Structure& layer) {
   if (!layer.dense) {
     fmt::print("  order       {}\n", order_name(layer));
   }
+  if (layer.spec.mixture) {
+    print_mixture(layer);
+  }
   fmt::print("\n");
   const char* name = layer.dense ? "matrix" : "core A";
   for (const auto& core : structure::parametrisation(layer)) {
@@ -153,13 +188,22 @@ void print_layer(const Structure& layer) {
         core.lr_multiplier);
     name = "core B";
   }
+  if (layer.spec.mixture) {
+    fmt::print(
+        "  router  {} -> {}, init 0, learning rate x {:.4g}\n",
+        layer.d_in,
+        layer.spec.mixture->experts,
+        structure::router_lr_multiplier(layer));
+  }
 }
 
 std::vector<Spec> named_structures() {
   std::vector<Spec> specs;
   for (const std::string& family : structure::families()) {
     if (family != "theta") {
-      specs.push_back(structure::parse(family));
+      const bool mixture = family.ends_with("_moe");
+      specs.push_back(
+          structure::parse(mixture ? family + ":E=16,k=2" : family));
     }
   }
   specs.push_back(structure::parse("tensor_train:0.25,alpha=1/3"));

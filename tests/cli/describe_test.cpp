@@ -65,6 +65,35 @@ TEST(Describe, TakesTheInputWidthForTheOutput) {
   EXPECT_EQ(json["macs"], 10000);
 }
 
+TEST(Describe, CountsTheActiveExpertsAndTheRouterOfAMixture) {
+  const Json json = described({"btt_moe:E=16,k=2", "--d-in", "1024"});
+  EXPECT_EQ(json["structure"], "btt_moe:E=16,k=2");
+  EXPECT_EQ(json["experts"], 16);
+  EXPECT_EQ(json["active"], 2);
+  // By hand: an expert has two cores of 32 blocks of 32 x 32.
+  const std::int64_t expert = 2 * 32 * 32 * 32;
+  const std::int64_t router = 16 * 1024;
+  EXPECT_EQ(json["expert"]["parameters"], expert);
+  EXPECT_EQ(json["expert"]["macs"], expert);
+  EXPECT_EQ(json["router"]["parameters"], router);
+  EXPECT_EQ(json["router"]["init_std"], 0);
+  EXPECT_EQ(json["router"]["lr_multiplier"], 0.75);
+  EXPECT_EQ(json["parameters"], 16 * expert + router);
+  EXPECT_EQ(json["macs"], 2 * expert + router);
+  EXPECT_EQ(json["flops"], 2 * (2 * expert + router));
+  EXPECT_EQ(json["dense_macs"], 1024 * 1024);
+  EXPECT_EQ(json["sizes"]["rho"], 1);
+  EXPECT_LT(json["omega"], 0);
+  EXPECT_FALSE(described({"btt", "--d-in", "64"}).contains("experts"));
+
+  const RunResult text =
+      run_einforge({"describe", "ffn_moe:E=8,k=2", "--d-in", "64"});
+  EXPECT_EQ(text.exit_code, 0);
+  EXPECT_THAT(text.out, HasSubstr("experts     8, of which a token takes 2"));
+  EXPECT_THAT(text.out, HasSubstr("router      512 parameters"));
+  EXPECT_THAT(text.out, HasSubstr("feed-forward"));
+}
+
 TEST(Describe, HonoursMultipleAndTolerance) {
   const auto alpha = [](std::vector<std::string> more) {
     more.insert(more.begin(), {"monarch", "--d-in", "960"});
@@ -90,15 +119,25 @@ TEST(Describe, ListsNamedStructuresAndThePapersSweep) {
   EXPECT_EQ(
       families,
       (std::set<std::string>{
-          "dense", "low_rank", "kronecker", "tensor_train", "monarch", "btt"}));
+          "dense",
+          "low_rank",
+          "kronecker",
+          "tensor_train",
+          "monarch",
+          "btt",
+          "dense_moe",
+          "ffn_moe",
+          "low_rank_moe",
+          "btt_moe"}));
 }
 
-// What docs/structures.md shows is what the program prints.
+// What the documentation shows is what the program prints.
 TEST(Describe, TheDocumentationShowsRealOutput) {
   const char* source = std::getenv("EINFORGE_SOURCE_DIR");
   ASSERT_NE(source, nullptr);
-  const std::string page =
-      base::read_file(std::string(source) + "/docs/structures.md");
+  const std::string docs = std::string(source) + "/docs";
+  const std::string page = base::read_file(docs + "/structures.md") +
+                           base::read_file(docs + "/moe.md");
   const auto trimmed_lines = [](const std::string& text) {
     std::string result;
     for (const char c : text) {
@@ -112,6 +151,7 @@ TEST(Describe, TheDocumentationShowsRealOutput) {
   const std::vector<std::vector<std::string>> commands = {
       {"describe", "--list"},
       {"describe", "btt:0.25", "--d-in", "768", "--d-out", "3072"},
+      {"describe", "btt_moe:E=16,k=2", "--d-in", "1024"},
       {"describe", "monarch", "--d-in", "1021"}};
   for (const auto& arguments : commands) {
     const RunResult result = run_einforge(arguments);

@@ -18,7 +18,12 @@ std::vector<std::string> einforge::fuzz::seeds() {
       "\x18\x18monarch",
       "\x10\x40"
       "btt:0.25,alpha=0.75,epsilon=0.25",
-      "\x40\x40theta:0.5,0.25,0.25,0.25,0.5,0.25,0.25"};
+      "\x40\x40theta:0.5,0.25,0.25,0.25,0.5,0.25,0.25",
+      "\x40\x40"
+      "btt_moe:E=16,k=2,rho=3,alpha=0.5",
+      "\x40\x40low_rank_moe:0.25,E=8,k=1",
+      "\x40\x40"
+      "ffn_moe:E=8,k=2"};
 }
 
 extern "C" int LLVMFuzzerTestOneInput(
@@ -40,7 +45,8 @@ extern "C" int LLVMFuzzerTestOneInput(
         "the products are the widths");
     const structure::Taxonomy taxonomy = structure::taxonomy(layer);
     einforge::fuzz::require(
-        taxonomy.psi >= 0 && taxonomy.psi <= 1 && taxonomy.omega > -1e-9,
+        taxonomy.psi >= 0 && taxonomy.psi <= 1 &&
+            (taxonomy.omega > -1e-9 || spec.mixture),
         "omega and psi are in their ranges");
   } catch (const einforge::base::InvalidInput&) {
     // What anything else must lead to.

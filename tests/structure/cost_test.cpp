@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
+#include <vector>
 
+#include "einforge/base/error.h"
 #include "einforge/structure/structure.h"
 #include "tests/structure/brute_force.h"
 
@@ -177,6 +180,96 @@ TEST(Cost, DenseIsOneMatrix) {
   EXPECT_EQ(parametrisation(layer).size(), 1U);
 }
 
+// A mixture as it is built: a router's matrix and experts, of which the chosen
+// are computed. Counted in the loops.
+TEST(Cost, AMixtureHasAllExpertsAndDoesTheChosen) {
+  base::Random random(7);
+  for (int point = 0; point < 300; ++point) {
+    const Sizes n = testing::random_sizes(random, 40);
+    const auto experts = static_cast<std::int64_t>(1 + random.below(8));
+    const auto active = static_cast<std::int64_t>(
+        1 + random.below(static_cast<std::uint64_t>(experts)));
+    SCOPED_TRACE(::testing::PrintToString(n.values()));
+    const Eigen::VectorXd x = Eigen::VectorXd::Random(n.d_in());
+
+    std::int64_t counted_parameters = 0;
+    std::int64_t counted_macs = 0;
+    std::vector<double> router = testing::normals(n.d_in() * experts, random);
+    counted_parameters += static_cast<std::int64_t>(router.size());
+    std::vector<std::pair<double, std::int64_t>> scores;
+    for (std::int64_t e = 0; e < experts; ++e) {
+      double score = 0;
+      for (std::int64_t i = 0; i < n.d_in(); ++i, ++counted_macs) {
+        score += router[static_cast<std::size_t>(e * n.d_in() + i)] * x(i);
+      }
+      scores.emplace_back(-score, e);
+    }
+    std::sort(scores.begin(), scores.end());
+    Eigen::MatrixXd w = Eigen::MatrixXd::Zero(n.d_out(), n.d_in());
+    std::int64_t both_orders[2] = {0, 0};
+    for (std::int64_t place = 0; place < experts; ++place) {
+      testing::Cores cores = testing::random_cores(n, random);
+      counted_parameters +=
+          static_cast<std::int64_t>(cores.a.size() + cores.b.size());
+      if (place < active) {
+        w += testing::dense_matrix(cores) * random.normal();
+        both_orders[0] += testing::contract(cores, x, true).macs;
+        both_orders[1] += testing::contract(cores, x, false).macs;
+      }
+    }
+    counted_macs += std::min(both_orders[0], both_orders[1]);
+
+    Structure layer = of_sizes(n);
+    layer.spec.mixture = {experts, active};
+    EXPECT_EQ(parameters(layer), counted_parameters);
+    EXPECT_EQ(macs(layer), counted_macs);
+    EXPECT_EQ(router_parameters(layer), n.d_in() * experts);
+    ASSERT_EQ(generic_rank(layer), testing::numerical_rank(w));
+    EXPECT_EQ(expert(layer), of_sizes(n));
+    const double log_d =
+        0.5 * std::log(static_cast<double>(n.d_in() * n.d_out()));
+    if (log_d > 0) {
+      EXPECT_NEAR(
+          taxonomy(layer).omega,
+          std::log(
+              static_cast<double>(counted_macs) /
+              static_cast<double>(counted_parameters)) /
+              log_d,
+          1e-9);
+    }
+  }
+}
+
+TEST(Cost, MixturesByHand) {
+  // d 1024: an expert is monarch, 2 cores of 32 blocks of 32 x 32.
+  const Structure btt = realise(parse("btt_moe:E=16,k=2"), 1024, 1024);
+  EXPECT_EQ(btt.sizes, realise(parse("monarch"), 1024, 1024).sizes);
+  EXPECT_EQ(parameters(btt), 16 * 2 * 32768 + 16 * 1024);
+  EXPECT_EQ(macs(btt), 2 * 2 * 32768 + 16 * 1024);
+  const Structure dense = realise(parse("dense_moe:E=8,k=2"), 64, 256);
+  EXPECT_EQ(parameters(dense), 8 * 64 * 256 + 8 * 64);
+  EXPECT_EQ(macs(dense), 2 * 64 * 256 + 8 * 64);
+  EXPECT_EQ(generic_rank(dense), 64);
+  const Structure low = realise(parse("low_rank_moe:E=4,k=1"), 1024, 1024);
+  EXPECT_EQ(low.sizes.rho, 32);
+  EXPECT_EQ(parameters(low), 4 * 2 * 1024 * 32 + 4 * 1024);
+  EXPECT_EQ(generic_rank(low), 32);
+  // The rank itself, at every width.
+  for (const std::int64_t width : {64, 1024}) {
+    const Spec spec = parse("btt_moe:E=16,k=2,rho=3");
+    EXPECT_EQ(realise(spec, width, width).sizes.rho, 3);
+  }
+}
+
+TEST(Cost, MixturesTooLargeToCountAreRefused) {
+  const std::int64_t d = std::int64_t{1} << 20;
+  EXPECT_THROW(
+      realise(parse("btt_moe:1,E=4096,k=2,alpha=0"), d, d), base::InvalidInput);
+  EXPECT_THROW(
+      realise(parse("btt_moe:E=4,k=2,rho=65"), 64, 128), base::InvalidInput);
+  EXPECT_NO_THROW(realise(parse("btt_moe:E=4,k=2,rho=64"), 64, 128));
+}
+
 TEST(Cost, WideLayersDoNotOverflow) {
   // The largest product of sizes: dense blocks times a full rank.
   const std::int64_t d = std::int64_t{1} << 20;
@@ -224,6 +317,29 @@ TEST(Parametrisation, FollowsTheOrderContracted) {
       EXPECT_NEAR(core.lr_multiplier, (768.0 / 1024) * (1024 / in) / 2, 1e-12);
     }
   }
+}
+
+TEST(Parametrisation, ExpertsHaveThatOfALayerOfTheirOwn) {
+  const auto same = [](const char* mixture, const char* alone) {
+    const auto of = [](const char* text) {
+      return parametrisation(realise(parse(text), 1024, 4096));
+    };
+    const auto cores = of(mixture);
+    const auto want = of(alone);
+    ASSERT_EQ(cores.size(), want.size());
+    for (std::size_t i = 0; i < cores.size(); ++i) {
+      EXPECT_EQ(cores[i].shape.d_in, want[i].shape.d_in);
+      EXPECT_EQ(cores[i].shape.d_out, want[i].shape.d_out);
+      EXPECT_EQ(cores[i].init_std, want[i].init_std);
+      EXPECT_EQ(cores[i].lr_multiplier, want[i].lr_multiplier);
+    }
+  };
+  same("btt_moe:E=16,k=2", "btt:0");
+  same("low_rank_moe:E=8,k=2", "low_rank");
+  same("dense_moe:E=8,k=2", "dense");
+  // A router learns as a dense matrix does.
+  EXPECT_EQ(
+      router_lr_multiplier(realise(parse("btt_moe:E=16,k=2"), 1536, 64)), 0.5);
 }
 
 TEST(Parametrisation, DenseMultiplierIsOneAtTheBaseWidth) {

@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+
 #include "einforge/base/error.h"
 #include "einforge/structure/structure.h"
 
@@ -44,6 +46,17 @@ TEST(Parse, NormalisesTheText) {
       {"theta: .33, .33, .33, 0, 1, 0, .25", "theta:1/3,1/3,1/3,0,1,0,0.25"},
       {"theta:.33,.33,.34,0,1,0,.33", "theta:0.33,0.33,0.34,0,1,0,1/3"},
       {"theta:0.667,0.333,0,0,0.33,0.67,0", "theta:2/3,1/3,0,0,1/3,2/3,0"},
+      {"btt_moe:E=16,k=2", "btt_moe:E=16,k=2"},
+      {"BTT-MoE: k=1, E=8 ,rho=1", "btt_moe:E=8,k=1"},
+      {"btt_moe:E=16", "btt_moe:E=16,k=2"},
+      {"btt_moe:E=16,k=2,rho=4", "btt_moe:E=16,k=2,rho=4"},
+      {"btt_moe:0.25,E=16,k=2", "btt_moe:0.25,E=16,k=2"},
+      {"btt_moe:E=4,k=4,alpha=.33", "btt_moe:E=4,k=4,alpha=1/3"},
+      {"dense_moe:E=1,k=1", "dense_moe:E=1,k=1"},
+      {"low_rank_moe:E=8,k=2", "low_rank_moe:E=8,k=2"},
+      {"low_rank_moe:0.25,E=8,k=2", "low_rank_moe:0.25,E=8,k=2"},
+      {"low_rank_moe:E=8,k=2,rho=1", "low_rank_moe:0,E=8,k=2"},
+      {"ffn-moe:E=8,k=2", "ffn_moe:E=8,k=2"},
   };
   for (const auto& [text, want] : cases) {
     SCOPED_TRACE(text);
@@ -51,7 +64,11 @@ TEST(Parse, NormalisesTheText) {
     EXPECT_EQ(spec.text, want);
     EXPECT_EQ(spec.family, std::string(want).substr(0, spec.family.size()));
     EXPECT_EQ(parse(spec.text), spec);
-    EXPECT_EQ(spec.dense, spec.family == "dense");
+    EXPECT_EQ(
+        spec.dense,
+        spec.family == "dense" || spec.family == "dense_moe" ||
+            spec.family == "ffn_moe");
+    EXPECT_EQ(spec.mixture.has_value(), spec.family.ends_with("_moe"));
     EXPECT_NO_THROW(validate(spec.theta));
   }
 }
@@ -72,6 +89,19 @@ TEST(Parse, ThirdsAreThirdsAndNothingElseIs) {
   EXPECT_EQ(rank("0.6"), 0.6);
   EXPECT_EQ(rank("0.34"), 0.34);
   EXPECT_EQ(rank("0.675"), 0.675);
+}
+
+TEST(Parse, ExpertsOfAMixtureAreLayersOfTheFamilyItIsNamedAfter) {
+  const Spec btt = parse("btt_moe:E=16,k=2");
+  EXPECT_EQ(btt.theta, parse("btt:0").theta);
+  EXPECT_EQ(btt.mixture, (Mixture{16, 2}));
+  EXPECT_EQ(btt.rank, std::nullopt);
+  EXPECT_EQ(parse("btt_moe:E=16,k=2,rho=4").rank, 4);
+  EXPECT_EQ(parse("btt_moe:0.5,E=16,k=2").theta, parse("btt:0.5").theta);
+  EXPECT_EQ(parse("low_rank_moe:E=8,k=1").theta, parse("low_rank").theta);
+  EXPECT_EQ(parse("low_rank_moe:E=8,k=1,rho=1").theta.rho, 0);
+  EXPECT_EQ(parse("dense_moe:E=8,k=1").theta, parse("dense").theta);
+  EXPECT_EQ(parse("ffn_moe:E=8,k=1").theta, parse("dense").theta);
 }
 
 TEST(Parse, SaysWhatWasExpectedAndWhatCame) {
@@ -97,6 +127,25 @@ TEST(Parse, SaysWhatWasExpectedAndWhatCame) {
       {"btt:,", {"expected a number", "''"}},
       {"monarch:0.5", {"monarch", "key=value", "'0.5'"}},
       {"low_rank:0.5,alpha=1", {"unknown parameter 'alpha'"}},
+      {"btt_moe", {"btt_moe: expected E=N", "got none"}},
+      {"btt_moe:k=2", {"expected E=N", "got none"}},
+      {"btt_moe:E=16,k=17", {"btt_moe: expected k", "E = 16", "17"}},
+      {"ffn_moe:E=1", {"ffn_moe: expected k", "from 1 to E = 1", "got 2"}},
+      {"btt_moe:E=0,k=1", {"btt_moe: E", "from 1 to 4096", "got 0"}},
+      {"btt_moe:E=-4,k=1", {"btt_moe: E", "from 1 to 4096", "-4"}},
+      {"btt_moe:E=4097,k=1", {"btt_moe: E", "from 1 to 4096", "4097"}},
+      {"btt_moe:E=16,k=0", {"btt_moe: k", "from 1 to 4096", "got 0"}},
+      {"btt_moe:E=2.5,k=1", {"btt_moe: E", "expected a whole", "2.5"}},
+      {"btt_moe:E=,k=1", {"btt_moe: E", "expected a whole"}},
+      {"btt_moe:E=8,E=8", {"btt_moe: E is given twice"}},
+      {"btt_moe:E=8,rho=0", {"btt_moe: rho", "whole number from 1", "0"}},
+      {"btt_moe:0.5,E=8,rho=2", {"rank exponent or a rank", "both"}},
+      {"btt_moe:E=8,e=8", {"unknown parameter 'e'", "E, k, rho, alpha"}},
+      {"dense_moe:16", {"dense_moe: expected key=value", "E, k", "'16'"}},
+      {"dense_moe:E=16,rho=2", {"unknown parameter 'rho'", "E, k"}},
+      {"ffn_moe:E=8,alpha=0.5", {"unknown parameter 'alpha'"}},
+      {"btt_mow:E=8", {"did you mean 'btt_moe'?"}},
+      {"btt:E=8", {"btt", "unknown parameter 'E'"}},
       {"theta", {"7 numbers", "none"}},
       {"theta:", {"parameters after the colon"}},
       {"theta:0.5,0,0.5,0,0.5,0.5", {"7 numbers", "got 6"}},

@@ -27,20 +27,40 @@ std::int64_t parameters(const Sizes& n) {
   return n.gamma * n.phi * n.rho * (n.alpha * n.delta + n.beta * n.epsilon);
 }
 
+Structure expert(const Structure& structure) {
+  Structure one = structure;
+  one.spec.mixture.reset();
+  return one;
+}
+
+std::int64_t router_parameters(const Structure& structure) {
+  const auto& mixture = structure.spec.mixture;
+  return mixture ? structure.d_in * mixture->experts : 0;
+}
+
 std::int64_t macs(const Structure& structure) {
-  return structure.dense
-             ? structure.d_in * structure.d_out
-             : macs(structure.sizes, cheaper_order(structure.sizes));
+  const std::int64_t one =
+      structure.dense ? structure.d_in * structure.d_out
+                      : macs(structure.sizes, cheaper_order(structure.sizes));
+  return structure.spec.mixture.value_or(Mixture{}).active * one +
+         router_parameters(structure);
 }
 
 std::int64_t parameters(const Structure& structure) {
-  return structure.dense ? structure.d_in * structure.d_out
-                         : parameters(structure.sizes);
+  const std::int64_t one = structure.dense ? structure.d_in * structure.d_out
+                                           : parameters(structure.sizes);
+  return structure.spec.mixture.value_or(Mixture{}).experts * one +
+         router_parameters(structure);
 }
 
 std::int64_t generic_rank(const Structure& structure) {
-  return structure.dense ? std::min(structure.d_in, structure.d_out)
-                         : generic_rank(structure.sizes);
+  if (structure.dense) {
+    return std::min(structure.d_in, structure.d_out);
+  }
+  // Experts differ in rho alone, so that k of them are one of k times the rank.
+  Sizes sum = structure.sizes;
+  sum.rho *= structure.spec.mixture.value_or(Mixture{}).active;
+  return generic_rank(sum);
 }
 
 std::vector<CoreParametrisation> parametrisation(
@@ -70,6 +90,11 @@ std::vector<CoreParametrisation> parametrisation(
              static_cast<double>(shapes.size())});
   }
   return cores;
+}
+
+double router_lr_multiplier(
+    const Structure& structure, std::int64_t base_width) {
+  return static_cast<double>(base_width) / static_cast<double>(structure.d_in);
 }
 
 }  // namespace einforge::structure

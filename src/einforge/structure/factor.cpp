@@ -179,7 +179,17 @@ std::vector<Candidate> factorise_or_throw(
 }
 
 std::int64_t choose_rho(
-    const Theta& t, std::int64_t width, const FactorOptions& options) {
+    const Spec& spec, std::int64_t width, const FactorOptions& options) {
+  if (spec.rank) {
+    base::check(
+        *spec.rank <= width,
+        "{}: expected rho up to {}, the smaller width; got {}",
+        spec.text,
+        width,
+        *spec.rank);
+    return *spec.rank;
+  }
+  const Theta& t = spec.theta;
   const double exact = std::pow(static_cast<double>(width), t.rho);
   const std::int64_t plain = std::max<std::int64_t>(1, std::llround(exact));
   // Only in a low-rank pair is rho alone the inner width of a matrix product.
@@ -202,6 +212,21 @@ std::int64_t choose_rho(
     }
   }
   return best;
+}
+
+// All that is counted of it, E parameters(expert) at most, fits 64 bits.
+void check_countable(const Structure& layer) {
+  if (layer.spec.mixture) {
+    const Structure one = expert(layer);
+    const auto experts = static_cast<double>(layer.spec.mixture->experts);
+    const auto largest = static_cast<double>(
+        std::max({macs(one), parameters(one), layer.d_in, layer.sizes.rho}));
+    base::check(
+        experts * largest < 0x1p61,
+        "{}: expected fewer than 2^61 parameters; got {:.3g}",
+        layer.spec.text,
+        experts * largest);
+  }
 }
 
 double logarithm(std::int64_t n) {
@@ -261,8 +286,9 @@ Structure realise(
       d_out,
       {t.delta, t.epsilon, t.phi},
       options);
-  Structure layer{spec, d_in, d_out, {}, spec.dense};
-  layer.sizes.rho = choose_rho(t, std::min(d_in, d_out), options);
+  // A mixture's experts have the sizes that they would have alone.
+  Structure layer = expert({spec, d_in, d_out, {}, spec.dense});
+  layer.sizes.rho = choose_rho(spec, std::min(d_in, d_out), options);
   const bool full_rank = taxonomy(t).psi == 1;
   // A difference of rounding alone must not decide.
   constexpr double kMargin = 1e-9;
@@ -285,6 +311,8 @@ Structure realise(
     }
   }
   layer.sizes = best;
+  layer.spec = spec;
+  check_countable(layer);
   return layer;
 }
 

@@ -89,34 +89,86 @@ struct Rule {
   // The output exponent that goes with alpha.
   std::string out_key;
   bool out_mirrors = false;  // its default: 1 - alpha, else alpha
+  // What the experts of a mixture are; empty for any other.
+  std::string expert;
 };
 
 const std::vector<Rule>& rules() {
   static const std::vector<Rule> kRules = {
-      {"dense", {}, {}, "", false},
-      {"low_rank", 0.5, {}, "", false},
-      {"kronecker", {}, 0.5, "delta", false},
-      {"tensor_train", 0.25, 0.5, "delta", false},
-      {"monarch", {}, 0.5, "epsilon", true},
-      {"btt", 0.25, 0.5, "epsilon", true},
+      {"dense", {}, {}, "", false, ""},
+      {"low_rank", 0.5, {}, "", false, ""},
+      {"kronecker", {}, 0.5, "delta", false, ""},
+      {"tensor_train", 0.25, 0.5, "delta", false, ""},
+      {"monarch", {}, 0.5, "epsilon", true, ""},
+      {"btt", 0.25, 0.5, "epsilon", true, ""},
+      {"dense_moe", {}, {}, "", false, "dense"},
+      {"ffn_moe", {}, {}, "", false, "dense"},
+      {"low_rank_moe", 0.5, {}, "", false, "low_rank"},
+      {"btt_moe", 0, 0.5, "epsilon", true, "btt"},
   };
   return kRules;
 }
+
+constexpr std::int64_t kMostExperts = 4096;
+constexpr std::int64_t kDefaultActive = 2;
 
 struct Arguments {
   std::optional<double> rho;
   std::optional<double> alpha;
   std::optional<double> out;
+  // Of mixtures.
+  std::optional<std::int64_t> experts;
+  std::optional<std::int64_t> active;
+  std::optional<std::int64_t> rank;
 };
 
-void set_once(
-    std::optional<double>& place, std::string_view what, double value) {
+template <typename T>
+void set_once(std::optional<T>& place, std::string_view what, T value) {
   base::check(!place, "structure: {} is given twice", what);
   place = value;
 }
 
+std::int64_t parse_count(
+    std::string_view what, std::string_view text, std::int64_t most) {
+  const long long value = base::parse_integer(what, base::trim(text));
+  base::check(
+      value >= 1 && value <= most,
+      "{}: expected a whole number from 1 to {}; got {}",
+      what,
+      most,
+      value);
+  return value;
+}
+
+// Of a mixture, whose parameters are counts but for the split. Its rho is the
+// rank itself: that of a BTT expert is 1 at every width.
+bool set_count(
+    const std::string& key,
+    const std::string& what,
+    std::string_view text,
+    Arguments& arguments) {
+  if (key == "E") {
+    set_once(arguments.experts, what, parse_count(what, text, kMostExperts));
+  } else if (key == "k") {
+    set_once(arguments.active, what, parse_count(what, text, kMostExperts));
+  } else if (key == "rho") {
+    base::check(
+        !arguments.rho,
+        "{}: expected a rank exponent or a rank; got both",
+        what);
+    set_once(
+        arguments.rank, what, parse_count(what, text, std::int64_t{1} << 20));
+  } else {
+    return false;
+  }
+  return true;
+}
+
 Arguments parse_arguments(const Rule& rule, std::string_view text) {
   std::vector<std::string> keys;
+  if (!rule.expert.empty()) {
+    keys = {"E", "k"};
+  }
   if (rule.rho) {
     keys.emplace_back("rho");
   }
@@ -150,6 +202,10 @@ Arguments parse_arguments(const Rule& rule, std::string_view text) {
         key,
         fmt::join(keys, ", "));
     const std::string what = fmt::format("{}: {}", rule.name, key);
+    if (!rule.expert.empty() &&
+        set_count(key, what, parts[i].substr(equals + 1), arguments)) {
+      continue;
+    }
     const double value =
         snap_third(parse_exponent(what, parts[i].substr(equals + 1)));
     set_once(
@@ -173,20 +229,52 @@ Theta family_theta(
   return {alpha, 0, complement(alpha), 0, out, complement(out), rho};
 }
 
+Mixture make_mixture(const Rule& rule, const Arguments& arguments) {
+  base::check(
+      arguments.experts.has_value(),
+      "{}: expected E=N, the number of experts, as in {}:E=16,k=2; got none",
+      rule.name,
+      rule.name);
+  const Mixture mixture = {
+      *arguments.experts, arguments.active.value_or(kDefaultActive)};
+  base::check(
+      mixture.active <= mixture.experts,
+      "{}: expected k, the experts of a token, from 1 to E = {}; got {}",
+      rule.name,
+      mixture.experts,
+      mixture.active);
+  return mixture;
+}
+
 Spec make_spec(const Rule& rule, const Arguments& arguments) {
   Spec spec;
   spec.family = rule.name;
-  spec.dense = rule.name == "dense";
-  const double rho =
-      arguments.rho.value_or(rule.rho.value_or(spec.dense ? 1 : 0));
+  const std::string& shape = rule.expert.empty() ? rule.name : rule.expert;
+  spec.dense = shape == "dense";
+  double rho = arguments.rho.value_or(rule.rho.value_or(spec.dense ? 1 : 0));
+  if (arguments.rank) {
+    rho = 0;
+    // A rank of 1 is d^0.
+    spec.rank = *arguments.rank > 1 ? arguments.rank : std::nullopt;
+  }
   const double alpha = arguments.alpha.value_or(rule.alpha.value_or(1));
   const double out_default = rule.out_mirrors ? complement(alpha) : alpha;
   const double out = arguments.out.value_or(out_default);
-  spec.theta = family_theta(rule.name, rho, alpha, out);
+  spec.theta = family_theta(shape, rho, alpha, out);
   // Normalised: what is the default goes unsaid, but for the rank, which is
-  // what one compares.
+  // what one compares; in mixtures, the experts.
   std::vector<std::string> parts;
-  if (rule.rho) {
+  if (!rule.expert.empty()) {
+    spec.mixture = make_mixture(rule, arguments);
+    if (!spec.rank && rule.rho && rho != *rule.rho) {
+      parts.push_back(exponent_text(rho));
+    }
+    parts.push_back(fmt::format("E={}", spec.mixture->experts));
+    parts.push_back(fmt::format("k={}", spec.mixture->active));
+    if (spec.rank) {
+      parts.push_back(fmt::format("rho={}", *spec.rank));
+    }
+  } else if (rule.rho) {
     parts.push_back(exponent_text(rho));
   }
   if (rule.alpha && (alpha != *rule.alpha || out != out_default)) {

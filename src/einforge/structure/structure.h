@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,20 +11,32 @@
 
 namespace einforge::structure {
 
+// Of `experts` layers of one structure a router picks `active` for each token.
+struct Mixture {
+  std::int64_t experts = 1;
+  std::int64_t active = 1;
+  bool operator==(const Mixture&) const = default;
+};
+
 // A structure before it meets a width: a name, and what theta it stands for.
 struct Spec {
   std::string text;    // as written, normalised: "btt:0.25"
   std::string family;  // "btt"; the name before the colon
-  Theta theta;
+  Theta theta;         // of one expert where there are several
   // Dense is built as one matrix, not as a core and an identity.
   bool dense = false;
+  std::optional<Mixture> mixture;
+  // n_rho itself, whatever the width, in place of theta.rho, which is 0 then.
+  std::optional<std::int64_t> rank;
   bool operator==(const Spec&) const = default;
 };
 
 // "dense", "low_rank:R", "kronecker", "tensor_train:R", "monarch", "btt:R",
 // "theta:a,b,g,d,e,f,r"; R the rank exponent, defaulted where left out; the
 // split may be given too: "btt:0.25,alpha=0.33,epsilon=0.67" (see
-// docs/structures.md).
+// docs/structures.md). Mixtures of experts: "btt_moe:E=16,k=2",
+// "low_rank_moe:", "dense_moe:" and "ffn_moe:" (dense experts, for both
+// matrices of a feed-forward network at once; see docs/moe.md).
 // Throws base::InvalidInput for an unknown name, with the nearest known one,
 // or for parameters that make no valid theta.
 Spec parse(std::string_view text);
@@ -51,7 +64,7 @@ struct Structure {
   Spec spec;
   std::int64_t d_in = 0;
   std::int64_t d_out = 0;
-  Sizes sizes;
+  Sizes sizes;  // of one expert where there are several
   bool dense = false;
   bool operator==(const Structure&) const = default;
 };
@@ -61,7 +74,8 @@ struct Structure {
 // sides are chosen together, so that a theta of full rank (psi = 1) keeps it
 // wherever some factorisation within the tolerance does. n_rho is rounded and
 // need not divide anything. Throws base::InvalidInput where none is near
-// enough (a prime width), naming the nearest width that has one.
+// enough (a prime width), naming the nearest width that has one, and for a
+// rank or a mixture that is too large.
 Structure realise(
     const Spec& spec,
     std::int64_t d_in,
@@ -89,12 +103,22 @@ std::int64_t parameters(const Sizes& sizes);
 // (2,2,2, 3,3,1, 1), less; rank.cpp says why.
 std::int64_t generic_rank(const Sizes& sizes);
 
-// Of the layer as built: dense counts one matrix.
+// One of a mixture's experts; of another structure, itself.
+Structure expert(const Structure& structure);
+
+// Of a mixture's router: its parameters, which are its MACs for one vector
+// too. 0 where there is none.
+std::int64_t router_parameters(const Structure& structure);
+
+// Of the layer as built: dense counts one matrix. A mixture has the parameters
+// of all its experts and does the MACs of the active ones, and in both the
+// router's; its rank is that of what the active ones add up to.
 std::int64_t macs(const Structure& structure);
 std::int64_t parameters(const Structure& structure);
 std::int64_t generic_rank(const Structure& structure);
 
-// omega: parameter sharing, FLOPs / parameters = d^omega; 0 is none.
+// omega: parameter sharing, FLOPs / parameters = d^omega; 0 is none, and below
+// 0 are mixtures, which do not use all parameters for a vector.
 // psi: rank = d^psi; 1 is full.
 // nu: FLOPs per vector = d^(1 + nu); dense is 1.
 struct Taxonomy {
@@ -103,7 +127,8 @@ struct Taxonomy {
   double nu = 1;
 };
 
-// Asymptotic, for d_in = d_out. Source: arXiv 2410.02117, section 4.
+// Asymptotic, for d_in = d_out; the constants of a mixture do not show. Source:
+// arXiv 2410.02117, section 4.
 Taxonomy taxonomy(const Theta& theta);
 // Of the realised sizes, from exact counts: log_d of MACs / parameters, of the
 // generic rank, and of MACs / d, with d = sqrt(d_in d_out) (min for the rank).
@@ -144,9 +169,14 @@ struct CoreParametrisation {
   double lr_multiplier = 0;
 };
 
-// One entry for dense (the matrix), two otherwise: core A, core B.
+// One entry for dense (the matrix), two otherwise: core A, core B; of a
+// mixture, those of each expert.
 // `base_width` is the d_in at which a dense layer's multiplier is 1.
 std::vector<CoreParametrisation> parametrisation(
+    const Structure& structure, std::int64_t base_width = 768);
+
+// A router is a matrix that starts at zero, with the learning rate of dense.
+double router_lr_multiplier(
     const Structure& structure, std::int64_t base_width = 768);
 
 }  // namespace einforge::structure
