@@ -275,13 +275,18 @@ void measure(const Problem& problem, Machine& machine, Json& rows) {
 
 std::string to_table(const Json& report) {
   const Json& device = report["device"];
+  std::size_t widest = 9;
+  for (const Json& row : report["rows"]) {
+    widest = std::max(widest, row["structure"].get<std::string>().size());
+  }
   std::string text = fmt::format(
       "{}, matmul {:.2f} TFLOP/s, copy {:.1f} GB/s\n\n"
-      "{:<26}{:>11}{:>7}  {:<8}{:<11}{:>9}{:>8}{:>9}{:>8}{:>7}{:>9}\n",
+      "{:<{}}{:>11}{:>7}  {:<8}{:<14}{:>9}{:>8}{:>9}{:>8}{:>7}{:>9}\n",
       device["name"].get<std::string>(),
       device["matmul_tflops"].get<double>(),
       device["copy_gb_per_s"].get<double>(),
       "structure",
+      widest,
       "in x out",
       "tokens",
       "pass",
@@ -294,8 +299,9 @@ std::string to_table(const Json& report) {
       "x dense");
   for (const Json& row : report["rows"]) {
     text += fmt::format(
-        "{:<26}{:>11}{:>7}  {:<8}{:<11}",
+        "{:<{}}{:>11}{:>7}  {:<8}{:<14}",
         row["structure"].get<std::string>(),
+        widest,
         fmt::format(
             "{}x{}",
             row["d_in"].get<std::int64_t>(),

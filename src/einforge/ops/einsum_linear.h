@@ -28,8 +28,8 @@ namespace einforge::ops {
 // FLOPs: 2 structure::macs(sizes, cheaper_order(sizes)) a row of x; backward
 // twice that, and the first contraction once more.
 // Differentiable (twice, through plain einsums) in x, both cores and the bias;
-// saves x and the cores for backward, no intermediate. Runs in autocast's
-// dtype.
+// saves x and the cores for backward, and no intermediate but that of low rank,
+// which is small. Runs in autocast's dtype.
 // Source: arXiv 2410.02117, equation 3.
 torch::Tensor einsum_linear(
     const torch::Tensor& x,

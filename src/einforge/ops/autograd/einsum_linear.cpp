@@ -4,6 +4,10 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <optional>
+
+#include "einforge/ops/kernel_choice.h"
+
 namespace einforge::ops {
 namespace {
 
@@ -71,11 +75,60 @@ class EinsumLinear : public torch::autograd::Function<EinsumLinear> {
   }
 };
 
+// A layer whose cores are plain matrices: of low rank.
+struct LowRank {
+  Tensor first;   // (d_in, rho)
+  Tensor second;  // (d_out, rho)
+};
+
+// None where the layer is no such one, and for operands that do not fit: of
+// those the operator says what is wrong.
+std::optional<LowRank> low_rank(
+    const Tensor& x, const Tensor& core_a, const Tensor& core_b) {
+  if (x.dim() < 1 || core_a.dim() != 5 || core_b.dim() != 5) {
+    return std::nullopt;
+  }
+  // The core as (size of `dim`, rho) where all other sizes are 1.
+  const auto matrix = [](Tensor core, std::int64_t dim) {
+    for (std::int64_t other = 3; other >= 0; --other) {
+      if (other != dim && core.defined()) {
+        core = core.sym_size(other) == 1 ? core.select(other, 0) : Tensor();
+      }
+    }
+    return core;
+  };
+  for (const bool ab : {true, false}) {
+    const LowRank found{
+        matrix(ab ? core_a : core_b, 0), matrix(ab ? core_b : core_a, 2)};
+    if (found.first.defined() && found.second.defined() &&
+        found.first.sym_size(0) == x.sym_size(-1) &&
+        found.first.sym_size(1) == found.second.sym_size(1) &&
+        core_a.scalar_type() == x.scalar_type() &&
+        core_b.scalar_type() == x.scalar_type()) {
+      return found;
+    }
+  }
+  return std::nullopt;
+}
+
+// Low rank is two linear layers, and torch differentiates those: keeping z,
+// which is small, costs less than computing it again.
 Tensor forward(
     const Tensor& x,
     const Tensor& core_a,
     const Tensor& core_b,
     const std::optional<Tensor>& bias) {
+  if (forced_kernel().empty()) {
+    if (const auto cores = low_rank(x, core_a, core_b)) {
+      if (internal::logging()) {
+        internal::log_choice("einsum_linear of low rank", "two linears");
+      }
+      return torch::linear(
+          torch::linear(x, cores->first.t()),
+          cores->second,
+          bias.value_or(Tensor()));
+    }
+  }
   return EinsumLinear::apply(x, core_a, core_b, bias);
 }
 

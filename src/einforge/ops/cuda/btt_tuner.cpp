@@ -8,11 +8,16 @@
 #include <torch/version.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdlib>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
 
 #include "einforge/ops/cuda/choice_cache.h"
 #include "einforge/ops/einsum_linear.h"
@@ -23,8 +28,9 @@ namespace {
 namespace ek = kernels::cuda;
 using torch::Tensor;
 
-// Raised whenever the kernels change in a way that may change a choice.
-constexpr int kKernelVersion = 2;
+// Raised whenever kernels, plans or the way they are measured change so that a
+// choice may change.
+constexpr int kKernelVersion = 3;
 
 bool environment_is(const char* name, std::string_view value) {
   const char* set = std::getenv(name);
@@ -43,9 +49,16 @@ int current_device() {
   return device;
 }
 
+// A problem as numbers, which are looked up on every call.
+using Key = std::array<std::int64_t, 10>;
+
 struct Device {
   ek::DeviceLimits limits;
+  std::int64_t l2_bytes = 0;
   std::unique_ptr<ChoiceCache> choices;
+  // The fastest kernel where it is known.
+  std::mutex mutex;
+  std::map<Key, std::string> kernels;
 
   explicit Device(int index) {
     cudaDeviceProp properties{};
@@ -53,6 +66,7 @@ struct Device {
     limits.multiprocessors = properties.multiProcessorCount;
     limits.shared_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
     limits.major = properties.major;
+    l2_bytes = properties.l2CacheSize;
     int driver = 0;
     C10_CUDA_CHECK(cudaDriverGetVersion(&driver));
     choices = std::make_unique<ChoiceCache>(
@@ -96,34 +110,47 @@ class Event {
   cudaEvent_t event_ = nullptr;
 };
 
-double milliseconds(const std::function<void()>& run, int repeats) {
-  const Event start;
-  const Event stop;
-  start.record();
-  for (int i = 0; i < repeats; ++i) {
-    run();
+// Times a run as bench/timer.h does: with a cold L2 cache, which is how a layer
+// finds it between other layers, and with the host ahead, so that launches do
+// not show.
+class ColdTimer {
+ public:
+  ColdTimer()
+      : flush_(torch::empty(
+            {2 * device().l2_bytes},
+            torch::TensorOptions().dtype(torch::kUInt8).device(torch::kCUDA))) {
   }
-  stop.record();
-  return stop.milliseconds_since(start) / repeats;
-}
 
-// The least of three means; infinite when it does not fit in memory. Stops
+  double milliseconds(const std::function<void()>& run) {
+    constexpr int kFlushes = 6;  // some 0.2 ms
+    for (int i = 0; i < kFlushes; ++i) {
+      flush_.zero_();
+    }
+    start_.record();
+    run();
+    stop_.record();
+    return stop_.milliseconds_since(start_);
+  }
+
+ private:
+  Tensor flush_;
+  Event start_;
+  Event stop_;
+};
+
+// The median of a few runs; infinite when it does not fit in memory. Stops
 // early when it is clearly slower than `to_beat`.
-double measure(const std::function<void()>& run, double to_beat) {
+double measure(
+    ColdTimer& timer, const std::function<void()>& run, double to_beat) {
+  constexpr std::size_t kRuns = 9;
   try {
     run();  // loads the module, fills the allocator's pools
-    const double first = milliseconds(run, 2);
-    if (first > 2 * to_beat) {
-      return first;
+    std::vector<double> times{timer.milliseconds(run)};
+    while (times.size() < kRuns && times.front() <= 2 * to_beat) {
+      times.push_back(timer.milliseconds(run));
     }
-    // About a millisecond each, so that the clock's and the launches' noise
-    // is small.
-    const int repeats = std::clamp(static_cast<int>(1.0 / first), 3, 20);
-    double least = std::numeric_limits<double>::infinity();
-    for (int i = 0; i < 3; ++i) {
-      least = std::min(least, milliseconds(run, repeats));
-    }
-    return least;
+    std::sort(times.begin(), times.end());
+    return times[times.size() / 2];
   } catch (const c10::OutOfMemoryError&) {
     return std::numeric_limits<double>::infinity();
   }
@@ -144,8 +171,15 @@ bool log_is_on() {
   return on;
 }
 
-std::string bucket(std::int64_t tokens) {
-  return std::to_string(std::bit_ceil(static_cast<std::uint64_t>(tokens)));
+// Tokens count in powers of two, so that not every length is measured.
+std::int64_t bucket(std::int64_t tokens) {
+  return static_cast<std::int64_t>(
+      std::bit_ceil(static_cast<std::uint64_t>(tokens)));
+}
+
+EinsumLinearProblem in_bucket(EinsumLinearProblem problem) {
+  problem.tokens = bucket(problem.tokens);
+  return problem;
 }
 
 struct Candidate {
@@ -153,27 +187,130 @@ struct Candidate {
   std::function<void()> run;
 };
 
-// Measures all and returns the name of the fastest.
-std::string fastest(
-    const std::string& problem, const std::vector<Candidate>& candidates) {
-  std::string best;
+// The name of the fastest: remembered, or measured now where that is allowed
+// and memory suffices.
+std::optional<std::string> fastest(
+    Device& on,
+    const std::string& problem,
+    const std::function<std::vector<Candidate>()>& make_candidates) {
+  if (auto known = on.choices->find(problem)) {
+    return known;
+  }
+  if (!may_measure()) {
+    return std::nullopt;
+  }
+  std::optional<std::string> best;
   double least = std::numeric_limits<double>::infinity();
-  for (const Candidate& candidate : candidates) {
-    const double time = measure(candidate.run, least);
-    if (log_is_on()) {
-      fmt::print(
-          stderr,
-          "einforge: measured {}: {} {:.4f} ms\n",
-          problem,
-          candidate.name,
-          time);
+  try {
+    ColdTimer timer;
+    for (const Candidate& candidate : make_candidates()) {
+      const double time = measure(timer, candidate.run, least);
+      if (log_is_on()) {
+        fmt::print(
+            stderr,
+            "einforge: measured {}: {} {:.4f} ms\n",
+            problem,
+            candidate.name,
+            time);
+      }
+      if (time < least) {
+        best = candidate.name;
+        least = time;
+      }
     }
-    if (best.empty() || time < least) {
-      best = candidate.name;
-      least = time;
-    }
+  } catch (const c10::OutOfMemoryError&) {
+    return std::nullopt;  // not even the operands fit
+  }
+  if (best) {
+    on.choices->insert(problem, *best);
   }
   return best;
+}
+
+// Random operands of a problem.
+struct Operands {
+  Tensor x;
+  Tensor core_a;
+  Tensor core_b;
+  Tensor grad;
+
+  explicit Operands(const EinsumLinearProblem& p)
+      : x(random({p.tokens, p.sizes.d_in()}, p.dtype)),
+        core_a(core_a_layout(
+            random(
+                {p.sizes.alpha,
+                 p.sizes.gamma,
+                 p.sizes.delta,
+                 p.sizes.phi,
+                 p.sizes.rho},
+                p.dtype),
+            p.sizes)),
+        core_b(core_b_layout(
+            random(
+                {p.sizes.beta,
+                 p.sizes.gamma,
+                 p.sizes.epsilon,
+                 p.sizes.phi,
+                 p.sizes.rho},
+                p.dtype),
+            p.sizes)) {
+    if (p.pass == Pass::kBackward) {
+      grad = random({p.tokens, p.sizes.d_out()}, p.dtype);
+    }
+  }
+};
+
+void run_kernel(
+    const EinsumLinearKernel& kernel,
+    const EinsumLinearProblem& problem,
+    const Operands& v) {
+  if (problem.pass == Pass::kForward) {
+    kernel.forward(problem, v.x, v.core_a, v.core_b, std::nullopt);
+  } else {
+    kernel.backward(
+        problem, v.grad, v.x, v.core_a, v.core_b, {true, true, true, false});
+  }
+}
+
+std::optional<std::string> fastest_kernel(const EinsumLinearProblem& asked) {
+  const EinsumLinearProblem problem = in_bucket(asked);
+  const structure::Sizes& s = problem.sizes;
+  const Key key{
+      s.alpha,
+      s.beta,
+      s.gamma,
+      s.delta,
+      s.epsilon,
+      s.phi,
+      s.rho,
+      problem.tokens,
+      static_cast<std::int64_t>(problem.dtype),
+      static_cast<std::int64_t>(problem.pass)};
+  Device& on = device();
+  {
+    const std::lock_guard lock(on.mutex);
+    if (const auto found = on.kernels.find(key); found != on.kernels.end()) {
+      return found->second;
+    }
+  }
+  const auto name = fastest(on, problem.to_string(), [&] {
+    const auto operands = std::make_shared<Operands>(problem);
+    std::vector<Candidate> candidates;
+    for (const EinsumLinearKernel& kernel : cuda_kernels()) {
+      if (kernel.supports(problem)) {
+        candidates.push_back(
+            {std::string(kernel.name), [&kernel, &problem, operands] {
+               run_kernel(kernel, problem, *operands);
+             }});
+      }
+    }
+    return candidates;
+  });
+  if (name) {
+    const std::lock_guard lock(on.mutex);
+    on.kernels[key] = *name;
+  }
+  return name;
 }
 
 }  // namespace
@@ -182,10 +319,14 @@ const ek::DeviceLimits& device_limits() {
   return device().limits;
 }
 
-ek::BttPlan fastest_plan(const ek::BttSizes& sizes, std::int64_t tokens) {
+ek::BttPlan fastest_plan(const ek::BttSizes& sizes, std::int64_t asked) {
   Device& on = device();
-  const auto plans = ek::btt_plans(sizes, tokens, on.limits);
+  const auto plans = ek::btt_plans(sizes, asked, on.limits);
   TORCH_CHECK(!plans.empty(), "[fastest_plan] expected sizes with a plan");
+  if (plans.size() == 1) {
+    return plans.front();
+  }
+  const std::int64_t tokens = bucket(asked);
   const std::string problem = fmt::format(
       "plan {},{}|{},{}|{} x {}",
       sizes.alpha,
@@ -193,36 +334,35 @@ ek::BttPlan fastest_plan(const ek::BttSizes& sizes, std::int64_t tokens) {
       sizes.epsilon,
       sizes.phi,
       sizes.rho,
-      bucket(tokens));
-  std::optional<std::string> name = on.choices->find(problem);
-  if (!name && plans.size() > 1 && may_measure()) {
+      tokens);
+  const auto name = fastest(on, problem, [&] {
     const Tensor x = random({tokens, sizes.d_in()}, torch::kBFloat16);
     const Tensor y = torch::empty({tokens, sizes.d_out()}, x.options());
     const Tensor packed = random(
         {static_cast<int64_t>(ek::btt_packed_bytes(sizes) / 2)},
         torch::kBFloat16);
-    const ek::BttLaunch launch{
-        .x = static_cast<const __nv_bfloat16*>(x.const_data_ptr()),
-        .y = static_cast<__nv_bfloat16*>(y.mutable_data_ptr()),
-        .x_stride = sizes.d_in(),
-        .y_stride = sizes.d_out(),
-        .tokens = tokens,
-        .packed = packed.mutable_data_ptr()};
     std::vector<Candidate> candidates;
     for (const ek::BttPlan& plan : plans) {
-      candidates.push_back({plan.name(), [&sizes, &launch, &on, plan] {
-                              C10_CUDA_CHECK(ek::btt_forward(
-                                  sizes,
-                                  launch,
-                                  plan,
-                                  on.limits,
-                                  /*after_pack=*/false,
-                                  c10::cuda::getCurrentCUDAStream()));
-                            }});
+      candidates.push_back(
+          {plan.name(), [&on, &sizes, x, y, packed, plan] {
+             const ek::BttLaunch launch{
+                 .x = static_cast<const __nv_bfloat16*>(x.const_data_ptr()),
+                 .y = static_cast<__nv_bfloat16*>(y.mutable_data_ptr()),
+                 .x_stride = sizes.d_in(),
+                 .y_stride = sizes.d_out(),
+                 .tokens = x.size(0),
+                 .packed = packed.mutable_data_ptr()};
+             C10_CUDA_CHECK(ek::btt_forward(
+                 sizes,
+                 launch,
+                 plan,
+                 on.limits,
+                 /*after_pack=*/false,
+                 c10::cuda::getCurrentCUDAStream()));
+           }});
     }
-    name = fastest(problem, candidates);
-    on.choices->insert(problem, *name);
-  }
+    return candidates;
+  });
   for (const ek::BttPlan& plan : plans) {
     if (name && plan.name() == *name) {
       return plan;
@@ -231,41 +371,33 @@ ek::BttPlan fastest_plan(const ek::BttSizes& sizes, std::int64_t tokens) {
   return plans.front();
 }
 
+bool is_fastest(const EinsumLinearProblem& problem, std::string_view kernel) {
+  const auto name = fastest_kernel(problem);
+  return !name || *name == kernel;
+}
+
 bool fused_is_faster(
     const EinsumLinearProblem& problem,
     const EinsumLinearKernel& fused,
-    const EinsumLinearKernel& fallback) {
-  EinsumLinearProblem rounded = problem;
-  rounded.tokens = static_cast<std::int64_t>(
-      std::bit_ceil(static_cast<std::uint64_t>(problem.tokens)));
-  const std::string key = rounded.to_string();
-  Device& on = device();
-  std::optional<std::string> name = on.choices->find(key);
-  if (!name && may_measure()) {
-    const structure::Sizes& s = problem.sizes;
-    const Tensor x = random({problem.tokens, s.d_in()}, problem.dtype);
-    const Tensor core_a = core_a_layout(
-        random({s.alpha, s.gamma, s.delta, s.phi, s.rho}, problem.dtype), s);
-    const Tensor core_b = core_b_layout(
-        random({s.beta, s.gamma, s.epsilon, s.phi, s.rho}, problem.dtype), s);
-    const Tensor grad = problem.pass == Pass::kBackward
-                            ? random({problem.tokens, s.d_out()}, problem.dtype)
-                            : Tensor();
-    const auto candidate = [&](const EinsumLinearKernel& kernel) {
-      return Candidate{
-          std::string(kernel.name), [&] {
-            if (problem.pass == Pass::kForward) {
-              kernel.forward(problem, x, core_a, core_b, std::nullopt);
-            } else {
-              kernel.backward(
-                  problem, grad, x, core_a, core_b, {true, true, true, false});
-            }
-          }};
-    };
-    name = fastest(key, {candidate(fused), candidate(fallback)});
-    on.choices->insert(key, *name);
-  }
-  return !name || *name == fused.name;
+    const EinsumLinearKernel& /*fallback*/) {
+  return is_fastest(problem, fused.name);
+}
+
+bool merged_is_fastest(const EinsumLinearProblem& asked) {
+  const EinsumLinearProblem problem = in_bucket(asked);
+  const auto name = fastest(device(), problem.to_string() + ", or merged", [&] {
+    const auto operands = std::make_shared<Operands>(problem);
+    const Tensor merged =
+        random({problem.sizes.d_out(), problem.sizes.d_in()}, problem.dtype);
+    const EinsumLinearKernel& kernel = choose(cuda_kernels(), problem);
+    return std::vector<Candidate>{
+        {"kernel",
+         [&kernel, &problem, operands] {
+           run_kernel(kernel, problem, *operands);
+         }},
+        {"merged", [merged, operands] { torch::linear(operands->x, merged); }}};
+  });
+  return name == "merged";
 }
 
 }  // namespace einforge::ops

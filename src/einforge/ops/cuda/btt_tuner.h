@@ -8,9 +8,10 @@
 // einforge}/cuda_choices.json under a key of the kernels' version, the device
 // and the versions of CUDA and torch. Tokens count in powers of two.
 //
-// Nothing is measured while a CUDA graph is captured or with
-// EINFORGE_AUTOTUNE=0: then the first plan and the fused kernel are taken, and
-// nothing is remembered. EINFORGE_LOG_KERNELS=1 prints what was measured.
+// Nothing is measured while a CUDA graph is captured, with EINFORGE_AUTOTUNE=0,
+// or where memory is too short: then the first row of the table and the first
+// plan are taken, and nothing is remembered. EINFORGE_LOG_KERNELS=1 prints what
+// was measured.
 namespace einforge::ops {
 
 // Of the current device, read once.
@@ -20,10 +21,18 @@ const kernels::cuda::DeviceLimits& device_limits();
 kernels::cuda::BttPlan fastest_plan(
     const kernels::cuda::BttSizes& sizes, std::int64_t tokens);
 
-// Whether `fused` takes less time than `fallback`; both support the problem.
+// Whether this row of cuda_kernels(), which supports the problem, takes the
+// least time of all that do.
+bool is_fastest(const EinsumLinearProblem& problem, std::string_view kernel);
+
+// The same for the row `fused`.
 bool fused_is_faster(
     const EinsumLinearProblem& problem,
     const EinsumLinearKernel& fused,
     const EinsumLinearKernel& fallback);
+
+// Whether one product with the layer's dense matrix takes less time than the
+// fastest kernel; false where that is not known.
+bool merged_is_fastest(const EinsumLinearProblem& problem);
 
 }  // namespace einforge::ops

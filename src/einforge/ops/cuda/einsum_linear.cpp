@@ -5,19 +5,36 @@
 
 #include <array>
 
+#include "einforge/ops/cuda/strided_bmm.h"
 #include "einforge/ops/kernel_table.h"
 #include "einforge/ops/reference/einsum_linear.h"
 #ifdef EINFORGE_HAVE_CUDA
 #include "einforge/ops/cuda/btt_linear.h"
+#include "einforge/ops/cuda/btt_tuner.h"
 #endif
 
 namespace einforge::ops {
+
+namespace {
+
+EinsumLinearKernel measured_strided_kernel() {
+  EinsumLinearKernel kernel = strided_kernel();
+#ifdef EINFORGE_HAVE_CUDA
+  kernel.preferred = [](const EinsumLinearProblem& problem) {
+    return is_fastest(problem, strided_kernel().name);
+  };
+#endif
+  return kernel;
+}
+
+}  // namespace
 
 std::span<const EinsumLinearKernel> cuda_kernels() {
   static const std::array table{
 #ifdef EINFORGE_HAVE_CUDA
       fused_btt_kernel(),
 #endif
+      measured_strided_kernel(),
       bmm_kernel()};
   return table;
 }
