@@ -10,6 +10,7 @@
 #include "einforge/base/json.h"
 #include "einforge/data/tokenizer.h"
 #include "einforge/models/sample.h"
+#include "einforge/nn/einsum_linear.h"
 #include "einforge/train/load_model.h"
 
 namespace einforge::cli {
@@ -38,6 +39,7 @@ void run(const Options& options) {
       "'{}': expected a gpt; got a model of kind '{}', which writes no text",
       options.checkpoint,
       loaded.config.model.kind);
+  nn::set_inference(*loaded.model, true);
   const data::Tokenizer tokenizer(loaded.tokens);
   const auto prompt = tokenizer.encode(options.prompt);
   if (!options.json) {

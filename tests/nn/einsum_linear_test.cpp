@@ -1,6 +1,7 @@
 #include "einforge/nn/einsum_linear.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
@@ -9,6 +10,7 @@
 #include <map>
 #include <string>
 
+#include "einforge/ops/kernel_table.h"
 #include "tests/base/test_name.h"
 
 namespace einforge::nn {
@@ -259,6 +261,77 @@ TEST(EinsumLinear, SameSeedSameWeights) {
   for (std::size_t i = 0; i < first.size(); ++i) {
     EXPECT_TRUE(first[i].tensor.equal(second[i].tensor)) << first[i].name;
   }
+}
+
+// By the kernels and by the merged matrix; parameters that change are seen.
+TEST(EinsumLinearInference, FollowsTheParameters) {
+  const auto module = layer("btt:0.25", 36, 64);
+  const torch::Tensor x = torch::randn({5, 36});
+  const auto plain = [&] {
+    module->set_inference(false);
+    return module->forward(x).detach();
+  };
+  for (const std::string kernel : {"", "merged"}) {
+    const ops::ForcedKernel forced(kernel);
+    const auto check = [&](const char* what) {
+      const torch::NoGradGuard no_grad;
+      for (int repeat = 0; repeat < 2; ++repeat) {
+        const torch::Tensor y = module->forward(x);
+        const torch::Tensor expected = reference(*module, x);
+        EXPECT_TRUE(torch::allclose(
+            y.to(torch::kFloat64), expected, /*rtol=*/1e-4, /*atol=*/1e-5))
+            << kernel << " " << what;
+      }
+    };
+    module->set_inference(true);
+    check("at first");
+    for (const char* name :
+         {"core_a", "core_b", "gamma_a", "gamma_b", "bias"}) {
+      const torch::NoGradGuard no_grad;
+      by_name(*module)[name].tensor.mul_(1.5).add_(0.1);
+      check(name);
+    }
+  }
+  EXPECT_TRUE(torch::allclose(
+      plain(),
+      reference(*module, x).to(x.dtype()),
+      /*rtol=*/1e-4,
+      /*atol=*/1e-5));
+}
+
+TEST(EinsumLinearInference, LeavesGradientsAlone) {
+  const auto module = layer("monarch", 36, 64);
+  const torch::Tensor x = torch::randn({5, 36});
+  module->set_inference(true);
+  const torch::Tensor y = module->forward(x);
+  EXPECT_TRUE(y.requires_grad());
+}
+
+TEST(EinsumLinearInference, KeepsWhatItPreparedInTheDtypeOfAutocast) {
+  const auto module = layer("monarch", 64, 64);
+  const torch::Tensor x = torch::randn({5, 64});
+  const torch::NoGradGuard no_grad;
+  module->set_inference(true);
+  at::autocast::set_autocast_enabled(torch::kCPU, true);
+  at::autocast::set_autocast_dtype(torch::kCPU, torch::kBFloat16);
+  const torch::Tensor half = module->forward(x);
+  at::autocast::set_autocast_enabled(torch::kCPU, false);
+  const torch::Tensor full = module->forward(x);
+  EXPECT_EQ(half.scalar_type(), torch::kBFloat16);
+  EXPECT_EQ(full.scalar_type(), torch::kFloat32);
+  EXPECT_TRUE(torch::allclose(half.to(torch::kFloat32), full, 0.05, 0.05));
+}
+
+TEST(EinsumLinearInference, IsSetForAWholeNetwork) {
+  const auto network = std::make_shared<torch::nn::Module>("network");
+  const auto module = layer("low_rank", 36, 64);
+  network->register_module("layer", module);
+  set_inference(*network, true);
+  const ops::ForcedKernel forced("merged");  // which only inference knows
+  const torch::NoGradGuard no_grad;
+  EXPECT_NO_THROW(module->forward(torch::randn({2, 36})));
+  set_inference(*network, false);
+  EXPECT_THROW(module->forward(torch::randn({2, 36})), c10::Error);
 }
 
 }  // namespace

@@ -1,11 +1,13 @@
 #include "einforge/nn/einsum_linear.h"
 
+#include <ATen/autocast_mode.h>
 #include <torch/types.h>
 
 #include <optional>
 #include <vector>
 
 #include "einforge/ops/einsum_linear.h"
+#include "einforge/ops/merged.h"
 #include "einforge/ops/rms_cap.h"
 
 namespace einforge::nn {
@@ -84,7 +86,58 @@ torch::Tensor EinsumLinear::forward(const torch::Tensor& x) {
   if (structure_.dense) {
     return torch::linear(x, weight_, bias_);
   }
+  if (inference_ && !torch::GradMode::is_enabled()) {
+    return infer(x);
+  }
   return ops::einsum_linear(x, core_a(), core_b(), optional(bias_));
+}
+
+void EinsumLinear::set_inference(bool on) {
+  inference_ = on;
+  prepared_ = {};
+}
+
+const EinsumLinear::Prepared& EinsumLinear::prepare(torch::ScalarType dtype) {
+  std::array<std::int64_t, 8> now{};
+  std::size_t at = 0;
+  for (const torch::Tensor* parameter :
+       {&core_a_, &core_b_, &gamma_a_, &gamma_b_}) {
+    if (parameter->defined()) {
+      now[at] = static_cast<std::int64_t>(parameter->_version());
+      now[at + 1] =
+          reinterpret_cast<std::intptr_t>(parameter->const_data_ptr());
+    }
+    at += 2;
+  }
+  Prepared& p = prepared_;
+  if (!p.core_a.defined() || p.dtype != dtype || p.made_from != now) {
+    p = {.dtype = dtype, .made_from = now};
+    p.core_a = core_a().to(dtype);
+    p.core_b = core_b().to(dtype);
+  }
+  // Not kept: of no account, and then always right.
+  p.bias = bias_.defined() ? bias_.to(dtype) : bias_;
+  return p;
+}
+
+torch::Tensor EinsumLinear::infer(const torch::Tensor& x) {
+  const auto device = x.device().type();
+  const auto dtype = at::autocast::is_autocast_enabled(device)
+                         ? at::autocast::get_autocast_dtype(device)
+                         : x.scalar_type();
+  const Prepared& p = prepare(dtype);
+  const bool merged = ops::merged_is_faster(
+      {.sizes = structure_.sizes,
+       .tokens = x.numel() / structure_.d_in,
+       .dtype = dtype,
+       .device = device});
+  if (!merged) {
+    return ops::einsum_linear(x, p.core_a, p.core_b, optional(p.bias));
+  }
+  if (!p.merged.defined()) {
+    prepared_.merged = merge().to(dtype);
+  }
+  return torch::linear(x, p.merged, p.bias);
 }
 
 torch::Tensor EinsumLinear::merge() {
@@ -93,6 +146,14 @@ torch::Tensor EinsumLinear::merge() {
   }
   return torch::einsum("agdfr,bgefr->defabg", {core_a(), core_b()})
       .reshape({structure_.d_out, structure_.d_in});
+}
+
+void set_inference(torch::nn::Module& network, bool on) {
+  for (const auto& module : network.modules()) {
+    if (auto* layer = dynamic_cast<EinsumLinear*>(module.get())) {
+      layer->set_inference(on);
+    }
+  }
 }
 
 }  // namespace einforge::nn

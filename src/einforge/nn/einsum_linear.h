@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "einforge/nn/layer.h"
@@ -40,6 +41,13 @@ class EinsumLinear : public Layer {
   // @return (d_out, d_in)
   torch::Tensor merge();
 
+  // For inference: while on, forward() without gradients keeps the capped cores
+  // from call to call, and multiplies by the merged matrix where
+  // ops::merged_is_faster() (EINFORGE_KERNEL=merged: always), which then takes
+  // d_in d_out elements of memory. Both are made anew when a parameter changes
+  // in place or moves.
+  void set_inference(bool on);
+
   const structure::Structure& structure() const { return structure_; }
   // (d_out), or undefined.
   const torch::Tensor& bias() const { return bias_; }
@@ -52,6 +60,21 @@ class EinsumLinear : public Layer {
   torch::Tensor core_a() const;
   torch::Tensor core_b() const;
 
+  // What parameters were made into, in one dtype.
+  struct Prepared {
+    torch::ScalarType dtype = torch::kFloat32;
+    // Versions and addresses of the parameters.
+    std::array<std::int64_t, 8> made_from{};
+    torch::Tensor core_a;
+    torch::Tensor core_b;
+    torch::Tensor bias;
+    torch::Tensor merged;  // once it is used
+  };
+  torch::Tensor infer(const torch::Tensor& x);
+  const Prepared& prepare(torch::ScalarType dtype);
+
+  bool inference_ = false;
+  Prepared prepared_;
   structure::Structure structure_;
   torch::Tensor weight_;
   torch::Tensor core_a_;
@@ -62,5 +85,8 @@ class EinsumLinear : public Layer {
   double max_rms_a_ = 0;
   double max_rms_b_ = 0;
 };
+
+// set_inference() of all EinsumLinear layers of a network.
+void set_inference(torch::nn::Module& network, bool on);
 
 }  // namespace einforge::nn
