@@ -14,6 +14,7 @@ using BackwardKernel = void (*)(const BttBackwardParams);
 
 struct Variant {
   BackwardKernel kernel;
+  BackwardKernel routed;
   int alpha;
   int epsilon;
   int gamma;  // of the layer
@@ -32,7 +33,8 @@ constexpr Variant variant() {
       kAlpha == 32 && kEpsilon == 32 && kPhi % 32 == 0 ? 4 : 2;
   using Tile = BttBackwardTile<kAlpha, kEpsilon, 2, kPhiOctets, kGamma, kPhi>;
   return {
-      btt_backward_partials<Tile>,
+      btt_backward_partials<Tile, false>,
+      btt_backward_partials<Tile, true>,
       kAlpha,
       kEpsilon,
       kGamma,
@@ -87,10 +89,11 @@ bool btt_backward_supports(const BttSizes& s, const DeviceLimits& limits) {
 }
 
 size_t btt_backward_bytes(
-    const BttSizes& s, int64_t tokens, const DeviceLimits& limits) {
+    const BttSizes& s, int64_t rows, int experts, const DeviceLimits& limits) {
   const size_t cores =
       static_cast<size_t>(s.gamma) * s.phi * s.rho * (s.alpha + s.epsilon);
-  return sizeof(float) * cores * splits_of(*variant_of(s), s, tokens, limits);
+  const int slots = splits_of(*variant_of(s), s, rows, limits) + experts - 1;
+  return sizeof(float) * cores * static_cast<size_t>(slots);
 }
 
 cudaError_t btt_backward(
@@ -103,9 +106,13 @@ cudaError_t btt_backward(
     return cudaErrorInvalidValue;
   }
   const Variant& v = *variant_of(s);
-  const int splits = splits_of(v, s, launch.tokens, limits);
+  const RoutedRows& rows = launch.rows;
+  const bool routed = rows.offsets != nullptr;
+  const int splits =
+      splits_of(v, s, routed ? rows.pairs : launch.tokens, limits);
+  const int slots = splits + rows.experts - 1;
   auto* a_partials = static_cast<float*>(launch.workspace);
-  auto* b_partials = a_partials + static_cast<int64_t>(splits) * s.gamma *
+  auto* b_partials = a_partials + static_cast<int64_t>(slots) * s.gamma *
                                       s.alpha * s.phi * s.rho;
   const BttBackwardParams params{
       .x =
@@ -115,6 +122,7 @@ cudaError_t btt_backward(
            .own_stride = cores.a_strides.gamma,
            .other_stride = cores.a_strides.phi,
            .rho_stride = cores.a_strides.rho,
+           .expert_stride = cores.a_expert,
            .partials = a_partials,
            .own = s.gamma,
            .other = s.phi},
@@ -125,6 +133,7 @@ cudaError_t btt_backward(
            .own_stride = cores.b_strides.phi,
            .other_stride = cores.b_strides.gamma,
            .rho_stride = cores.b_strides.rho,
+           .expert_stride = cores.b_expert,
            .partials = b_partials,
            .own = s.phi,
            .other = s.gamma},
@@ -132,13 +141,16 @@ cudaError_t btt_backward(
       .rho = s.rho,
       .gamma_blocks = s.gamma / v.gammas,
       .phi_blocks = s.phi / v.phis,
-      .splits = splits};
+      .splits = splits,
+      .rows = rows,
+      .gates = launch.gates};
+  const BackwardKernel kernel = routed ? v.routed : v.kernel;
   cudaError_t status = cudaFuncSetAttribute(
-      v.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, v.shared_bytes);
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, v.shared_bytes);
   if (status != cudaSuccess) {
     return status;
   }
-  v.kernel<<<
+  kernel<<<
       static_cast<unsigned>(blocks_of(v, s) * splits),
       static_cast<unsigned>(v.threads),
       static_cast<size_t>(v.shared_bytes),
@@ -149,10 +161,10 @@ cudaError_t btt_backward(
   }
   status = btt_sum_partials(
       BttWeightGradSizes(s),
-      a_partials,
-      splits,
+      {.sums = a_partials, .splits = splits, .rows = rows},
       launch.da,
       launch.da_strides,
+      launch.da_expert,
       stream);
   if (status != cudaSuccess) {
     return status;
@@ -161,10 +173,10 @@ cudaError_t btt_backward(
   std::swap(strides.gamma, strides.phi);
   return btt_sum_partials(
       BttWeightGradSizes(s.transposed()),
-      b_partials,
-      splits,
+      {.sums = b_partials, .splits = splits, .rows = rows},
       launch.db,
       strides,
+      launch.db_expert,
       stream);
 }
 

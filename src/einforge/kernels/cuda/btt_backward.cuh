@@ -3,6 +3,7 @@
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_linear_layout.h"
 #include "einforge/kernels/cuda/ptx_async.cuh"
+#include "einforge/kernels/cuda/routed_tiles.cuh"
 
 // The fused gradients of both cores; docs/design/btt_backward.md draws it.
 //
@@ -32,7 +33,8 @@ struct BttBackwardParams {
     int64_t own_stride;
     int64_t other_stride;
     int64_t rho_stride;
-    float* partials;  // (splits, own, row, rho, other)
+    int64_t expert_stride;
+    float* partials;  // (slots, own, row, rho, other)
     int own;          // of the layer
     int other;
   };
@@ -43,6 +45,10 @@ struct BttBackwardParams {
   int gamma_blocks;
   int phi_blocks;
   int splits;
+  // Of a mixture: its rows, and each pair's gate, which z and dz take. A split
+  // has a stretch of all tiles; what it has of expert e goes to slot split + e.
+  RoutedRows rows;
+  const float* gates;
 };
 
 inline constexpr int kBackwardTokens = 16;  // of a tile
@@ -132,10 +138,13 @@ struct BttBackwardTile {
       kActivations + kBackwardBuffers * kActivationBytes;
   static constexpr int kMadeBytes = X::kMadeBytes + Dy::kMadeBytes;
   static constexpr int kBarriers = kMade + kBackwardBuffers * kMadeBytes;
-  static constexpr int kSharedBytes = kBarriers + 8 * 2 * kBackwardBuffers;
+  static constexpr int kGates = kBarriers + 8 * 2 * kBackwardBuffers;
+  static constexpr int kSharedBytes =
+      kGates + 4 * kBackwardTokens * kBackwardBuffers;
 };
 
-template <class Tile>
+// With kRouted, for each expert of a mixture.
+template <class Tile, bool kRouted>
 struct BttBackward {
   using X = typename Tile::X;
   using Dy = typename Tile::Dy;
@@ -149,7 +158,6 @@ struct BttBackward {
   int first_phi;
   int r;
   int split;
-  int tiles;
 
   __device__ BttBackward(const BttBackwardParams& params, uint32_t raw)
       : p(params), shared(raw) {
@@ -163,8 +171,22 @@ struct BttBackward {
     block /= p.phi_blocks;
     r = block % p.rho;
     split = block / p.rho;
-    tiles =
-        static_cast<int>((p.tokens + kBackwardTokens - 1) / kBackwardTokens);
+  }
+
+  // Calls work(expert, first tile, end) for the tiles of this split.
+  template <class Work>
+  __device__ __forceinline__ void for_spans(const Work& work) const {
+    using Tiles = RoutedTiles<kBackwardTokens>;
+    if constexpr (kRouted) {
+      Tiles{p.rows}.for_spans(split, p.splits, work);
+    } else {
+      const auto tiles =
+          static_cast<int>((p.tokens + kBackwardTokens - 1) / kBackwardTokens);
+      work(
+          0,
+          Tiles::stretch(tiles, split, p.splits),
+          Tiles::stretch(tiles, split + 1, p.splits));
+    }
   }
 
   // A place in the ring of buffers, and the parity that says it has been filled
@@ -204,6 +226,10 @@ struct BttBackward {
                         Tile::kMade + slot * Tile::kMadeBytes +
                         (Side::kIsX ? 0 : X::kMadeBytes));
   }
+  __device__ uint32_t gate_of(int slot, int token) const {
+    return shared + static_cast<uint32_t>(
+                        Tile::kGates + 4 * (slot * kBackwardTokens + token));
+  }
   template <class Side>
   __device__ const BttBackwardParams::Side& params_of() const {
     if constexpr (Side::kIsX) {
@@ -234,15 +260,16 @@ struct BttBackward {
   // layout. Reads many elements before it writes any, because each takes as
   // long as a trip to L2.
   template <class Side>
-  __device__ void load_core() const {
+  __device__ void load_core(int expert) const {
     constexpr int kBatch = 32;
     constexpr int kThreads = 32 * kBackwardWorkers;
     constexpr int kCount = Side::kCoreBytes / 2;
     static_assert(kCount % (kBatch * kThreads) == 0);
     const BttBackwardParams::Side& side = params_of<Side>();
-    const __nv_bfloat16* from =
-        side.core + first_own<Side>() * side.own_stride +
-        first_other<Side>() * side.other_stride + r * side.rho_stride;
+    const __nv_bfloat16* from = side.core + expert * side.expert_stride +
+                                first_own<Side>() * side.own_stride +
+                                first_other<Side>() * side.other_stride +
+                                r * side.rho_stride;
     const auto index = [](int i, int& own, int& row, int& other) {
       constexpr int kInner = Side::kIsX ? Side::kOther : Side::kRows;
       const int outer = i / kInner % (Side::kRows * Side::kOther / kInner);
@@ -318,17 +345,65 @@ struct BttBackward {
     }
   }
 
+  // The same where each row has a token of its own: `pair` is that of row
+  // lane % 16 of the tile.
+  template <class Side>
+  __device__ __forceinline__ void copy_routed(
+      int thread, int pair, int slot) const {
+    constexpr int kThreads = 32 * kBackwardCopiers;
+    constexpr int kVectors = Side::kRows * Side::kOwnOctets;
+    constexpr int kTogether = kThreads / kVectors;
+    const BttBackwardParams::Side& side = params_of<Side>();
+    const int octet = thread % Side::kOwnOctets;
+    const int row = thread / Side::kOwnOctets % Side::kRows;
+    const int token = thread / kVectors;
+    const __nv_bfloat16* from = side.activations + first_own<Side>() +
+                                row * Side::kLayerOwn + octet * kVector;
+    const uint32_t to =
+        activations_of<Side>(slot) + Side::activation(octet, token, row);
+#pragma unroll 4
+    for (int n = 0; n < kBackwardTokens; n += kTogether) {
+      const int own_pair = __shfl_sync(0xFFFFFFFFU, pair, n + token);
+      const bool valid = own_pair < p.rows.pairs;
+      ptx::copy_async(
+          (to ^ static_cast<uint32_t>(n % 8 * 16)) +
+              static_cast<uint32_t>(n * Side::kRows * 16),
+          valid ? from + static_cast<int64_t>(own_pair / p.rows.active) *
+                             (Side::kRows * Side::kLayerOwn)
+                : side.activations,
+          valid);
+    }
+  }
+
   __device__ void run_copier(int thread) const {
     Ring buffer;
+    for_spans([&](int expert, int begin, int end) {
 #pragma unroll 1
-    for (int tile = split; tile < tiles; tile += p.splits) {
-      ptx::barrier_wait(read(buffer.slot), buffer.phase ^ 1);
-      const int64_t first_token = static_cast<int64_t>(tile) * kBackwardTokens;
-      copy<Dy>(thread, first_token, buffer.slot);
-      copy<X>(thread, first_token, buffer.slot);
-      ptx::copy_async_arrive(loaded(buffer.slot));
-      buffer.next();
-    }
+      for (int tile = begin; tile < end; ++tile) {
+        if constexpr (kRouted) {
+          const int pair = RoutedTiles<kBackwardTokens>{p.rows}.pair(
+              expert, tile, lane % kBackwardTokens);
+          ptx::barrier_wait(read(buffer.slot), buffer.phase ^ 1);
+          copy_routed<Dy>(thread, pair, buffer.slot);
+          copy_routed<X>(thread, pair, buffer.slot);
+          if (thread < kBackwardTokens) {
+            const bool valid = pair < p.rows.pairs;
+            ptx::copy_async_word(
+                gate_of(buffer.slot, thread),
+                valid ? p.gates + pair : p.gates,
+                valid);
+          }
+        } else {
+          const int64_t first_token =
+              static_cast<int64_t>(tile) * kBackwardTokens;
+          ptx::barrier_wait(read(buffer.slot), buffer.phase ^ 1);
+          copy<Dy>(thread, first_token, buffer.slot);
+          copy<X>(thread, first_token, buffer.slot);
+        }
+        ptx::copy_async_arrive(loaded(buffer.slot));
+        buffer.next();
+      }
+    });
   }
 
   // --- products --------------------------------------------------------------
@@ -425,6 +500,15 @@ struct BttBackward {
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      if constexpr (kRouted) {
+        const float gate =
+            ptx::load_shared_float(gate_of(slot, lane / 4 + 8 * half));
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          sums[i][2 * half] *= gate;
+          sums[i][2 * half + 1] *= gate;
+        }
+      }
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
         const int i = 2 * half + odd;
@@ -504,7 +588,7 @@ struct BttBackward {
 
   template <class Side>
   __device__ void store(
-      int worker, const Sums (&sums)[Side::kWarpUnits]) const {
+      int worker, int slot, const Sums (&sums)[Side::kWarpUnits]) const {
     const BttBackwardParams::Side& side = params_of<Side>();
     const Unit<Side> unit(worker);
 #pragma unroll
@@ -515,7 +599,7 @@ struct BttBackward {
       for (int i = 0; i < 8; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const int64_t own = static_cast<int64_t>(split) * side.own +
+          const int64_t own = static_cast<int64_t>(slot) * side.own +
                               first_own<Side>() + unit.octet * kVector + i;
           const int64_t row =
               own * Side::kRows + unit.row_tile * 16 + lane / 4 + 8 * half;
@@ -535,48 +619,52 @@ struct BttBackward {
 
   __device__ void run_worker(int worker) {
     constexpr int kThreads = 32 * kBackwardWorkers;
-    load_core<X>();
-    load_core<Dy>();
-    ptx::named_barrier(1, kThreads);
-    Sums x_sums[X::kWarpUnits];
-    Sums dy_sums[Dy::kWarpUnits];
-#pragma unroll
-    for (int n = 0; n < X::kWarpUnits; ++n) {
-      clear(x_sums[n]);
-    }
-#pragma unroll
-    for (int n = 0; n < Dy::kWarpUnits; ++n) {
-      clear(dy_sums[n]);
-    }
     Ring buffer;
-#pragma unroll 1
-    for (int tile = split; tile < tiles; tile += p.splits) {
-      ptx::barrier_wait(loaded(buffer.slot), buffer.phase);
-      forget_addresses(worker);
-#pragma unroll 1
-      for (int unit = worker; unit < X::kMakeUnits + Dy::kMakeUnits;
-           unit += kBackwardWorkers) {
-        if (unit < X::kMakeUnits) {
-          make<X>(unit, buffer.slot);
-        } else {
-          make<Dy>(unit - X::kMakeUnits, buffer.slot);
-        }
-      }
-      // z and dz have two buffers, so nobody overwrites what a slower warp
-      // still adds up.
+    for_spans([&](int expert, int begin, int end) {
+      // Nobody still reads the cores before: the last to do so was before the
+      // last tile's barrier.
+      load_core<X>(expert);
+      load_core<Dy>(expert);
       ptx::named_barrier(1, kThreads);
-      forget_addresses(worker);
-      add<X, Dy>(worker, buffer.slot, x_sums);
-      forget_addresses(worker);
-      add<Dy, X>(worker, buffer.slot, dy_sums);
-      __syncwarp();
-      if (lane == 0) {
-        ptx::barrier_arrive(read(buffer.slot));
+      Sums x_sums[X::kWarpUnits];
+      Sums dy_sums[Dy::kWarpUnits];
+#pragma unroll
+      for (int n = 0; n < X::kWarpUnits; ++n) {
+        clear(x_sums[n]);
       }
-      buffer.next();
-    }
-    store<X>(worker, x_sums);
-    store<Dy>(worker, dy_sums);
+#pragma unroll
+      for (int n = 0; n < Dy::kWarpUnits; ++n) {
+        clear(dy_sums[n]);
+      }
+#pragma unroll 1
+      for (int tile = begin; tile < end; ++tile) {
+        ptx::barrier_wait(loaded(buffer.slot), buffer.phase);
+        forget_addresses(worker);
+#pragma unroll 1
+        for (int unit = worker; unit < X::kMakeUnits + Dy::kMakeUnits;
+             unit += kBackwardWorkers) {
+          if (unit < X::kMakeUnits) {
+            make<X>(unit, buffer.slot);
+          } else {
+            make<Dy>(unit - X::kMakeUnits, buffer.slot);
+          }
+        }
+        // z and dz have two buffers, so nobody overwrites what a slower warp
+        // still adds up.
+        ptx::named_barrier(1, kThreads);
+        forget_addresses(worker);
+        add<X, Dy>(worker, buffer.slot, x_sums);
+        forget_addresses(worker);
+        add<Dy, X>(worker, buffer.slot, dy_sums);
+        __syncwarp();
+        if (lane == 0) {
+          ptx::barrier_arrive(read(buffer.slot));
+        }
+        buffer.next();
+      }
+      store<X>(worker, split + expert, x_sums);
+      store<Dy>(worker, split + expert, dy_sums);
+    });
   }
 
   __device__ void run() {
@@ -592,12 +680,12 @@ struct BttBackward {
   }
 };
 
-template <class Tile>
+template <class Tile, bool kRouted>
 __global__ void __launch_bounds__(Tile::kThreads, 1)
     btt_backward_partials(const __grid_constant__ BttBackwardParams params) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) uint4 shared_tile[];
-  BttBackward<Tile> kernel(params, ptx::shared_address(shared_tile));
+  BttBackward<Tile, kRouted> kernel(params, ptx::shared_address(shared_tile));
   kernel.run();
 #endif
 }

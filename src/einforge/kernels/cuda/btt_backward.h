@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "einforge/kernels/cuda/btt_linear.h"
+#include "einforge/kernels/cuda/routed_rows.h"
 
 // The core gradients of a block-tensor-train layer in one kernel: z and dz
 // live on chip only. bfloat16 in and out, sums over tokens in float32,
@@ -30,6 +31,13 @@ struct BttBackwardLaunch {
   __nv_bfloat16* db = nullptr;
   BttCores::Strides da_strides;
   BttCores::Strides db_strides;
+  // Of a mixture (offsets not null): its pairs and their gates (tokens,
+  // active), and how far its gradients' experts are apart. The cores have
+  // rows.experts experts.
+  RoutedRows rows;
+  const float* gates = nullptr;
+  int64_t da_expert = 0;
+  int64_t db_expert = 0;
 };
 
 // sm_90, alpha, gamma, epsilon and phi of 32 or 64 (d_in and d_out equal or 4
@@ -37,9 +45,15 @@ struct BttBackwardLaunch {
 [[nodiscard]] bool btt_backward_supports(
     const BttSizes& sizes, const DeviceLimits& limits);
 
-// Bytes of the partial sums: float32, both cores for each split of the tokens.
+// Bytes of the partial sums: float32, both cores for each split of the rows and
+// for each expert but one.
+//
+// @param rows tokens, or pairs of a token and an expert
 [[nodiscard]] size_t btt_backward_bytes(
-    const BttSizes& sizes, int64_t tokens, const DeviceLimits& limits);
+    const BttSizes& sizes,
+    int64_t rows,
+    int experts,
+    const DeviceLimits& limits);
 
 [[nodiscard]] cudaError_t btt_backward(
     const BttSizes& sizes,

@@ -52,6 +52,10 @@ struct BttCores {
   // the learned gain), applied in float32 before rounding.
   const float* a_scale = nullptr;
   const float* b_scale = nullptr;
+  // Of a mixture: so many cores of each, so far apart.
+  int experts = 1;
+  int64_t a_expert = 0;
+  int64_t b_expert = 0;
 
   // The cores of the layer that computes the gradient of x.
   [[nodiscard]] BttCores transposed() const;
@@ -116,7 +120,8 @@ struct BttLaunch {
 [[nodiscard]] size_t btt_shared_bytes(
     const BttSizes& sizes, const BttPlan& plan);
 
-// Writes both cores to `packed` in the fragment order of the plan's kernel.
+// Writes both cores to `packed` in the fragment order of the plan's kernel, one
+// expert after the other, btt_packed_bytes(sizes) each.
 [[nodiscard]] cudaError_t btt_pack(
     const BttSizes& sizes,
     const BttCores& cores,

@@ -24,6 +24,7 @@ struct PackStage {
   int depth_steps;
   int permute_depth;  // 1: alpha_of_depth within each step of 16
   int64_t vectors;    // of the whole stage
+  int64_t expert_stride;
 };
 
 // Order of the fragments: [batch / 8][row tile][depth step][batch % 8][lane].
@@ -36,7 +37,10 @@ __global__ void __launch_bounds__(256)
     btt_linear_pack(const __grid_constant__ PackParams params) {
   ptx::allow_next_kernel();
   int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  uint4* destination = params.packed + index;
+  const int64_t expert = blockIdx.y;
+  uint4* destination =
+      params.packed +
+      expert * (params.stages[0].vectors + params.stages[1].vectors) + index;
   const bool second = index >= params.stages[0].vectors;
   const PackStage& stage = params.stages[second ? 1 : 0];
   if (second) {
@@ -67,7 +71,8 @@ __global__ void __launch_bounds__(256)
         row % stage.row_minor * stage.row_minor_stride +
         depth / stage.depth_minor * stage.depth_major_stride +
         depth % stage.depth_minor * stage.depth_minor_stride;
-    const __nv_bfloat16 value = stage.core[offset];
+    const __nv_bfloat16 value =
+        stage.core[expert * stage.expert_stride + offset];
     values[i] = stage.scale == nullptr
                     ? value
                     : __float2bfloat16_rn(__bfloat162float(value) * scale);
@@ -88,6 +93,9 @@ BttCores BttCores::transposed() const {
   t.b = a;
   t.b_strides = {a_strides.in, a_strides.phi, a_strides.gamma, a_strides.rho};
   t.b_scale = a_scale;
+  t.experts = experts;
+  t.a_expert = b_expert;
+  t.b_expert = a_expert;
   return t;
 }
 
@@ -121,7 +129,8 @@ cudaError_t btt_pack(
       .row_tiles = s.phi * s.rho / kFragmentRows,
       .depth_steps = s.alpha / kFragmentDepth,
       .permute_depth = 1,
-      .vectors = static_cast<int64_t>(s.d_in()) * s.phi * s.rho / kVector};
+      .vectors = static_cast<int64_t>(s.d_in()) * s.phi * s.rho / kVector,
+      .expert_stride = cores.a_expert};
   const PackStage two{
       .core = cores.b,
       .scale = cores.b_scale,
@@ -137,9 +146,12 @@ cudaError_t btt_pack(
       .row_tiles = s.epsilon / kFragmentRows,
       .depth_steps = s.gamma * s.rho / kFragmentDepth,
       .permute_depth = 0,
-      .vectors = static_cast<int64_t>(s.d_out()) * s.gamma * s.rho / kVector};
+      .vectors = static_cast<int64_t>(s.d_out()) * s.gamma * s.rho / kVector,
+      .expert_stride = cores.b_expert};
   const int64_t vectors = one.vectors + two.vectors;
-  const auto blocks = static_cast<unsigned>((vectors + 255) / 256);
+  const dim3 blocks(
+      static_cast<unsigned>((vectors + 255) / 256),
+      static_cast<unsigned>(cores.experts));
   btt_linear_pack<<<blocks, 256, 0, stream>>>(
       {{one, two}, static_cast<uint4*>(packed)});
   return cudaGetLastError();

@@ -2,67 +2,20 @@
 
 #include <algorithm>
 
-#include "einforge/kernels/cuda/btt_pinned.cuh"
-#include "einforge/kernels/cuda/tensor_map.h"
+#include "einforge/kernels/cuda/btt_pinned_launch.cuh"
 
 namespace einforge::kernels::cuda {
 
 namespace {
 
-// One kernel, as the host must know it.
-struct PinnedKernel {
-  BttSizes sizes;
-  int cluster;
-  int chunks;
-  int threads;
-  int bytes;
-  TensorBox x;
-  TensorBox y;
-  void (*kernel)(const BttPinnedParams);
-};
-
-template <typename S>
-constexpr PinnedKernel pinned_kernel() {
-  constexpr int kLine = 64;  // elements of 128 bytes
-  constexpr bool kWhole = S::kPhis == S::kPhi;
-  const TensorBox x =
-      S::kGroup > 1 ? TensorBox{S::kGamma, S::kAlpha, S::kGammas, S::kAlpha, 0}
-                    : TensorBox{
-                          kLine,
-                          S::kAlpha * S::kGamma / kLine,
-                          kLine,
-                          S::kAlpha * S::kGamma / kLine,
-                          0};
-  const TensorBox y =
-      kWhole
-          ? TensorBox{kLine, S::kEpsilon * S::kPhi / kLine, kLine, S::kEpsilons * S::kPhi / kLine, 0}
-          : TensorBox{S::kPhi, S::kEpsilon, S::kPhis, S::kEpsilons, 0};
-  PinnedKernel k{
-      {S::kAlpha, S::kGamma, S::kEpsilon, S::kPhi, S::kRho},
-      S::kCluster,
-      S::kChunks,
-      BttPinned<S>::kThreads,
-      S::kBytes,
-      x,
-      y,
-      btt_pinned_fwd<S>};
-  k.x.box_tokens = kPinnedTokens / S::kParts;
-  k.y.box_tokens = kPinnedTokens;
-  return k;
-}
-
 template <typename... S>
 struct Kernels {
-  static constexpr PinnedKernel all[sizeof...(S)] = {pinned_kernel<S>()...};
+  static constexpr PinnedKernel all[sizeof...(S)] = {
+      pinned_kernel<S, /*kRouted=*/false>()...};
 };
 
 const PinnedKernel* find(const BttSizes& sizes) {
-  for (const PinnedKernel& k : PinnedTable<Kernels>::all) {
-    if (k.sizes == sizes) {
-      return &k;
-    }
-  }
-  return nullptr;
+  return find_pinned(PinnedTable<Kernels>::all, sizes);
 }
 
 }  // namespace
@@ -87,68 +40,79 @@ size_t pinned_shared_bytes(const BttSizes& sizes) {
 cudaError_t pinned_forward(
     const BttSizes& s,
     const BttLaunch& launch,
-    const BttPlan& plan,
+    const BttPlan&,
     const DeviceLimits& limits,
     bool after_pack,
     cudaStream_t stream) {
-  const PinnedKernel& chosen = *find(s);
-  const auto* packed = static_cast<const uint4*>(launch.packed);
   const int64_t tiles = (launch.tokens + kPinnedTokens - 1) / kPinnedTokens;
-  BttPinnedParams params{
-      .x_map = {},
-      .y_map = {},
-      .weights_one = packed,
-      .weights_two =
-          packed + static_cast<size_t>(s.d_in()) * s.phi * s.rho / kVector,
-      .bias = launch.bias,
-      .z = launch.z,
-      .tokens = launch.tokens,
-      .tiles = static_cast<int>(tiles),
-      .wait_for_pack = after_pack ? 1 : 0};
+  BttPinnedParams params{};
+  params.bias = launch.bias;
+  params.z = launch.z;
+  params.tokens = launch.tokens;
+  params.tiles = static_cast<int>(tiles);
+  params.wait_for_pack = after_pack ? 1 : 0;
+  return launch_pinned(
+      *find(s), launch, launch.tokens, tiles, params, limits, stream);
+}
+
+cudaError_t launch_pinned(
+    const PinnedKernel& kernel,
+    const BttLaunch& launch,
+    int64_t y_rows,
+    int64_t tiles,
+    BttPinnedParams& params,
+    const DeviceLimits& limits,
+    cudaStream_t stream) {
+  const BttSizes& s = kernel.sizes;
+  params.weights_one = static_cast<const uint4*>(launch.packed);
+  params.weights_two = params.weights_one +
+                       static_cast<size_t>(s.d_in()) * s.phi * s.rho / kVector;
+  params.expert_vectors =
+      static_cast<int64_t>(btt_packed_bytes(s) / sizeof(uint4));
   cudaError_t status = encode_tensor_map(
-      &params.x_map, launch.x, launch.x_stride, launch.tokens, chosen.x);
+      &params.x_map, launch.x, launch.x_stride, launch.tokens, kernel.x);
   if (status != cudaSuccess) {
     return status;
   }
   status = encode_tensor_map(
-      &params.y_map, launch.y, launch.y_stride, launch.tokens, chosen.y);
+      &params.y_map, launch.y, launch.y_stride, y_rows, kernel.y);
   if (status != cudaSuccess) {
     return status;
   }
   status = cudaFuncSetAttribute(
-      chosen.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, chosen.bytes);
+      kernel.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kernel.bytes);
   if (status != cudaSuccess) {
     return status;
   }
   int64_t clusters = std::min<int64_t>(
-      tiles * chosen.chunks,
-      std::max(1, limits.multiprocessors / plan.cluster));
+      tiles * kernel.chunks,
+      std::max(1, limits.multiprocessors / kernel.cluster));
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(clusters * plan.cluster));
-  config.blockDim = dim3(static_cast<unsigned>(chosen.threads));
-  config.dynamicSmemBytes = static_cast<size_t>(chosen.bytes);
+  config.gridDim = dim3(static_cast<unsigned>(clusters * kernel.cluster));
+  config.blockDim = dim3(static_cast<unsigned>(kernel.threads));
+  config.dynamicSmemBytes = static_cast<size_t>(kernel.bytes);
   config.stream = stream;
   cudaLaunchAttribute attributes[2];
   config.attrs = attributes;
-  if (plan.cluster > 1) {
+  if (kernel.cluster > 1) {
     cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = static_cast<unsigned>(plan.cluster);
+    attribute.val.clusterDim.x = static_cast<unsigned>(kernel.cluster);
     attribute.val.clusterDim.y = 1;
     attribute.val.clusterDim.z = 1;
     const int active =
-        active_clusters(reinterpret_cast<const void*>(chosen.kernel), config);
+        active_clusters(reinterpret_cast<const void*>(kernel.kernel), config);
     if (active > 0) {
       clusters = std::min<int64_t>(clusters, active);
-      config.gridDim.x = static_cast<unsigned>(clusters * plan.cluster);
+      config.gridDim.x = static_cast<unsigned>(clusters * kernel.cluster);
     }
   }
-  if (after_pack) {
+  if (params.wait_for_pack != 0) {
     cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
   }
-  return cudaLaunchKernelEx(&config, chosen.kernel, params);
+  return cudaLaunchKernelEx(&config, kernel.kernel, params);
 }
 
 }  // namespace einforge::kernels::cuda

@@ -5,6 +5,7 @@
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_pinned_layout.h"
 #include "einforge/kernels/cuda/ptx_async.cuh"
+#include "einforge/kernels/cuda/routed_tiles.cuh"
 
 // The forward kernel that never moves weights: a cluster holds both cores in
 // its registers, and tokens stream past. docs/design/btt_kernels.md draws it.
@@ -20,15 +21,21 @@ struct BttPinnedParams {
   int64_t tokens;
   int tiles;
   int wait_for_pack;
+  // Of a mixture: the layer takes a row of x for each pair and writes one of y,
+  // and each expert has so many vectors of weights.
+  RoutedRows rows;
+  int64_t expert_vectors;
 };
 
-template <typename S>
+// With kRouted, a mixture of experts of this shape.
+template <typename S, bool kRouted>
 struct BttPinned {
   static constexpr int kConsumers = 2 * kPinnedStageWarps;
   static constexpr int kThreads = 32 * (kConsumers + 4);
   // A warpgroup of four warps that only copy gives its registers to the rest.
-  static constexpr int kConsumerRegisters = S::kAddUp ? 232 : 240;
-  static constexpr int kProducerRegisters = S::kAddUp ? 40 : 24;
+  static constexpr bool kBusyProducers = S::kAddUp || kRouted;
+  static constexpr int kConsumerRegisters = kBusyProducers ? 232 : 240;
+  static constexpr int kProducerRegisters = kBusyProducers ? 40 : 24;
   static constexpr int kAdders = 2;  // warps
   // Blocks whose stage one writes a block's z, or whose stage two reads it.
   static constexpr int kZSources = S::kExchange ? S::kGroup : 1;
@@ -122,10 +129,16 @@ struct BttPinned {
 
   // Calls work(chunk, first tile, end, stride) for what this cluster does. With
   // several chunks that is a stretch of all (chunk, tile), so that it seldom
-  // loads other weights.
+  // loads other weights; so it is with experts, which take a chunk's place.
   template <typename Work>
   __device__ __forceinline__ void for_spans(const Work& work) const {
-    if constexpr (S::kChunks == 1) {
+    if constexpr (kRouted) {
+      static_assert(S::kChunks == 1);
+      RoutedTiles<kPinnedTokens>{p.rows}.for_spans(
+          first, stride, [&](int expert, int begin, int end) {
+            work(expert, begin, end, 1);
+          });
+    } else if constexpr (S::kChunks == 1) {
       work(0, first, p.tiles, stride);
     } else {
       const int64_t items = static_cast<int64_t>(p.tiles) * S::kChunks;
@@ -143,38 +156,57 @@ struct BttPinned {
 
   // --- copies --------------------------------------------------------------
 
-  // Each part brings its share of the tile's tokens to all parts.
+  // Each part brings its share of the tile's tokens to all parts. By one warp:
+  // a box of several tokens is one lane's, single rows are one a lane.
   __device__ void produce_x() const {
     constexpr int kShare = kPinnedTokens / S::kParts;
+    constexpr int kLanes = kRouted ? kShare : 1;
     Ring<S::kXBuffers> x(1);
     uint32_t mask = 0;
     for (int i = 0; i < S::kParts; ++i) {
       mask |= 1U << (i * S::kGroup + member);
     }
     const int column = member * S::kGammas;  // of one member: 0
-    for_spans([&](int, int begin, int end, int hop) {
+    for_spans([&](int chunk, int begin, int end, int hop) {
       for (int tile = begin; tile < end; tile += hop) {
-        ptx::barrier_wait(x_empty(x.slot), x.phase);
-        ptx::barrier_expect(x_full(x.slot), S::kXBytes);
-        const uint32_t to = shared + static_cast<uint32_t>(
-                                         S::kX + x.slot * S::kXBytes +
-                                         part * kShare * S::kXToken);
-        const int token = tile * kPinnedTokens + part * kShare;
-        if constexpr (S::kParts > 1) {
-          ptx::tensor_load_multicast(
-              to,
-              &p.x_map,
-              column,
-              0,
-              token,
-              x_full(x.slot),
-              static_cast<uint16_t>(mask));
-        } else {
-          ptx::tensor_load(to, &p.x_map, column, 0, token, x_full(x.slot));
+        int token = tile * kPinnedTokens + part * kShare;
+        if constexpr (kRouted) {
+          token = RoutedTiles<kPinnedTokens>{p.rows}.pair(
+                      chunk, tile, part * kShare + lane % kShare) /
+                  p.rows.active;
+        }
+        if (lane == 0) {
+          ptx::barrier_wait(x_empty(x.slot), x.phase);
+          ptx::barrier_expect(x_full(x.slot), S::kXBytes);
+        }
+        __syncwarp();
+        const uint32_t to =
+            shared + static_cast<uint32_t>(
+                         S::kX + x.slot * S::kXBytes +
+                         (part * kShare + lane % kLanes) * S::kXToken);
+        if (lane < kLanes) {
+          if constexpr (S::kParts > 1) {
+            ptx::tensor_load_multicast(
+                to,
+                &p.x_map,
+                column,
+                0,
+                token,
+                x_full(x.slot),
+                static_cast<uint16_t>(mask));
+          } else {
+            ptx::tensor_load(to, &p.x_map, column, 0, token, x_full(x.slot));
+          }
         }
         x.next();
       }
     });
+  }
+
+  // Which chunk of phi a span is about, and where its weights are.
+  __device__ static int chunk_of(int span) { return kRouted ? 0 : span; }
+  __device__ int64_t weights_of(int span) const {
+    return kRouted ? span * p.expert_vectors : 0;
   }
 
   __device__ int first_phi(int chunk) const {  // of stage two
@@ -185,24 +217,40 @@ struct BttPinned {
     return member % S::kSplit * S::kEpsilons;
   }
 
+  // By one warp, as produce_x.
   __device__ void send_y() const {
     constexpr bool kWhole = S::kPhis == S::kPhi;
+    constexpr int kLanes = kRouted ? kPinnedTokens : 1;
     Ring<S::kYBuffers> y(0);
     const int row =
         kWhole ? first_epsilon() * S::kPhi * 2 / 128 : first_epsilon();
     for_spans([&](int chunk, int begin, int end, int hop) {
-      const int column = kWhole ? 0 : first_phi(chunk);
+      const int column = kWhole ? 0 : first_phi(chunk_of(chunk));
       for (int tile = begin; tile < end; tile += hop) {
-        ptx::barrier_wait(y_full(y.slot), y.phase);
-        ptx::tensor_store(
-            &p.y_map,
-            column,
-            row,
-            tile * kPinnedTokens,
-            shared + static_cast<uint32_t>(S::kY + y.slot * S::kYBytes));
-        ptx::store_commit();
-        ptx::store_wait_read();
-        ptx::barrier_arrive(y_empty(y.slot));
+        int token = tile * kPinnedTokens;
+        if constexpr (kRouted) {
+          token = RoutedTiles<kPinnedTokens>{p.rows}.pair(
+              chunk, tile, lane % kLanes);
+        }
+        if (lane == 0) {
+          ptx::barrier_wait(y_full(y.slot), y.phase);
+        }
+        __syncwarp();
+        if (lane < kLanes) {
+          ptx::tensor_store(
+              &p.y_map,
+              column,
+              row,
+              token,
+              shared + static_cast<uint32_t>(
+                           S::kY + y.slot * S::kYBytes + lane * S::kYToken));
+          ptx::store_commit();
+          ptx::store_wait_read();
+        }
+        __syncwarp();
+        if (lane == 0) {
+          ptx::barrier_arrive(y_empty(y.slot));
+        }
         y.next();
       }
     });
@@ -399,9 +447,9 @@ struct BttPinned {
       }
     } else {
       ptx::shrink_registers<kProducerRegisters>();
-      if (warp == kConsumers && lane == 0) {
+      if (warp == kConsumers) {
         produce_x();
-      } else if (warp == kConsumers + 1 && lane == 0) {
+      } else if (warp == kConsumers + 1) {
         send_y();
       } else if (S::kAddUp && warp >= kConsumers + 2) {
         add_up(warp - kConsumers - 2);
@@ -421,12 +469,12 @@ struct BttPinned {
 
 namespace einforge::kernels::cuda {
 
-template <typename S>
-__global__ void __launch_bounds__(BttPinned<S>::kThreads, 1)
+template <typename S, bool kRouted>
+__global__ void __launch_bounds__(BttPinned<S, kRouted>::kThreads, 1)
     btt_pinned_fwd(const __grid_constant__ BttPinnedParams params) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ uint4 shared[];
-  BttPinned<S> kernel(params, ptx::shared_address(shared));
+  BttPinned<S, kRouted> kernel(params, ptx::shared_address(shared));
   kernel.run();
 #endif
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "einforge/kernels/cuda/btt_linear.h"
+#include "einforge/kernels/cuda/routed_rows.h"
 
 // The host side of the pinned kernels (sm_90), behind btt_linear.h.
 namespace einforge::kernels::cuda {
@@ -19,6 +20,19 @@ namespace einforge::kernels::cuda {
     const BttPlan& plan,
     const DeviceLimits& limits,
     bool after_pack,
+    cudaStream_t stream);
+
+// One row of x for each pair of a token and one of its experts, and one row of
+// y for each pair; launch.tokens are those of x, and y has rows.pairs rows.
+// There is no bias and no z.
+[[nodiscard]] bool pinned_routed_supports(
+    const BttSizes& sizes, const DeviceLimits& limits);
+
+[[nodiscard]] cudaError_t pinned_routed_forward(
+    const BttSizes& sizes,
+    const BttLaunch& launch,
+    const RoutedRows& rows,
+    const DeviceLimits& limits,
     cudaStream_t stream);
 
 }  // namespace einforge::kernels::cuda

@@ -3,8 +3,8 @@
 // The two stages of the pinned kernels; btt_pinned.cuh includes this.
 namespace einforge::kernels::cuda {
 
-template <typename S>
-__device__ __forceinline__ void BttPinned<S>::stage_one() const {
+template <typename S, bool kRouted>
+__device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
   constexpr PinnedStage kStage = S::kOne;
   constexpr int kTiles = kStage.tiles();
   constexpr int kCopies = S::kExchange ? S::kSplit : 1;
@@ -64,9 +64,9 @@ __device__ __forceinline__ void BttPinned<S>::stage_one() const {
   for_spans([&](int chunk, int begin, int end, int hop) {
     Weights<kStage> weights;
     weights.load(
-        p.weights_one,
+        p.weights_one + weights_of(chunk),
         member * S::kGammas + unit.batch,
-        (chunk * S::kParts + part) * kStage.row_tiles + unit.row_tile,
+        (chunk_of(chunk) * S::kParts + part) * kStage.row_tiles + unit.row_tile,
         S::kPhi * S::kRho / kFragmentRows,
         {kStage.steps, kStage.steps, 0, 0},
         lane);
@@ -162,8 +162,8 @@ __device__ __forceinline__ void BttPinned<S>::stage_one() const {
   });
 }
 
-template <typename S>
-__device__ __forceinline__ void BttPinned<S>::stage_two() const {
+template <typename S, bool kRouted>
+__device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
   constexpr PinnedStage kStage = S::kTwo;
   constexpr int kTiles = kStage.tiles();
   const int worker = warp - kPinnedStageWarps;
@@ -199,10 +199,10 @@ __device__ __forceinline__ void BttPinned<S>::stage_two() const {
   Ring<S::kZBuffers> z(0);
   Ring<kOutBuffers> y(1);
   for_spans([&](int chunk, int begin, int end, int hop) {
-    const int phi = first_phi(chunk) + unit.batch;
+    const int phi = first_phi(chunk_of(chunk)) + unit.batch;
     Weights<kStage> weights;
     weights.load(
-        p.weights_two,
+        p.weights_two + weights_of(chunk),
         phi,
         epsilon / kFragmentRows,
         S::kEpsilon / kFragmentRows,
@@ -221,7 +221,7 @@ __device__ __forceinline__ void BttPinned<S>::stage_two() const {
       if (p.z != nullptr && (S::kAddUp || member % S::kSplit == 0)) {
         save_z(
             shared + static_cast<uint32_t>(S::kZ + z.slot * S::kZBytes),
-            first_phi(chunk),
+            first_phi(chunk_of(chunk)),
             tile,
             worker * 32 + lane);
       }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "einforge/kernels/cuda/routed_tiles.cuh"
+
 namespace einforge::kernels::cuda {
 
 namespace {
@@ -10,6 +12,7 @@ namespace {
 // Threads of the reduction: vectors of four sums, and chains of splits.
 constexpr int kReduceVectors = 32;
 constexpr int kReduceChains = 8;
+constexpr int kBackwardTile = 16;  // tokens, of btt_backward.cuh
 
 struct ReduceParams {
   const float4* partials;  // (splits, batch, rows, rho, columns)
@@ -20,7 +23,38 @@ struct ReduceParams {
   int rho;
   int columns;
   int splits;
+  RoutedRows routed;
+  int64_t expert_stride;
 };
+
+// The splits that gave something to this block's expert: [first, second).
+template <int kTile>
+__device__ int2 splits_with_work(const RoutedRows& rows, int splits) {
+  const RoutedTiles<kTile> tiles{rows};
+  const int expert = static_cast<int>(blockIdx.y);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  int start = 0;
+  for (int first = 0; first < expert; first += 32) {
+    const int e = first + lane;
+    start += __reduce_add_sync(0xFFFFFFFFU, e < expert ? tiles.tiles(e) : 0);
+  }
+  const int items = tiles.all();
+  const int count = tiles.tiles(expert);
+  if (count == 0) {
+    return {0, 0};
+  }
+  const auto owner = [&](int item) {
+    int split = static_cast<int>(static_cast<int64_t>(item) * splits / items);
+    while (tiles.stretch(items, split + 1, splits) <= item) {
+      ++split;
+    }
+    while (tiles.stretch(items, split, splits) > item) {
+      --split;
+    }
+    return split;
+  };
+  return {owner(start), owner(start + count - 1) + 1};
+}
 
 __device__ float4 operator+(const float4& a, const float4& b) {
   return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
@@ -32,12 +66,16 @@ __global__ void __launch_bounds__(kReduceVectors* kReduceChains)
   __shared__ float4 chains[kReduceChains][kReduceVectors];
   const int64_t index =
       static_cast<int64_t>(blockIdx.x) * kReduceVectors + threadIdx.x;
+  const auto expert = static_cast<int>(blockIdx.y);
+  const int2 splits = p.routed.offsets == nullptr
+                          ? int2{0, p.splits}
+                          : splits_with_work<kBackwardTile>(p.routed, p.splits);
   float4 sum{0.0F, 0.0F, 0.0F, 0.0F};
   if (index < p.vectors) {
 #pragma unroll 4
-    for (int s = static_cast<int>(threadIdx.y); s < p.splits;
+    for (int s = splits.x + static_cast<int>(threadIdx.y); s < splits.y;
          s += kReduceChains) {
-      sum = sum + p.partials[s * p.vectors + index];
+      sum = sum + p.partials[(s + expert) * p.vectors + index];
     }
   }
   chains[threadIdx.y][threadIdx.x] = sum;
@@ -54,8 +92,9 @@ __global__ void __launch_bounds__(kReduceVectors* kReduceChains)
   const int64_t row_size = static_cast<int64_t>(p.rho) * p.columns;
   const int64_t first = rest % row_size;
   rest /= row_size;
-  __nv_bfloat16* grad =
-      p.grad + rest % p.rows * p.strides.in + rest / p.rows * p.strides.gamma;
+  __nv_bfloat16* grad = p.grad + expert * p.expert_stride +
+                        rest % p.rows * p.strides.in +
+                        rest / p.rows * p.strides.gamma;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int64_t column = first + i;
@@ -208,30 +247,38 @@ cudaError_t btt_weight_grad(
     return launched;
   }
   return btt_sum_partials(
-      s, params.partials, grid.splits, launch.grad, launch.strides, stream);
+      s,
+      {.sums = params.partials, .splits = grid.splits, .rows = {}},
+      launch.grad,
+      launch.strides,
+      /*expert_stride=*/0,
+      stream);
 }
 
 cudaError_t btt_sum_partials(
     const BttWeightGradSizes& s,
-    const float* partials,
-    int splits,
+    const BttPartials& partials,
     __nv_bfloat16* grad,
     const BttCores::Strides& strides,
+    int64_t expert_stride,
     cudaStream_t stream) {
   const int64_t vectors =
       static_cast<int64_t>(s.batch) * s.rows * s.rho * s.columns / 4;
   const dim3 threads(kReduceVectors, kReduceChains);
-  const auto blocks =
-      static_cast<unsigned>((vectors + kReduceVectors - 1) / kReduceVectors);
+  const dim3 blocks(
+      static_cast<unsigned>((vectors + kReduceVectors - 1) / kReduceVectors),
+      static_cast<unsigned>(partials.rows.experts));
   btt_weight_grad_reduce<<<blocks, threads, 0, stream>>>(
-      {.partials = reinterpret_cast<const float4*>(partials),
+      {.partials = reinterpret_cast<const float4*>(partials.sums),
        .grad = grad,
        .strides = strides,
        .vectors = vectors,
        .rows = s.rows,
        .rho = s.rho,
        .columns = s.columns,
-       .splits = splits});
+       .splits = partials.splits,
+       .routed = partials.rows,
+       .expert_stride = expert_stride});
   return cudaGetLastError();
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "einforge/kernels/cuda/btt_linear.h"
+#include "einforge/kernels/cuda/routed_rows.h"
 
 // The gradients of the cores of a block-tensor-train layer on CUDA: bfloat16
 // in and out, sums over tokens in float32, bitwise the same on every run.
@@ -62,14 +63,25 @@ struct BttWeightGradLaunch {
     const DeviceLimits& limits,
     cudaStream_t stream);
 
-// The sum of `splits` partial sums (batch, rows, rho, columns) in float32, in a
-// fixed order, to a core with the strides of BttWeightGradLaunch.
+// Partial sums (slots, batch, rows, rho, columns) in float32, to be added up in
+// a fixed order.
+struct BttPartials {
+  const float* sums = nullptr;
+  int splits = 1;
+  // Of a mixture (offsets not null): splits had stretches of its tiles of 16
+  // rows, and slot split + e has what a split gave to expert e. Else the slots
+  // are the splits.
+  RoutedRows rows;
+};
+
+// Writes the sum to a core with the strides of BttWeightGradLaunch; those of a
+// mixture are `expert_stride` apart.
 [[nodiscard]] cudaError_t btt_sum_partials(
     const BttWeightGradSizes& sizes,
-    const float* partials,
-    int splits,
+    const BttPartials& partials,
     __nv_bfloat16* grad,
     const BttCores::Strides& strides,
+    int64_t expert_stride,
     cudaStream_t stream);
 
 }  // namespace einforge::kernels::cuda

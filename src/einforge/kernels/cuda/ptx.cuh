@@ -31,6 +31,16 @@ __device__ __forceinline__ void copy_async(
                : "memory");
 }
 
+// The same of 4 bytes, through L1.
+__device__ __forceinline__ void copy_async_word(
+    uint32_t shared, const void* global, bool valid) {
+  const int bytes = valid ? 4 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared),
+               "l"(global),
+               "r"(bytes)
+               : "memory");
+}
+
 __device__ __forceinline__ void copy_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
@@ -54,6 +64,12 @@ __device__ __forceinline__ uint4 load_shared(uint32_t shared) {
   asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "r"(shared));
+  return v;
+}
+
+__device__ __forceinline__ float load_shared_float(uint32_t shared) {
+  float v;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(shared));
   return v;
 }
 

@@ -7,6 +7,7 @@
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_weight_grad.h"
 #include "einforge/ops/contraction.h"
+#include "einforge/ops/cuda/btt_operands.h"
 #include "einforge/ops/cuda/btt_tuner.h"
 #include "einforge/ops/reference/einsum_linear.h"
 
@@ -16,66 +17,6 @@ namespace {
 namespace ek = kernels::cuda;
 using torch::Tensor;
 
-const __nv_bfloat16* data(const Tensor& tensor) {
-  return static_cast<const __nv_bfloat16*>(tensor.const_data_ptr());
-}
-
-__nv_bfloat16* mutable_data(const Tensor& tensor) {
-  return static_cast<__nv_bfloat16*>(tensor.mutable_data_ptr());
-}
-
-Tensor workspace(const Tensor& like, size_t bytes) {
-  return torch::empty(
-      {static_cast<int64_t>(bytes)}, like.options().dtype(torch::kUInt8));
-}
-
-// The kernels read 16 bytes at a time; a slice may start anywhere.
-Tensor aligned(const Tensor& tensor) {
-  const auto address =
-      reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr());
-  return address % 16 == 0 ? tensor : tensor.clone();
-}
-
-// Both stages contract one index each.
-bool is_btt(const Contraction& c) {
-  return c.second_in == 1 && c.first_out == 1;
-}
-
-ek::BttSizes sizes_of(const Contraction& c) {
-  return {
-      .alpha = static_cast<int>(c.first_in),
-      .gamma = static_cast<int>(c.gamma),
-      .epsilon = static_cast<int>(c.second_out),
-      .phi = static_cast<int>(c.phi),
-      .rho = static_cast<int>(c.rho)};
-}
-
-// A core is (in, gamma, out, phi, rho) with `in` or `out` of size 1.
-ek::BttCores::Strides strides_of(const Tensor& core, int contracted) {
-  return {
-      .in = core.stride(contracted),
-      .gamma = core.stride(1),
-      .phi = core.stride(3),
-      .rho = core.stride(4)};
-}
-
-ek::BttCores::Strides first_strides(const Tensor& core) {
-  return strides_of(core, 0);
-}
-
-ek::BttCores::Strides second_strides(const Tensor& core) {
-  return strides_of(core, 2);
-}
-
-ek::BttCores cores_of(const Tensor& first, const Tensor& second) {
-  ek::BttCores cores;
-  cores.a = data(first);
-  cores.b = data(second);
-  cores.a_strides = first_strides(first);
-  cores.b_strides = second_strides(second);
-  return cores;
-}
-
 // y = BTT(x), and z where it is asked for.
 void run_fused(
     const ek::BttSizes& sizes,
@@ -84,15 +25,15 @@ void run_fused(
     const Tensor& y,
     const Tensor& bias,
     const Tensor& z) {
-  const Tensor packed = workspace(x, ek::btt_packed_bytes(sizes));
+  const Tensor packed = btt::workspace(x, ek::btt_packed_bytes(sizes));
   const ek::BttLaunch launch{
-      .x = data(x),
-      .y = mutable_data(y),
+      .x = btt::data(x),
+      .y = btt::mutable_data(y),
       .x_stride = sizes.d_in(),
       .y_stride = sizes.d_out(),
       .tokens = x.size(0),
-      .bias = bias.defined() ? data(bias) : nullptr,
-      .z = z.defined() ? mutable_data(z) : nullptr,
+      .bias = bias.defined() ? btt::data(bias) : nullptr,
+      .z = z.defined() ? btt::mutable_data(z) : nullptr,
       .packed = packed.mutable_data_ptr()};
   const ek::BttPlan plan = fastest_plan(sizes, launch.tokens);
   const ek::DeviceLimits& limits = device_limits();
@@ -111,15 +52,15 @@ void run_weight_grad(
     const Tensor& grad) {
   const ek::BttWeightGradSizes grad_sizes(sizes);
   const ek::DeviceLimits& limits = device_limits();
-  const Tensor partials =
-      workspace(p, ek::btt_weight_grad_bytes(grad_sizes, p.size(0), limits));
+  const Tensor partials = btt::workspace(
+      p, ek::btt_weight_grad_bytes(grad_sizes, p.size(0), limits));
   const ek::BttWeightGradLaunch launch{
-      .p = data(p),
+      .p = btt::data(p),
       .p_stride = sizes.d_in(),
-      .q = data(q),
+      .q = btt::data(q),
       .tokens = p.size(0),
       .workspace = partials.mutable_data_ptr(),
-      .grad = mutable_data(grad),
+      .grad = btt::mutable_data(grad),
       .strides = strides};
   C10_CUDA_CHECK(ek::btt_weight_grad(
       grad_sizes, launch, limits, c10::cuda::getCurrentCUDAStream()));
@@ -131,10 +72,10 @@ bool supports(const EinsumLinearProblem& problem) {
     return false;
   }
   const Contraction c(problem.sizes);
-  if (!is_btt(c)) {
+  if (!btt::is_btt(c)) {
     return false;
   }
-  const ek::BttSizes sizes = sizes_of(c);
+  const ek::BttSizes sizes = btt::sizes_of(c);
   const ek::DeviceLimits& limits = device_limits();
   if (limits.major < 8 || limits.major > 9) {
     return false;  // the library has machine code for these alone
@@ -160,9 +101,9 @@ Tensor forward(
   const Contraction c(problem.sizes);
   Tensor y = torch::empty({problem.tokens, c.d_out()}, x.options());
   run_fused(
-      sizes_of(c),
-      cores_of(c.ab() ? core_a : core_b, c.ab() ? core_b : core_a),
-      aligned(x),
+      btt::sizes_of(c),
+      btt::cores_of(c.ab() ? core_a : core_b, c.ab() ? core_b : core_a),
+      btt::aligned(x),
       y,
       bias ? bias->contiguous() : Tensor(),
       /*z=*/Tensor());
@@ -183,17 +124,17 @@ struct BackwardProblem {
 // Both core gradients, with z and dz on chip.
 void run_fused_backward(const BackwardProblem& p) {
   const ek::DeviceLimits& limits = device_limits();
-  const Tensor partials =
-      workspace(p.x, ek::btt_backward_bytes(p.sizes, p.x.size(0), limits));
+  const Tensor partials = btt::workspace(
+      p.x, ek::btt_backward_bytes(p.sizes, p.x.size(0), /*experts=*/1, limits));
   const ek::BttBackwardLaunch launch{
-      .x = data(p.x),
-      .dy = data(p.grad),
+      .x = btt::data(p.x),
+      .dy = btt::data(p.grad),
       .tokens = p.x.size(0),
       .workspace = partials.mutable_data_ptr(),
-      .da = mutable_data(p.grad_first),
-      .db = mutable_data(p.grad_second),
-      .da_strides = first_strides(p.grad_first),
-      .db_strides = second_strides(p.grad_second)};
+      .da = btt::mutable_data(p.grad_first),
+      .db = btt::mutable_data(p.grad_second),
+      .da_strides = btt::strides_of(p.grad_first, /*first=*/true),
+      .db_strides = btt::strides_of(p.grad_second, /*first=*/false)};
   C10_CUDA_CHECK(ek::btt_backward(
       p.sizes, p.cores, launch, limits, c10::cuda::getCurrentCUDAStream()));
 }
@@ -216,7 +157,11 @@ void run_separate_backward(const BackwardProblem& p, const Tensor& dx) {
         dz);
     if (p.grad_first.defined()) {
       run_weight_grad(
-          p.sizes, first_strides(p.grad_first), p.x, dz, p.grad_first);
+          p.sizes,
+          btt::strides_of(p.grad_first, /*first=*/true),
+          p.x,
+          dz,
+          p.grad_first);
     }
   }
   if (p.grad_second.defined()) {
@@ -225,7 +170,8 @@ void run_separate_backward(const BackwardProblem& p, const Tensor& dx) {
         torch::empty({tokens, z_size}, p.x.options());  // (.., phi, rho, gamma)
     const Tensor y = torch::empty_like(p.grad);
     run_fused(p.sizes, p.cores, p.x, y, /*bias=*/Tensor(), z);
-    ek::BttCores::Strides strides = second_strides(p.grad_second);
+    ek::BttCores::Strides strides =
+        btt::strides_of(p.grad_second, /*first=*/false);
     std::swap(strides.gamma, strides.phi);
     run_weight_grad(p.sizes.transposed(), strides, p.grad, z, p.grad_second);
   }
@@ -262,10 +208,10 @@ EinsumLinearGradients backward(
   const bool first_asked = mask[c.ab() ? 1 : 2];
   const bool second_asked = mask[c.ab() ? 2 : 1];
   const BackwardProblem p{
-      .sizes = sizes_of(c),
-      .cores = cores_of(first, second),
-      .x = aligned(x),
-      .grad = aligned(grad),
+      .sizes = btt::sizes_of(c),
+      .cores = btt::cores_of(first, second),
+      .x = btt::aligned(x),
+      .grad = btt::aligned(grad),
       .grad_first = first_asked ? torch::empty_like(first) : Tensor(),
       .grad_second = second_asked ? torch::empty_like(second) : Tensor()};
   EinsumLinearGradients result;

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "einforge/kernels/cuda/btt_linear.h"
+#include "einforge/ops/contraction.h"
+
+// Tensors as the block-tensor-train kernels take them.
+namespace einforge::ops::btt {
+
+inline const __nv_bfloat16* data(const torch::Tensor& tensor) {
+  return static_cast<const __nv_bfloat16*>(tensor.const_data_ptr());
+}
+
+inline __nv_bfloat16* mutable_data(const torch::Tensor& tensor) {
+  return static_cast<__nv_bfloat16*>(tensor.mutable_data_ptr());
+}
+
+inline torch::Tensor workspace(const torch::Tensor& like, std::size_t bytes) {
+  return torch::empty(
+      {static_cast<std::int64_t>(bytes)}, like.options().dtype(torch::kUInt8));
+}
+
+// The kernels read 16 bytes at a time; a slice may start anywhere.
+inline torch::Tensor aligned(const torch::Tensor& tensor) {
+  const auto address =
+      reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr());
+  return address % 16 == 0 ? tensor : tensor.clone();
+}
+
+// Both stages contract one index each.
+inline bool is_btt(const Contraction& c) {
+  return c.second_in == 1 && c.first_out == 1;
+}
+
+inline kernels::cuda::BttSizes sizes_of(const Contraction& c) {
+  return {
+      .alpha = static_cast<int>(c.first_in),
+      .gamma = static_cast<int>(c.gamma),
+      .epsilon = static_cast<int>(c.second_out),
+      .phi = static_cast<int>(c.phi),
+      .rho = static_cast<int>(c.rho)};
+}
+
+// A core is (.., in, gamma, out, phi, rho) with `out` of size 1 if it is
+// contracted first, and `in` if second.
+inline kernels::cuda::BttCores::Strides strides_of(
+    const torch::Tensor& core, bool first) {
+  return {
+      .in = core.stride(first ? -5 : -3),
+      .gamma = core.stride(-4),
+      .phi = core.stride(-2),
+      .rho = core.stride(-1)};
+}
+
+inline kernels::cuda::BttCores cores_of(
+    const torch::Tensor& first, const torch::Tensor& second) {
+  kernels::cuda::BttCores cores;
+  cores.a = data(first);
+  cores.b = data(second);
+  cores.a_strides = strides_of(first, /*first=*/true);
+  cores.b_strides = strides_of(second, /*first=*/false);
+  return cores;
+}
+
+inline kernels::cuda::BttCores::Strides exchanged(
+    kernels::cuda::BttCores::Strides strides) {
+  std::swap(strides.gamma, strides.phi);
+  return strides;
+}
+
+}  // namespace einforge::ops::btt
