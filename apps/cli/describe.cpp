@@ -57,6 +57,8 @@ Json layer_json(const Structure& layer) {
       {"structure", layer.spec.text},
       {"d_in", layer.d_in},
       {"d_out", layer.d_out},
+      {"padded_d_in", layer.sizes.d_in()},
+      {"padded_d_out", layer.sizes.d_out()},
       {"theta", structure::realised_theta(layer).values()},
       {"theta_asked", layer.spec.theta.values()},
       {"sizes",
@@ -143,7 +145,17 @@ void print_layer(const Structure& layer) {
         static_cast<double>(count) / static_cast<double>(dense),
         dense);
   };
-  fmt::print("{}, {} -> {}\n\n", layer.spec.text, layer.d_in, layer.d_out);
+  fmt::print("{}, {} -> {}\n", layer.spec.text, layer.d_in, layer.d_out);
+  const Structure inner = structure::padded(layer);
+  if (inner != layer) {
+    fmt::print(
+        "padded to {} -> {}: {} zero features in, {} features out dropped\n",
+        inner.d_in,
+        inner.d_out,
+        inner.d_in - layer.d_in,
+        inner.d_out - layer.d_out);
+  }
+  fmt::print("\n");
   print_seven(
       "",
       std::vector<const char*>{

@@ -21,6 +21,7 @@ std::vector<std::string> einforge::fuzz::seeds() {
       "\x40\x40theta:0.5,0.25,0.25,0.25,0.5,0.25,0.25",
       "\x40\x40"
       "btt_moe:E=16,k=2,rho=3,alpha=0.5",
+      "\x0d\x11monarch:alpha=0.4,pad",
       "\x40\x40low_rank_moe:0.25,E=8,k=1",
       "\x40\x40"
       "ffn_moe:E=8,k=2"};
@@ -41,7 +42,8 @@ extern "C" int LLVMFuzzerTestOneInput(
     const std::int64_t d_out = 4 * data[1];
     const structure::Structure layer = structure::realise(spec, d_in, d_out);
     einforge::fuzz::require(
-        layer.sizes.d_in() == d_in && layer.sizes.d_out() == d_out,
+        spec.pad ? layer.sizes.d_in() >= d_in && layer.sizes.d_out() >= d_out
+                 : layer.sizes.d_in() == d_in && layer.sizes.d_out() == d_out,
         "the products are the widths");
     const structure::Taxonomy taxonomy = structure::taxonomy(layer);
     einforge::fuzz::require(

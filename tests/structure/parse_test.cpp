@@ -73,6 +73,30 @@ TEST(Parse, NormalisesTheText) {
   }
 }
 
+TEST(Parse, PadIsTheLastParameterOfAnyPairOfCores) {
+  for (const auto& [text, normalised] :
+       {std::pair{"monarch:pad", "monarch:pad"},
+        {"btt:0.25, pad", "btt:0.25,pad"},
+        {"kronecker:alpha=0.25,pad", "kronecker:alpha=0.25,pad"},
+        {"theta:0.5,0,0.5,0,0.5,0.5,0,pad",
+         "theta:0.5,0,0.5,0,0.5,0.5,0,pad"}}) {
+    const Spec spec = parse(text);
+    EXPECT_EQ(spec.text, normalised);
+    EXPECT_TRUE(spec.pad);
+    EXPECT_EQ(parse(spec.text), spec);
+  }
+  EXPECT_FALSE(parse("monarch").pad);
+  for (const char* text :
+       {"dense:pad",
+        "btt_moe:E=4,pad",
+        "btt:pad,0.25",
+        "monarch:pad,pad",
+        "theta:pad",
+        "btt:pad=8"}) {
+    EXPECT_THROW(parse(text), base::InvalidInput) << text;
+  }
+}
+
 TEST(Parse, ThirdsAreThirdsAndNothingElseIs) {
   const auto rank = [](const std::string& text) {
     return parse("btt:" + text).theta.rho;

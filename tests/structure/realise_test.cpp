@@ -6,6 +6,7 @@
 
 #include "einforge/base/error.h"
 #include "einforge/structure/structure.h"
+#include "tests/structure/brute_force.h"
 
 namespace einforge::structure {
 namespace {
@@ -167,14 +168,61 @@ TEST(Realise, NamesTheNearestWidthForAPrime) {
   EXPECT_THAT(error_of("monarch", 1021, 1024), HasSubstr("got 1021"));
   EXPECT_THAT(
       error_of("monarch", 1021, 1024),
-      HasSubstr(
-          "nearest width that has one is 1022 (1024 as a multiple of 8)"));
+      HasSubstr("nearest width that has one is 1022 (1024 as a multiple of 8); "
+                "monarch:pad pads to 1024"));
   EXPECT_THAT(error_of("monarch", 1024, 509), HasSubstr("d_out"));
   EXPECT_THAT(error_of("btt:0.25", 7, 64), HasSubstr("is 8"));
   EXPECT_THAT(error_of("kronecker", 64, 131), HasSubstr("is 132"));
   // A prime is no trouble where no factors are asked for.
   EXPECT_EQ(error_of("low_rank:0.5", 1021, 509), "no error");
   EXPECT_EQ(error_of("dense", 1021, 509), "no error");
+}
+
+TEST(Realise, PadsOnlyWhatHasNoFactorisationAndOnlyWhenAsked) {
+  const Structure layer = realise(parse("monarch:pad"), 1021, 768);
+  EXPECT_EQ(layer.d_in, 1021);
+  EXPECT_EQ(layer.d_out, 768);
+  EXPECT_EQ(layer.sizes.d_in(), 1024);
+  EXPECT_EQ(layer.sizes.d_out(), 768);
+  // Inside is the layer that one would have got at those widths.
+  Structure exact = realise(parse("monarch"), 1024, 768);
+  EXPECT_EQ(padded(layer).sizes, exact.sizes);
+  EXPECT_EQ(padded(layer).d_in, 1024);
+  EXPECT_EQ(macs(layer), macs(exact));
+  EXPECT_EQ(parameters(layer), parameters(exact));
+  EXPECT_EQ(realised_theta(layer).values(), realised_theta(exact).values());
+  EXPECT_EQ(generic_rank(layer), 768);
+  // A width that fits stays as it is.
+  const Structure fits = realise(parse("monarch:pad"), 1024, 768);
+  EXPECT_EQ(fits.sizes, exact.sizes);
+  EXPECT_EQ(padded(fits), fits);
+  EXPECT_THROW(realise(parse("monarch"), 1021, 768), base::InvalidInput);
+  EXPECT_THROW(realise(parse("monarch:pad"), 0, 768), base::InvalidInput);
+  EXPECT_THROW(
+      realise(parse("monarch:pad"), 2'000'003, 768), base::InvalidInput);
+}
+
+// Rank of the matrix without the features that padding added.
+TEST(Realise, PaddedRankIsAtMostTheNumberGiven) {
+  base::Random random(3);
+  int exact = 0;
+  int count = 0;
+  for (const char* text :
+       {"monarch:pad", "kronecker:pad", "btt:0.25,pad", "low_rank:0.5,pad"}) {
+    for (const std::int64_t d_in : {11, 13, 22, 23}) {
+      for (const std::int64_t d_out : {11, 17, 24, 29}) {
+        const Structure layer = realise(parse(text), d_in, d_out);
+        testing::Cores cores = testing::random_cores(layer.sizes, random);
+        const Eigen::MatrixXd matrix =
+            testing::dense_matrix(cores).topLeftCorner(d_out, d_in);
+        const auto rank = testing::numerical_rank(matrix);
+        EXPECT_LE(rank, generic_rank(layer)) << text << d_in << " " << d_out;
+        exact += rank == generic_rank(layer) ? 1 : 0;
+        ++count;
+      }
+    }
+  }
+  EXPECT_GE(exact, count * 9 / 10);
 }
 
 TEST(Realise, TheNamedWidthWorks) {

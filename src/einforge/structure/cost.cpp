@@ -60,7 +60,7 @@ std::int64_t generic_rank(const Structure& structure) {
   // Experts differ in rho alone, so that k of them are one of k times the rank.
   Sizes sum = structure.sizes;
   sum.rho *= structure.spec.mixture.value_or(Mixture{}).active;
-  return generic_rank(sum);
+  return std::min({generic_rank(sum), structure.d_in, structure.d_out});
 }
 
 std::vector<CoreParametrisation> parametrisation(

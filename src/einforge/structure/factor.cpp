@@ -137,6 +137,19 @@ std::int64_t nearest_width(
   return 0;  // no width has one: the tolerance is too small
 }
 
+// `width`, or where that has no factorisation the next multiple of the
+// preferred one that has. Widths out of range are left to others to refuse.
+std::int64_t padded_width(
+    std::int64_t width, const Exponents& t, const FactorOptions& options) {
+  const std::int64_t step = options.preferred_multiple;
+  for (std::int64_t w = width; w >= 1 && w <= kMaxWidth; w += step - w % step) {
+    if (!factorise(w, t, options).empty()) {
+      return w;
+    }
+  }
+  return width;
+}
+
 std::vector<Candidate> factorise_or_throw(
     const Spec& spec,
     const char* what,
@@ -164,6 +177,14 @@ std::vector<Candidate> factorise_or_throw(
     if (near % step != 0 && aligned > 0) {
       hint += fmt::format(" ({} as a multiple of {})", aligned, step);
     }
+  }
+  const std::int64_t up = padded_width(width, t, options);
+  if (up > width && !spec.mixture) {
+    hint += fmt::format(
+        "; {}{}pad pads to {}",
+        spec.text,
+        spec.text.find(':') == std::string::npos ? ':' : ',',
+        up);
   }
   throw base::InvalidInput(fmt::format(
       "{}: expected {} with factors near the exponents ({}) = ({:.3g}, "
@@ -272,20 +293,25 @@ Structure realise(
       "structure: expected a tolerance from 0 to 1; got {}",
       options.tolerance);
   const Theta& t = spec.theta;
+  const Exponents in_exponents = {t.alpha, t.beta, t.gamma};
+  const Exponents out_exponents = {t.delta, t.epsilon, t.phi};
+  if (spec.pad) {
+    Spec exact = spec;
+    exact.pad = false;
+    Structure layer = realise(
+        exact,
+        padded_width(d_in, in_exponents, options),
+        padded_width(d_out, out_exponents, options),
+        options);
+    layer.spec = spec;
+    layer.d_in = d_in;
+    layer.d_out = d_out;
+    return layer;
+  }
   const std::vector<Candidate> ins = factorise_or_throw(
-      spec,
-      "d_in",
-      "alpha, beta, gamma",
-      d_in,
-      {t.alpha, t.beta, t.gamma},
-      options);
+      spec, "d_in", "alpha, beta, gamma", d_in, in_exponents, options);
   const std::vector<Candidate> outs = factorise_or_throw(
-      spec,
-      "d_out",
-      "delta, epsilon, phi",
-      d_out,
-      {t.delta, t.epsilon, t.phi},
-      options);
+      spec, "d_out", "delta, epsilon, phi", d_out, out_exponents, options);
   // A mixture's experts have the sizes that they would have alone.
   Structure layer = expert({spec, d_in, d_out, {}, spec.dense});
   layer.sizes.rho = choose_rho(spec, std::min(d_in, d_out), options);
@@ -316,6 +342,13 @@ Structure realise(
   return layer;
 }
 
+Structure padded(const Structure& layer) {
+  Structure inner = layer;
+  inner.d_in = layer.sizes.d_in();
+  inner.d_out = layer.sizes.d_out();
+  return inner;
+}
+
 Theta realised_theta(const Structure& layer) {
   const auto exponent = [](std::int64_t size, std::int64_t width, double t) {
     // Every exponent gives size 1 at width 1.
@@ -323,8 +356,8 @@ Theta realised_theta(const Structure& layer) {
   };
   const Theta& t = layer.spec.theta;
   const Sizes& n = layer.sizes;
-  const std::int64_t in = layer.d_in;
-  const std::int64_t out = layer.d_out;
+  const std::int64_t in = n.d_in();
+  const std::int64_t out = n.d_out();
   return {
       exponent(n.alpha, in, t.alpha),
       exponent(n.beta, in, t.beta),

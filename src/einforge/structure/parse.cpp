@@ -303,6 +303,35 @@ Spec theta_spec(const Theta& theta) {
   return spec;
 }
 
+// Whether the last parameter is "pad", which is taken away.
+bool take_pad(std::optional<std::string>& parameters) {
+  if (!parameters) {
+    return false;
+  }
+  const std::size_t comma = parameters->rfind(',');
+  const bool only = comma == std::string::npos;
+  if (base::trim(parameters->substr(only ? 0 : comma + 1)) != "pad") {
+    return false;
+  }
+  if (only) {
+    parameters.reset();
+  } else {
+    parameters->resize(comma);
+  }
+  return true;
+}
+
+void set_pad(Spec& spec) {
+  base::check(
+      !spec.dense && !spec.mixture,
+      "{}: expected no pad, {}",
+      spec.text,
+      spec.mixture ? "which mixtures cannot do"
+                   : "since dense takes every width");
+  spec.pad = true;
+  spec.text += spec.text.find(':') == std::string::npos ? ":pad" : ",pad";
+}
+
 Spec parse_theta(std::string_view text) {
   const std::vector<std::string> parts = base::split(text, ',');
   base::check(
@@ -358,13 +387,20 @@ Spec parse(std::string_view text) {
     base::check(
         !rest->empty(), "{}: expected parameters after the colon", name);
   }
+  const bool pad = take_pad(rest);
+  Spec spec;
   if (name == "theta") {
     base::check(
         rest.has_value(), "theta: expected 7 numbers after 'theta:'; got none");
-    return parse_theta(*rest);
+    spec = parse_theta(*rest);
+  } else {
+    const Rule& rule = find_rule(name);
+    spec = make_spec(rule, rest ? parse_arguments(rule, *rest) : Arguments{});
   }
-  const Rule& rule = find_rule(name);
-  return make_spec(rule, rest ? parse_arguments(rule, *rest) : Arguments{});
+  if (pad) {
+    set_pad(spec);
+  }
+  return spec;
 }
 
 Spec to_spec(const Theta& asked) {

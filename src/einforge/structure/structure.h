@@ -28,6 +28,8 @@ struct Spec {
   std::optional<Mixture> mixture;
   // n_rho itself, whatever the width, in place of theta.rho, which is 0 then.
   std::optional<std::int64_t> rank;
+  // Rounds a width without a near factorisation up to one that has one.
+  bool pad = false;
   bool operator==(const Spec&) const = default;
 };
 
@@ -37,6 +39,7 @@ struct Spec {
 // docs/structures.md). Mixtures of experts: "btt_moe:E=16,k=2",
 // "low_rank_moe:", "dense_moe:" and "ffn_moe:" (dense experts, for both
 // matrices of a feed-forward network at once; see docs/moe.md).
+// A last parameter "pad" sets pad: "monarch:pad", "btt:0.25,pad".
 // Throws base::InvalidInput for an unknown name, with the nearest known one,
 // or for parameters that make no valid theta.
 Spec parse(std::string_view text);
@@ -59,7 +62,10 @@ struct FactorOptions {
   double tolerance = 0.17;
 };
 
-// A structure at a width: exact integer sizes, no feature dropped or padded.
+// A structure at a width: exact integer sizes, no feature dropped or padded
+// but where the spec says so. Then sizes.d_in() and sizes.d_out() may be more
+// than d_in and d_out: zero features join the input, and the last features of
+// the output are dropped.
 struct Structure {
   Spec spec;
   std::int64_t d_in = 0;
@@ -75,14 +81,19 @@ struct Structure {
 // wherever some factorisation within the tolerance does. n_rho is rounded and
 // need not divide anything. Throws base::InvalidInput where none is near
 // enough (a prime width), naming the nearest width that has one, and for a
-// rank or a mixture that is too large.
+// rank or a mixture that is too large. With spec.pad such a width becomes the
+// next multiple of the preferred one that has a factorisation.
 Structure realise(
     const Spec& spec,
     std::int64_t d_in,
     std::int64_t d_out,
     const FactorOptions& options = {});
 
-// The exponents of the sizes, log(size) / log(width); the asked ones at
+// The layer inside a padded one, from sizes.d_in() to sizes.d_out() features;
+// of another structure, itself.
+Structure padded(const Structure& structure);
+
+// The exponents of the sizes, log(size) / log(width, padded); the asked ones at
 // width 1.
 Theta realised_theta(const Structure& structure);
 
@@ -112,7 +123,9 @@ std::int64_t router_parameters(const Structure& structure);
 
 // Of the layer as built: dense counts one matrix. A mixture has the parameters
 // of all its experts and does the MACs of the active ones, and in both the
-// router's; its rank is that of what the active ones add up to.
+// router's; its rank is that of what the active ones add up to. A padded layer
+// has the parameters and does the MACs of the layer inside; its rank is at most
+// the number given.
 std::int64_t macs(const Structure& structure);
 std::int64_t parameters(const Structure& structure);
 std::int64_t generic_rank(const Structure& structure);
