@@ -5,6 +5,7 @@
 
 #include "einforge/kernels/cuda/btt_backward.cuh"
 #include "einforge/kernels/cuda/btt_weight_grad.h"
+#include "einforge/kernels/cuda/tensor_map.h"
 
 namespace einforge::kernels::cuda {
 
@@ -17,67 +18,78 @@ struct Variant {
   BackwardKernel routed;
   int alpha;
   int epsilon;
-  int gamma;  // of the layer
-  int phi;
-  int gammas;  // of a block
-  int phis;
   int threads;
   int shared_bytes;
 };
 
-// A block of 16 gammas and 16 or 32 phis, so that it holds 128 sums a thread
-// at most, fits in 227 KB, and reads no 16-byte pieces of the activations.
-template <int kAlpha, int kEpsilon, int kGamma, int kPhi>
+template <int kAlpha, int kEpsilon>
 constexpr Variant variant() {
-  constexpr int kPhiOctets =
-      kAlpha == 32 && kEpsilon == 32 && kPhi % 32 == 0 ? 4 : 2;
-  using Tile = BttBackwardTile<kAlpha, kEpsilon, 2, kPhiOctets, kGamma, kPhi>;
+  using Tile = BttBackwardTile<kAlpha, kEpsilon>;
   return {
       btt_backward_partials<Tile, false>,
       btt_backward_partials<Tile, true>,
       kAlpha,
       kEpsilon,
-      kGamma,
-      kPhi,
-      Tile::X::kOwn,
-      Tile::Dy::kOwn,
       Tile::kThreads,
       Tile::kSharedBytes};
 }
 
 constexpr Variant kVariants[] = {
-    variant<32, 32, 32, 32>(),
-    variant<64, 64, 32, 32>(),
-    variant<64, 32, 32, 64>(),
-    variant<32, 64, 64, 32>(),
-    variant<32, 32, 64, 64>(),
-    variant<64, 64, 64, 64>(),
-    variant<32, 64, 32, 64>(),
-    variant<64, 32, 64, 32>()};
+    variant<32, 32>(), variant<32, 64>(), variant<64, 32>(), variant<64, 64>()};
 
 const Variant* variant_of(const BttSizes& s) {
+  constexpr int kPair = 2 * kBackwardOwn;
   for (const Variant& v : kVariants) {
-    if (v.alpha == s.alpha && v.epsilon == s.epsilon && v.gamma == s.gamma &&
-        v.phi == s.phi && s.rho > 0) {
+    if (v.alpha == s.alpha && v.epsilon == s.epsilon && s.gamma > 0 &&
+        s.gamma % kPair == 0 && s.phi > 0 && s.phi % kPair == 0 && s.rho > 0) {
       return &v;
     }
   }
   return nullptr;
 }
 
-int blocks_of(const Variant& v, const BttSizes& s) {
-  return s.gamma / v.gammas * (s.phi / v.phis) * s.rho;
+// Clusters that share the tokens of one split.
+int clusters_of(const BttSizes& s) {
+  return s.gamma / kBackwardOwn * (s.phi / kBackwardOwn) / kBackwardCluster *
+         s.rho;
 }
 
-// One wave; a split of fewer than two tiles would mostly wait.
+struct Launch {
+  cudaLaunchConfig_t config{};
+  cudaLaunchAttribute cluster{};
+};
+
+void configure(Launch& launch, const Variant& v, cudaStream_t stream) {
+  launch.cluster.id = cudaLaunchAttributeClusterDimension;
+  launch.cluster.val.clusterDim.x = kBackwardCluster;
+  launch.cluster.val.clusterDim.y = 1;
+  launch.cluster.val.clusterDim.z = 1;
+  launch.config.gridDim = dim3(kBackwardCluster);
+  launch.config.blockDim = dim3(static_cast<unsigned>(v.threads));
+  launch.config.dynamicSmemBytes = static_cast<size_t>(v.shared_bytes);
+  launch.config.stream = stream;
+  launch.config.attrs = &launch.cluster;
+  launch.config.numAttrs = 1;
+}
+
+// One wave of the clusters that run at once; a split of fewer than two tiles
+// would mostly wait.
 int splits_of(
     const Variant& v,
     const BttSizes& s,
-    int64_t tokens,
+    int64_t rows,
     const DeviceLimits& limits) {
-  const int64_t tiles = (tokens + kBackwardTokens - 1) / kBackwardTokens;
+  Launch launch;
+  configure(launch, v, nullptr);
+  cudaFuncSetAttribute(
+      v.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, v.shared_bytes);
+  const int active =
+      active_clusters(reinterpret_cast<const void*>(v.kernel), launch.config);
+  const int clusters =
+      active > 0 ? active : limits.multiprocessors / kBackwardCluster;
+  const int64_t tiles = (rows + kBackwardTokens - 1) / kBackwardTokens;
   return static_cast<int>(std::clamp<int64_t>(
-      tiles / 2, 1, std::max(1, limits.multiprocessors / blocks_of(v, s))));
+      tiles / 2, 1, std::max(1, clusters / clusters_of(s))));
 }
 
 }  // namespace
@@ -114,9 +126,9 @@ cudaError_t btt_backward(
   auto* a_partials = static_cast<float*>(launch.workspace);
   auto* b_partials = a_partials + static_cast<int64_t>(slots) * s.gamma *
                                       s.alpha * s.phi * s.rho;
-  const BttBackwardParams params{
+  BttBackwardParams params{
       .x =
-          {.activations = launch.x,
+          {.activations = {},
            .core = cores.a,
            .row_stride = cores.a_strides.in,
            .own_stride = cores.a_strides.gamma,
@@ -127,7 +139,7 @@ cudaError_t btt_backward(
            .own = s.gamma,
            .other = s.phi},
       .dy =
-          {.activations = launch.dy,
+          {.activations = {},
            .core = cores.b,
            .row_stride = cores.b_strides.in,
            .own_stride = cores.b_strides.phi,
@@ -139,23 +151,40 @@ cudaError_t btt_backward(
            .other = s.gamma},
       .tokens = launch.tokens,
       .rho = s.rho,
-      .gamma_blocks = s.gamma / v.gammas,
-      .phi_blocks = s.phi / v.phis,
+      .gamma_pairs = s.gamma / kBackwardOwn / 2,
+      .phi_pairs = s.phi / kBackwardOwn / 2,
       .splits = splits,
       .rows = rows,
       .gates = launch.gates};
+  cudaError_t status = encode_tensor_map(
+      &params.x.activations,
+      launch.x,
+      s.d_in(),
+      launch.tokens,
+      {s.gamma, s.alpha, kBackwardOwn, s.alpha, 1});
+  if (status != cudaSuccess) {
+    return status;
+  }
+  status = encode_tensor_map(
+      &params.dy.activations,
+      launch.dy,
+      s.d_out(),
+      launch.tokens,
+      {s.phi, s.epsilon, kBackwardOwn, s.epsilon, 1});
+  if (status != cudaSuccess) {
+    return status;
+  }
   const BackwardKernel kernel = routed ? v.routed : v.kernel;
-  cudaError_t status = cudaFuncSetAttribute(
+  status = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, v.shared_bytes);
   if (status != cudaSuccess) {
     return status;
   }
-  kernel<<<
-      static_cast<unsigned>(blocks_of(v, s) * splits),
-      static_cast<unsigned>(v.threads),
-      static_cast<size_t>(v.shared_bytes),
-      stream>>>(params);
-  status = cudaGetLastError();
+  Launch configured;
+  configure(configured, v, stream);
+  configured.config.gridDim.x =
+      static_cast<unsigned>(kBackwardCluster * clusters_of(s) * splits);
+  status = cudaLaunchKernelEx(&configured.config, kernel, params);
   if (status != cudaSuccess) {
     return status;
   }

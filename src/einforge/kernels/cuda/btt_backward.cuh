@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cuda.h>
+
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_linear_layout.h"
 #include "einforge/kernels/cuda/ptx_async.cuh"
@@ -14,11 +16,14 @@
 //   made[t, own, other]       = sum_row activations[t, row, own] core[row, ..]
 //   grad[row, own, other]     = sum_t activations[t, row, own] made'[t, ..]
 //
-// where made' is what the other side made. A block takes some gammas, some
-// phis and one r, keeps both cores in shared memory and both gradients in the
-// registers of eight warps, and sweeps over its share of the tokens, 16 at a
-// time. Four more warps copy. Between making z and dz of a tile and adding to
-// the gradients there is one barrier.
+// where made' is what the other side made. A block takes 16 gammas, 16 phis and
+// one r, keeps both cores in shared memory and both gradients in the registers
+// of eight warps, and sweeps over its share of the tokens, 16 at a time, which
+// another warp has copied. Between making z and dz of a tile and adding to the
+// gradients there is one barrier.
+//
+// A cluster is two such blocks of gammas by two of phis: each brings half of
+// the tokens' x and dy, to itself and to the block that shares them.
 //
 // In every product eight neighbours of the own index, which lie side by side in
 // memory, are eight independent matrices: one 16-byte read gives a lane its
@@ -27,7 +32,7 @@ namespace einforge::kernels::cuda {
 
 struct BttBackwardParams {
   struct Side {
-    const __nv_bfloat16* activations;  // (tokens, row, own)
+    CUtensorMap activations;  // (own, row, token), one token's of a block
     const __nv_bfloat16* core;
     int64_t row_stride;  // of the core
     int64_t own_stride;
@@ -42,8 +47,8 @@ struct BttBackwardParams {
   Side dy;
   int64_t tokens;
   int rho;
-  int gamma_blocks;
-  int phi_blocks;
+  int gamma_pairs;  // of blocks
+  int phi_pairs;
   int splits;
   // Of a mixture: its rows, and each pair's gate, which z and dz take. A split
   // has a stretch of all tiles; what it has of expert e goes to slot split + e.
@@ -52,95 +57,83 @@ struct BttBackwardParams {
 };
 
 inline constexpr int kBackwardTokens = 16;  // of a tile
+inline constexpr int kBackwardOwn = 16;     // gammas, and phis, of a block
+inline constexpr int kBackwardOctets = kBackwardOwn / kVector;
 inline constexpr int kBackwardBuffers = 2;
-inline constexpr int kBackwardCopiers = 4;  // warps
-inline constexpr int kBackwardWorkers = 8;
+inline constexpr int kBackwardWorkers = 8;  // warps
+inline constexpr int kBackwardCluster = 4;  // blocks
 
 // What a block keeps of one side, and its index maps in shared memory.
 enum class BttBackwardName { kX, kDy };
-template <
-    BttBackwardName kSideName,
-    int kRowCount,
-    int kOwnOctetCount,
-    int kOtherOctetCount,
-    int kLayerOwnCount>
+template <BttBackwardName kSideName, int kRowCount>
 struct BttBackwardSide {
   static constexpr bool kIsX = kSideName == BttBackwardName::kX;
   static constexpr int kRows = kRowCount;
-  static constexpr int kOwnOctets = kOwnOctetCount;
-  static constexpr int kOtherOctets = kOtherOctetCount;
-  static constexpr int kOwn = kOwnOctets * kVector;
-  static constexpr int kOther = kOtherOctets * kVector;
-  static constexpr int kLayerOwn = kLayerOwnCount;  // own indices of the layer
-  static constexpr int kCoreBytes = kOwn * kRows * kOther * 2;
-  static constexpr int kActivationBytes =
-      kBackwardTokens * kRows * kOwnOctets * 16;
-  static constexpr int kMadeBytes = kOwnOctets * kOther * kBackwardTokens * 16;
+  static constexpr int kCoreBytes = kBackwardOwn * kRows * kBackwardOwn * 2;
+  // Rows of 32 bytes in the copy engine's swizzle, even tokens first; odd ones
+  // are 128 bytes out of step with them, so that their swizzle is the other.
+  static constexpr int kTokenBytes = kRows * kBackwardOwn * 2;
+  static constexpr int kOddTokens = kBackwardTokens / 2 * kTokenBytes + 128;
+  static constexpr int kActivationBytes = 2 * kOddTokens;
+  static constexpr int kMadeBytes =
+      kBackwardOctets * kBackwardOwn * kBackwardTokens * 16;
   // Products of eight matrices each.
-  static constexpr int kMakeUnits = kOwnOctets * kOtherOctets;
-  static constexpr int kAddUnits = kOwnOctets * (kRows / 16) * kOtherOctets;
+  static constexpr int kMakeUnits = kBackwardOctets * kBackwardOctets;
+  static constexpr int kAddUnits =
+      kBackwardOctets * (kRows / 16) * kBackwardOctets;
   static constexpr int kWarpUnits = kAddUnits / kBackwardWorkers;
   static_assert(kAddUnits % kBackwardWorkers == 0);
-  static_assert(kOtherOctets % kWarpUnits == 0);  // they share rows
+  static_assert(kBackwardOctets % kWarpUnits == 0);  // they share rows
 
-  // (octet, token, row) vectors: swizzled so that neither the copy (octets
-  // first) nor reads of 2 tokens x 4 rows or 4 x 2 meet in a bank.
-  __device__ static uint32_t activation(int octet, int token, int row) {
-    const int flip = (token ^ octet * (8 / kOwnOctets)) & 7;
+  __device__ static uint32_t token(int token) {
     return static_cast<uint32_t>(
-        ((octet * kBackwardTokens + token) * kRows + (row ^ flip)) * 16);
+        token / 2 * kTokenBytes + token % 2 * kOddTokens);
+  }
+  // An octet of a row. Neither reads of two tokens and the rows q, nor reads
+  // of rows 2 i and 2 i + 1 and the tokens q (but for pairs of tokens), q in 0
+  // to 3, meet in a bank.
+  __device__ static uint32_t activation(int octet, int token, int row) {
+    const int flip = (row / 4 ^ token) & 1;
+    return BttBackwardSide::token(token) +
+           static_cast<uint32_t>((row * kBackwardOctets + (octet ^ flip)) * 16);
   }
   // (own, row, octet of the other index).
   __device__ static uint32_t core(int own, int row, int octet) {
     return static_cast<uint32_t>(
-        ((own * kRows + row) * kOtherOctets +
-         (octet ^ (row / (8 / kOtherOctets) & (kOtherOctets - 1)))) *
-        16);
+        ((own * kRows + row) * kBackwardOctets + (octet ^ (row / 4 & 1))) * 16);
   }
   // (octet, other, token) vectors of z or dz.
   __device__ static uint32_t made(int octet, int other, int token) {
     return static_cast<uint32_t>(
-        ((octet * kOther + other) * kBackwardTokens + (token ^ (other & 7))) *
+        ((octet * kBackwardOwn + other) * kBackwardTokens +
+         (token ^ (other & 7))) *
         16);
   }
 };
 
-// The layer's gamma and phi are known to the compiler, so that a copy costs few
-// instructions.
-template <
-    int kAlphaSize,
-    int kEpsilonSize,
-    int kGammaOctets,
-    int kPhiOctets,
-    int kGammaSize,
-    int kPhiSize>
+template <int kAlphaSize, int kEpsilonSize>
 struct BttBackwardTile {
-  using X = BttBackwardSide<
-      BttBackwardName::kX,
-      kAlphaSize,
-      kGammaOctets,
-      kPhiOctets,
-      kGammaSize>;
-  using Dy = BttBackwardSide<
-      BttBackwardName::kDy,
-      kEpsilonSize,
-      kPhiOctets,
-      kGammaOctets,
-      kPhiSize>;
-  static constexpr int kThreads = 32 * (kBackwardCopiers + kBackwardWorkers);
-  static constexpr int kCopierRegisters = 40;  // these fill the register file
+  using X = BttBackwardSide<BttBackwardName::kX, kAlphaSize>;
+  using Dy = BttBackwardSide<BttBackwardName::kDy, kEpsilonSize>;
+  // A warpgroup of which one warp copies gives its registers to the workers.
+  static constexpr int kThreads = 32 * (kBackwardWorkers + 4);
+  static constexpr int kCopierRegisters = 40;
   static constexpr int kWorkerRegisters = 232;
-  // Shared memory: cores, activations, what was made, barriers.
-  static constexpr int kActivations = X::kCoreBytes + Dy::kCoreBytes;
+  // Shared memory: activations, cores, what was made, barriers, gates.
   static constexpr int kActivationBytes =
       X::kActivationBytes + Dy::kActivationBytes;
-  static constexpr int kMade =
-      kActivations + kBackwardBuffers * kActivationBytes;
+  static constexpr int kCores = kBackwardBuffers * kActivationBytes;
+  static constexpr int kMade = kCores + X::kCoreBytes + Dy::kCoreBytes;
   static constexpr int kMadeBytes = X::kMadeBytes + Dy::kMadeBytes;
   static constexpr int kBarriers = kMade + kBackwardBuffers * kMadeBytes;
   static constexpr int kGates = kBarriers + 8 * 2 * kBackwardBuffers;
   static constexpr int kSharedBytes =
-      kGates + 4 * kBackwardTokens * kBackwardBuffers;
+      kGates + 4 * kBackwardTokens * kBackwardBuffers + 256;  // to align
+  // What the copy engine brings to a block for a tile.
+  static constexpr int kTileBytes =
+      kBackwardTokens * (X::kTokenBytes + Dy::kTokenBytes);
+  static_assert(X::kActivationBytes % 256 == 0);
+  static_assert(Dy::kActivationBytes % 256 == 0);
 };
 
 // With kRouted, for each expert of a mixture.
@@ -154,23 +147,28 @@ struct BttBackward {
   uint32_t shared;
   int lane;
   int warp;
+  int gamma_rank;  // of this block in its cluster
+  int phi_rank;
   int first_gamma;
   int first_phi;
   int r;
   int split;
 
   __device__ BttBackward(const BttBackwardParams& params, uint32_t raw)
-      : p(params), shared(raw) {
+      : p(params), shared((raw + 255) / 256 * 256) {
     lane = static_cast<int>(threadIdx.x) % 32;
     warp = static_cast<int>(threadIdx.x) / 32;
-    // Blocks of the same tokens are neighbours, and meet in L2.
-    int block = static_cast<int>(blockIdx.x);
-    first_gamma = block % p.gamma_blocks * X::kOwn;
-    block /= p.gamma_blocks;
-    first_phi = block % p.phi_blocks * Dy::kOwn;
-    block /= p.phi_blocks;
-    r = block % p.rho;
-    split = block / p.rho;
+    const auto rank = static_cast<int>(ptx::cluster_rank());
+    gamma_rank = rank % 2;
+    phi_rank = rank / 2;
+    // Clusters of the same tokens are neighbours, and meet in L2.
+    int cluster = static_cast<int>(blockIdx.x) / kBackwardCluster;
+    first_gamma = (cluster % p.gamma_pairs * 2 + gamma_rank) * kBackwardOwn;
+    cluster /= p.gamma_pairs;
+    first_phi = (cluster % p.phi_pairs * 2 + phi_rank) * kBackwardOwn;
+    cluster /= p.phi_pairs;
+    r = cluster % p.rho;
+    split = cluster / p.rho;
   }
 
   // Calls work(expert, first tile, end) for the tiles of this split.
@@ -212,12 +210,13 @@ struct BttBackward {
   // The first side's places, then the second's.
   template <class Side>
   __device__ uint32_t core_of() const {
-    return shared + (Side::kIsX ? 0 : static_cast<uint32_t>(X::kCoreBytes));
+    return shared + static_cast<uint32_t>(
+                        Tile::kCores + (Side::kIsX ? 0 : X::kCoreBytes));
   }
   template <class Side>
   __device__ uint32_t activations_of(int slot) const {
     return shared + static_cast<uint32_t>(
-                        Tile::kActivations + slot * Tile::kActivationBytes +
+                        slot * Tile::kActivationBytes +
                         (Side::kIsX ? 0 : X::kActivationBytes));
   }
   template <class Side>
@@ -250,10 +249,16 @@ struct BttBackward {
   __device__ void init_barriers() const {
     if (threadIdx.x == 0) {
       for (int slot = 0; slot < kBackwardBuffers; ++slot) {
-        ptx::barrier_init(loaded(slot), 32 * kBackwardCopiers);
-        ptx::barrier_init(read(slot), kBackwardWorkers);
+        ptx::barrier_init(loaded(slot), 1);
+        // The workers of the three blocks that this one's copies go to.
+        ptx::barrier_init(read(slot), 3 * kBackwardWorkers);
       }
+      ptx::barrier_init_fence();
     }
+    ptx::cluster_sync();
+  }
+  __device__ static uint32_t rank_of(int gammas, int phis) {
+    return static_cast<uint32_t>(phis * 2 + gammas);
   }
 
   // By all workers, along what is contiguous in a core of the operator's own
@@ -271,11 +276,11 @@ struct BttBackward {
                                 first_other<Side>() * side.other_stride +
                                 r * side.rho_stride;
     const auto index = [](int i, int& own, int& row, int& other) {
-      constexpr int kInner = Side::kIsX ? Side::kOther : Side::kRows;
-      const int outer = i / kInner % (Side::kRows * Side::kOther / kInner);
+      constexpr int kInner = Side::kIsX ? kBackwardOwn : Side::kRows;
+      const int outer = i / kInner % (Side::kRows * kBackwardOwn / kInner);
       row = Side::kIsX ? outer : i % kInner;
       other = Side::kIsX ? i % kInner : outer;
-      own = i / (Side::kRows * Side::kOther);
+      own = i / (Side::kRows * kBackwardOwn);
     };
 #pragma unroll 1
     for (int first = static_cast<int>(threadIdx.x); first < kCount;
@@ -302,108 +307,66 @@ struct BttBackward {
     }
   }
 
-  // --- copiers -------------------------------------------------------------
+  // --- copies --------------------------------------------------------------
 
-  // Rows past the last token become zeros. A thread has one place in every
-  // kTogether-th token. The swizzle's exclusive or stays within 128 bytes.
-  template <class Side>
-  __device__ __forceinline__ void copy(
-      int thread, int64_t first_token, int slot) const {
-    constexpr int kThreads = 32 * kBackwardCopiers;
-    constexpr int kVectors = Side::kRows * Side::kOwnOctets;  // of a token
-    constexpr int kTogether = kThreads / kVectors;
-    constexpr int kToken = Side::kRows * Side::kLayerOwn;
-    static_assert(kThreads % kVectors == 0 && Side::kRows % 8 == 0);
-    const BttBackwardParams::Side& side = params_of<Side>();
-    const int octet = thread % Side::kOwnOctets;
-    const int row = thread / Side::kOwnOctets % Side::kRows;
-    const int token = thread / kVectors;
-    const __nv_bfloat16* from =
-        side.activations + (first_token + token) * kToken + first_own<Side>() +
-        row * Side::kLayerOwn + octet * kVector;
-    const uint32_t to =
-        activations_of<Side>(slot) + Side::activation(octet, token, row);
-    const int64_t left = p.tokens - first_token - token;
-    if (left > kBackwardTokens - kTogether) {
-#pragma unroll
-      for (int n = 0; n < kBackwardTokens; n += kTogether) {
-        ptx::copy_async(
-            (to ^ static_cast<uint32_t>(n % 8 * 16)) +
-                static_cast<uint32_t>(n * Side::kRows * 16),
-            from + n * kToken);
-      }
-    } else {
-#pragma unroll 1
-      for (int n = 0; n < kBackwardTokens; n += kTogether) {
-        const bool valid = n < left;
-        ptx::copy_async(
-            (to ^ static_cast<uint32_t>(n % 8 * 16)) +
-                static_cast<uint32_t>(n * Side::kRows * 16),
-            valid ? from + static_cast<int64_t>(n) * kToken : side.activations,
-            valid);
-      }
-    }
-  }
-
-  // The same where each row has a token of its own: `pair` is that of row
-  // lane % 16 of the tile.
-  template <class Side>
-  __device__ __forceinline__ void copy_routed(
-      int thread, int pair, int slot) const {
-    constexpr int kThreads = 32 * kBackwardCopiers;
-    constexpr int kVectors = Side::kRows * Side::kOwnOctets;
-    constexpr int kTogether = kThreads / kVectors;
-    const BttBackwardParams::Side& side = params_of<Side>();
-    const int octet = thread % Side::kOwnOctets;
-    const int row = thread / Side::kOwnOctets % Side::kRows;
-    const int token = thread / kVectors;
-    const __nv_bfloat16* from = side.activations + first_own<Side>() +
-                                row * Side::kLayerOwn + octet * kVector;
-    const uint32_t to =
-        activations_of<Side>(slot) + Side::activation(octet, token, row);
-#pragma unroll 4
-    for (int n = 0; n < kBackwardTokens; n += kTogether) {
-      const int own_pair = __shfl_sync(0xFFFFFFFFU, pair, n + token);
-      const bool valid = own_pair < p.rows.pairs;
-      ptx::copy_async(
-          (to ^ static_cast<uint32_t>(n % 8 * 16)) +
-              static_cast<uint32_t>(n * Side::kRows * 16),
-          valid ? from + static_cast<int64_t>(own_pair / p.rows.active) *
-                             (Side::kRows * Side::kLayerOwn)
-                : side.activations,
-          valid);
-    }
-  }
-
-  __device__ void run_copier(int thread) const {
+  // By one warp. Lane i knows the token of row i; of x the block brings eight
+  // rows, for lanes 0 to 7, and of dy eight, for lanes 8 to 15.
+  __device__ void run_copier() const {
+    const bool is_x = lane < 8;
+    const int row = 8 * (is_x ? phi_rank : gamma_rank) + lane % 8;
+    const uint32_t to = is_x ? X::token(row) : Dy::token(row);
+    const auto blocks = static_cast<uint16_t>(
+        is_x ? 1U << rank_of(gamma_rank, 0) | 1U << rank_of(gamma_rank, 1)
+             : 1U << rank_of(0, phi_rank) | 1U << rank_of(1, phi_rank));
     Ring buffer;
     for_spans([&](int expert, int begin, int end) {
 #pragma unroll 1
       for (int tile = begin; tile < end; ++tile) {
+        int token = tile * kBackwardTokens + row;
+        float gate = 0.0F;
         if constexpr (kRouted) {
-          const int pair = RoutedTiles<kBackwardTokens>{p.rows}.pair(
-              expert, tile, lane % kBackwardTokens);
-          ptx::barrier_wait(read(buffer.slot), buffer.phase ^ 1);
-          copy_routed<Dy>(thread, pair, buffer.slot);
-          copy_routed<X>(thread, pair, buffer.slot);
-          if (thread < kBackwardTokens) {
-            const bool valid = pair < p.rows.pairs;
-            ptx::copy_async_word(
-                gate_of(buffer.slot, thread),
-                valid ? p.gates + pair : p.gates,
-                valid);
-          }
-        } else {
-          const int64_t first_token =
-              static_cast<int64_t>(tile) * kBackwardTokens;
-          ptx::barrier_wait(read(buffer.slot), buffer.phase ^ 1);
-          copy<Dy>(thread, first_token, buffer.slot);
-          copy<X>(thread, first_token, buffer.slot);
+          const RoutedTiles<kBackwardTokens> tiles{p.rows};
+          token = tiles.pair(expert, tile, row) / p.rows.active;
+          const int pair = tiles.pair(expert, tile, lane % kBackwardTokens);
+          gate = pair < p.rows.pairs ? p.gates[pair] : 0.0F;
         }
-        ptx::copy_async_arrive(loaded(buffer.slot));
+        ptx::barrier_wait(read(buffer.slot), buffer.phase ^ 1);
+        if constexpr (kRouted) {
+          if (lane < kBackwardTokens) {
+            ptx::store_shared_float(gate_of(buffer.slot, lane), gate);
+          }
+          __syncwarp();
+        }
+        if (lane == 0) {
+          ptx::barrier_expect(loaded(buffer.slot), Tile::kTileBytes);
+        }
+        __syncwarp();
+        if (lane < 16) {
+          ptx::tensor_load_multicast(
+              (is_x ? activations_of<X>(buffer.slot)
+                    : activations_of<Dy>(buffer.slot)) +
+                  to,
+              is_x ? &p.x.activations : &p.dy.activations,
+              is_x ? first_gamma : first_phi,
+              0,
+              token,
+              loaded(buffer.slot),
+              blocks);
+        }
         buffer.next();
       }
     });
+  }
+
+  // By a worker's warp that will not read the slot any more.
+  __device__ void give_back(int slot) const {
+    __syncwarp();
+    if (lane < 3) {
+      const uint32_t block = rank_of(
+          lane == 1 ? 1 - gamma_rank : gamma_rank,
+          lane == 2 ? 1 - phi_rank : phi_rank);
+      ptx::barrier_arrive_peer(ptx::peer_address(read(slot), block));
+    }
   }
 
   // --- products --------------------------------------------------------------
@@ -461,23 +424,25 @@ struct BttBackward {
   // Eight own and eight other indices: tokens x rows times rows x others.
   template <class Side>
   __device__ __forceinline__ void make(int unit, int slot) const {
-    const int octet = unit / Side::kOtherOctets;
-    const int others = unit % Side::kOtherOctets;
+    const int octet = unit / kBackwardOctets;
+    const int others = unit % kBackwardOctets;
     uint32_t from[2];
 #pragma unroll
     for (int odd = 0; odd < 2; ++odd) {
       from[odd] = activations_of<Side>(slot) +
-                  Side::activation(octet, lane / 4, 2 * (lane % 4) + odd);
+                  Side::activation(octet, lane / 4, lane % 4 + 4 * odd);
     }
     const uint32_t weights =
-        core_of<Side>() +
-        Side::core(octet * kVector + lane_matrix(), lane_deep(), others);
+        core_of<Side>() + Side::core(
+                              octet * kVector + lane_matrix(),
+                              alpha_of_depth(lane_deep()),
+                              others);
     Sums sums;
     clear(sums);
 #pragma unroll 1
     for (int step = 0; step < Side::kRows / 16; ++step) {
       Operands w;
-      w.load(from, 8 * Side::kRows * 16, 8 * 16);
+      w.load(from, 4 * Side::kTokenBytes, 8 * 32);
 #pragma unroll
       for (int i = 0; i < 8; i += 2) {
         uint32_t a0;
@@ -485,9 +450,8 @@ struct BttBackward {
         uint32_t b0;
         uint32_t b1;
         ptx::load_matrix_transposed(
-            weights +
-                static_cast<uint32_t>(
-                    (i * Side::kRows + step * 16) * Side::kOtherOctets * 16),
+            weights + static_cast<uint32_t>(
+                          (i * Side::kRows + step * 16) * kBackwardOctets * 16),
             a0,
             a1,
             b0,
@@ -495,8 +459,8 @@ struct BttBackward {
         ptx::mma(sums[i], w.matrix(i), a0, a1);
         ptx::mma(sums[i + 1], w.matrix(i + 1), b0, b1);
       }
-      from[0] += 256;
-      from[1] += 256;
+      from[0] += 16 * 32;
+      from[1] += 16 * 32;
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -533,9 +497,9 @@ struct BttBackward {
     int others;  // the first octet
     __device__ explicit Unit(int worker) {
       const int unit = worker * Side::kWarpUnits;
-      others = unit % Side::kOtherOctets;
-      row_tile = unit / Side::kOtherOctets % (Side::kRows / 16);
-      octet = unit / Side::kOtherOctets / (Side::kRows / 16);
+      others = unit % kBackwardOctets;
+      row_tile = unit / kBackwardOctets % (Side::kRows / 16);
+      octet = unit / kBackwardOctets / (Side::kRows / 16);
     }
   };
 
@@ -550,11 +514,11 @@ struct BttBackward {
       from[odd] =
           activations_of<Side>(slot) +
           Side::activation(
-              unit.octet, 2 * (lane % 4) + odd, unit.row_tile * 16 + lane / 4);
+              unit.octet, lane % 4 + 4 * odd, unit.row_tile * 16 + lane / 4);
     }
     Operands w;
     // Eight rows further the swizzle is the same; so it is for eight tokens.
-    w.load(from, 8 * 16, 8 * Side::kRows * 16);
+    w.load(from, 8 * 32, 4 * Side::kTokenBytes);
     // One ldmatrix brings two products' worth: one matrix of two units, or two
     // matrices of one.
     constexpr int kUnits = Side::kWarpUnits;
@@ -571,7 +535,7 @@ struct BttBackward {
               Opposite::made(
                   unit.others + (kUnits == 2 ? last : 0),
                   unit.octet * kVector + i + (kUnits == 2 ? 0 : last),
-                  lane_deep()),
+                  alpha_of_depth(lane_deep())),
           a0,
           a1,
           b0,
@@ -656,10 +620,7 @@ struct BttBackward {
         add<X, Dy>(worker, buffer.slot, x_sums);
         forget_addresses(worker);
         add<Dy, X>(worker, buffer.slot, dy_sums);
-        __syncwarp();
-        if (lane == 0) {
-          ptx::barrier_arrive(read(buffer.slot));
-        }
+        give_back(buffer.slot);
         buffer.next();
       }
       store<X>(worker, split + expert, x_sums);
@@ -669,14 +630,17 @@ struct BttBackward {
 
   __device__ void run() {
     init_barriers();
-    __syncthreads();
     if (warp < kBackwardWorkers) {
       ptx::grow_registers<Tile::kWorkerRegisters>();
       run_worker(warp);
     } else {
       ptx::shrink_registers<Tile::kCopierRegisters>();
-      run_copier(static_cast<int>(threadIdx.x) - 32 * kBackwardWorkers);
+      if (warp == kBackwardWorkers) {
+        run_copier();
+      }
     }
+    __syncwarp();
+    ptx::cluster_sync();  // nobody leaves while others may still send to it
   }
 };
 
@@ -684,7 +648,7 @@ template <class Tile, bool kRouted>
 __global__ void __launch_bounds__(Tile::kThreads, 1)
     btt_backward_partials(const __grid_constant__ BttBackwardParams params) {
 #if __CUDA_ARCH__ >= 900
-  extern __shared__ __align__(128) uint4 shared_tile[];
+  extern __shared__ uint4 shared_tile[];
   BttBackward<Tile, kRouted> kernel(params, ptx::shared_address(shared_tile));
   kernel.run();
 #endif

@@ -11,31 +11,11 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Copies 16 bytes to shared memory behind L1's back; L2 gets the 128 around
-// them, which others will ask for.
-__device__ __forceinline__ void copy_async(
-    uint32_t shared, const void* global) {
-  asm volatile(
-      "cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared),
-      "l"(global)
-      : "memory");
-}
-
-// The same, or zeros if not `valid`.
+// Copies 16 bytes to shared memory behind L1's back, or zeros if not `valid`.
 __device__ __forceinline__ void copy_async(
     uint32_t shared, const void* global, bool valid) {
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared),
-               "l"(global),
-               "r"(bytes)
-               : "memory");
-}
-
-// The same of 4 bytes, through L1.
-__device__ __forceinline__ void copy_async_word(
-    uint32_t shared, const void* global, bool valid) {
-  const int bytes = valid ? 4 : 0;
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared),
                "l"(global),
                "r"(bytes)
                : "memory");
@@ -80,6 +60,10 @@ __device__ __forceinline__ void store_shared(uint32_t shared, uint4 v) {
                "r"(v.z),
                "r"(v.w)
                : "memory");
+}
+
+__device__ __forceinline__ void store_shared_float(uint32_t shared, float v) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(shared), "f"(v) : "memory");
 }
 
 __device__ __forceinline__ void store_shared_scalar(

@@ -115,15 +115,6 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
 
 // --- copies --------------------------------------------------------------
 
-// One arrival, once all earlier copy_async of this thread are complete.
-__device__ __forceinline__ void copy_async_arrive(uint32_t barrier) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile(
-      "cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier)
-      : "memory");
-#endif
-}
-
 // Orders ordinary accesses of shared memory before the copy engine's.
 __device__ __forceinline__ void async_fence() {
 #if __CUDA_ARCH__ >= 900
