@@ -15,6 +15,10 @@ for program in einforge ops_tests nn_tests models_tests train_tests; do
     cp "$build/bin/$program" "$out/bin/"
   fi
 done
+# The standalone check of single kernels, where benchmarks/cuda/build.sh made it.
+if [[ -x $root/build/cuda/btt_check ]]; then
+  cp "$root/build/cuda/btt_check" "$out/bin/"
+fi
 strip --strip-unneeded "$out"/bin/* "$out"/lib/*
 # All but the libraries of C and C++ and what torch brings.
 ldd "$out"/bin/* "$out"/lib/*.so |

@@ -1,29 +1,41 @@
 #!/usr/bin/env bash
 # Checks a build on a machine with a GPU and writes everything it saw to
 # ${OUT:-results/gpu}.
-#   scripts/gpu_check.sh [--tests] [--sanitize] [--layers] [--bench]
-#                        [--train-smoke] [DIR]
+#   scripts/gpu_check.sh [--PART]... [DIR]
 # DIR holds bin/ and lib/ of a build (default: build/gpu from
-# scripts/gpu_bundle.sh, else build/release). Without flags: all parts.
+# scripts/gpu_bundle.sh, else build/release). Without flags: all parts but
+# compile. Each command has a time limit.
+#   tests        the programs *_tests
+#   graph        forward and backward in a CUDA graph, from Python
+#   sanitize     memcheck, racecheck and initcheck of the kernels, small sizes
+#   layers       einforge bench: the layers of the claims, 32,768 tokens
+#   paper        einforge bench: the paper's 23 structures at three widths
+#   compile      torch.compile's rows beside those of paper (slow)
+#   decode       einforge bench: 1 to 64 tokens
+#   moe          einforge bench: mixtures of experts
+#   kernels      the kernels of a backward pass, by torch's profiler
+#   train-smoke  100 steps of the example
 set -uo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 cd "$root" || exit 2
 out="${OUT:-results/gpu}"
 folder=""
+all=(tests graph sanitize layers paper decode moe kernels train-smoke)
 declare -A part
 for argument in "$@"; do
-  case $argument in
-    --tests | --sanitize | --layers | --bench | --train-smoke)
-      part[${argument#--}]=1 ;;
-    -*)
-      echo "expected --tests, --sanitize, --layers, --bench or" \
-        "--train-smoke; got $argument" >&2
-      exit 2 ;;
-    *) folder="$argument" ;;
-  esac
+  name="${argument#--}"
+  if [[ $argument == --compile || ($argument == --* &&
+    " ${all[*]} " == *" $name "*) ]]; then
+    part[$name]=1
+  elif [[ $argument == -* ]]; then
+    echo "expected one of ${all[*]/#/--} --compile; got $argument" >&2
+    exit 2
+  else
+    folder="$argument"
+  fi
 done
 if [[ ${#part[@]} -eq 0 ]]; then
-  for name in tests sanitize layers bench train-smoke; do part[$name]=1; done
+  for name in "${all[@]}"; do part[$name]=1; done
 fi
 if [[ -z $folder ]]; then
   folder=build/gpu
@@ -73,33 +85,66 @@ if [[ -n ${part[tests]:-} ]]; then
       sed 's/^/       /' | tee -a "$summary"
   done
 fi
+if [[ -n ${part[graph]:-} ]]; then
+  EINFORGE_LIBRARY="$folder/lib/libeinforge_ops.so" check graph timeout 120 \
+    python3 tests/python/test_ops.py CudaGraph
+fi
+# sanitize TOOL NAME COMMAND...: in the background, as the tools are slow and
+# leave most of the GPU idle.
+sanitize() {
+  local tool=$1 name="sanitize_$1_$2"
+  shift 2
+  check "$name" timeout "${SANITIZE_LIMIT:-280}" env -u OUT \
+    compute-sanitizer --tool "$tool" --error-exitcode 9 "$@"
+  grep 'ERROR SUMMARY\|RACECHECK SUMMARY' "$out/$name.txt" | tail -1 |
+    sed "s/^/       $name: /" | tee -a "$summary"
+  [[ $failed == 0 ]] || echo >"$out/$name.failed"
+}
 if [[ -n ${part[sanitize]:-} ]]; then
   if command -v compute-sanitizer >/dev/null; then
-    for tool in memcheck racecheck initcheck; do
-      EINFORGE_AUTOTUNE=0 PYTORCH_NO_CUDA_MEMORY_CACHING=1 check \
-        "sanitize_$tool" timeout 280 compute-sanitizer --tool "$tool" \
-        --kernel-name kernel_substring=btt_ --error-exitcode 9 \
-        "$folder/bin/ops_tests" --gtest_filter='FusedBtt.Small*'
-      grep 'ERROR SUMMARY\|RACECHECK SUMMARY' "$out/sanitize_$tool.txt" |
-        tail -1 | tee -a "$summary"
-    done
+    rm -f "$out"/sanitize_*.failed
+    check_program="$folder/bin/btt_check"  # every plan of the forward kernels
+    (
+      export EINFORGE_AUTOTUNE=0 PYTORCH_NO_CUDA_MEMORY_CACHING=1
+      for tool in memcheck racecheck initcheck; do
+        # initcheck has to see who writes what, and so all kernels.
+        filter=(--kernel-name kernel_substring=btt_
+          --kernel-name kernel_substring=moe_)
+        [[ $tool == initcheck ]] && filter=()
+        sanitize "$tool" ops "${filter[@]}" "$folder/bin/ops_tests" \
+          --gtest_filter='*.Small*' &
+        [[ -x $check_program ]] || continue
+        sizes=(--race)
+        [[ $tool == memcheck ]] && sizes=(--small)
+        sanitize "$tool" plans "${filter[@]}" "$check_program" \
+          "${sizes[@]}" &
+      done
+      wait
+    )
+    compgen -G "$out/sanitize_*.failed" >/dev/null && failed=1
   else
     say "skip sanitize: no compute-sanitizer"
   fi
 fi
-if [[ -n ${part[layers]:-} ]]; then
-  check layers python3 benchmarks/cuda/layer_times.py \
-    --library "$folder/lib/libeinforge_ops.so" --json "$out/layer_times.json"
-  cat "$out/layers.txt"
-  check kernels python3 benchmarks/cuda/kernel_times.py \
+# bench SUITE LIMIT: rows in SUITE.json, the table in bench_SUITE.txt.
+bench() {
+  check "bench_$1" timeout "$2" "$folder/bin/einforge" bench --suite "$1" \
+    --device cuda --json "$out/$1.json"
+  grep -v '^measuring' "$out/bench_$1.txt"
+}
+[[ -z ${part[layers]:-} ]] || bench layers 200
+[[ -z ${part[paper]:-} ]] || bench paper 400
+if [[ -n ${part[compile]:-} ]]; then
+  check compile timeout 580 python3 benchmarks/cuda/compile_rows.py \
+    "$out/paper.json" --jobs 8 --limit 500
+  cat "$out/compile.txt"
+fi
+[[ -z ${part[decode]:-} ]] || bench decode 120
+[[ -z ${part[moe]:-} ]] || bench moe 200
+if [[ -n ${part[kernels]:-} ]]; then
+  check kernels timeout 120 python3 benchmarks/cuda/kernel_times.py \
     --library "$folder/lib/libeinforge_ops.so"
   cat "$out/kernels.txt"
-  grep ' 32768' "$EINFORGE_CACHE_DIR/cuda_choices.json"  # what was measured best
-fi
-if [[ -n ${part[bench]:-} ]]; then
-  check bench timeout 500 "$folder/bin/einforge" bench --dtype bfloat16 \
-    --tokens 32768 --device cuda --json "$out/layers.json"
-  tail -40 "$out/bench.txt"
 fi
 if [[ -n ${part[train-smoke]:-} ]]; then
   work="$(mktemp -d)"

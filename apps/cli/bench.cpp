@@ -39,6 +39,7 @@ Suites:
           CPU monarch of 1024 and 2048, 2,048 tokens
   paper   the 23 structures of the paper's sweep at 1024, 2048 and 4096
   decode  1 to 64 tokens, forward only
+  moe     mixtures of experts, routed evenly, by Zipf's law and to one expert
 --structures, --widths and --tokens replace a suite's own.
 
 Examples:
@@ -170,7 +171,7 @@ void add_bench(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("bench", "Times structured layers against dense ones");
-  command->add_option("--suite", options->suite, "layers, paper or decode")
+  command->add_option("--suite", options->suite, "layers, paper, decode or moe")
       ->capture_default_str();
   command->add_option(
       "--structures",

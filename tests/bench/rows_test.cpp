@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include <chrono>
+#include <map>
 #include <stdexcept>
 #include <thread>
 
@@ -98,6 +99,67 @@ TEST(Rows, HaveTheNumbersOfEveryImplementation) {
   EXPECT_NEAR(
       ours["tflops"].get<double>() * ours["median_ms"].get<double>() * 1e9,
       3 * 2.0 * 40 * (64 * 16 + 8 * 256),
+      1);
+}
+
+TEST(Rows, OfDecodingHaveWhatInferenceGives) {
+  const Suite suite{
+      .name = "decode",
+      .structures = {"monarch"},
+      .widths = {{64, 64}},
+      .tokens = {1}};
+  Machine on = machine();
+  const Json rows = measure_layers(
+      layer_cases(suite, /*cuda=*/false), on, [](const std::string&) {});
+  EXPECT_GT(find(rows, "forward", "inference")["median_ms"], 0);
+  EXPECT_TRUE(find(rows, "forward_backward", "einforge").is_null());
+}
+
+TEST(Rows, OfMixturesCountTheirRouterAndActiveExperts) {
+  const Suite suite{
+      .name = "moe",
+      .structures = {"btt_moe:E=4,k=2"},
+      .widths = {{64, 64}},
+      .tokens = {200}};
+  Machine on = machine();
+  const Json rows = measure_layers(
+      layer_cases(suite, /*cuda=*/false), on, [](const std::string&) {});
+  std::map<std::string, double> shares;
+  for (const Json& row : rows) {
+    ASSERT_FALSE(row.contains("error")) << row.dump();
+    EXPECT_EQ(row["experts"], 4);
+    EXPECT_EQ(row["active"], 2);
+    shares[row["routing"]] = row["largest_share"].get<double>();
+    if (row["implementation"] == "einforge" && row["pass"] == "forward") {
+      EXPECT_NEAR(
+          row["tflops"].get<double>() * row["median_ms"].get<double>() * 1e9,
+          2.0 * 200 * (2 * (64 * 8 + 8 * 64) + 64 * 4),
+          1);
+    }
+  }
+  EXPECT_EQ(shares["one_expert"], 1);
+  EXPECT_LT(shares["uniform"], 0.75);
+  EXPECT_GT(shares["zipf"], shares["uniform"]);
+  EXPECT_EQ(find(rows, "forward", "dense")["ratio_to_dense"], 1);
+}
+
+TEST(Rows, OfAFeedForwardMixtureEndAtTheWidthTheyBeganWith) {
+  const Suite suite{
+      .structures = {"ffn_moe:E=4,k=1", "dense_moe:E=2,k=2"},
+      .widths = {{16, 32}},
+      .tokens = {50}};
+  Machine on = machine();
+  const Json rows = measure_layers(
+      layer_cases(suite, /*cuda=*/false), on, [](const std::string&) {});
+  ASSERT_EQ(rows.size(), 2 * 2 * 2);
+  for (const Json& row : rows) {
+    ASSERT_FALSE(row.contains("error")) << row.dump();
+  }
+  // FLOPs of one expert and the router: 16 x 32 + 32 x 16 + 16 x 4.
+  const Json both = find(rows, "forward", "einforge");
+  EXPECT_NEAR(
+      both["tflops"].get<double>() * both["median_ms"].get<double>() * 1e9,
+      2.0 * 50 * (16 * 32 + 32 * 16 + 16 * 4),
       1);
 }
 

@@ -59,6 +59,19 @@ TEST(Suites, DecodeIsForwardOfFewTokens) {
   }
 }
 
+TEST(Suites, MoeHasThreeRoutingsOfEachWidthAndOneFeedForwardNetwork) {
+  const auto cases = layer_cases({.name = "moe"}, /*cuda=*/true);
+  ASSERT_EQ(cases.size(), 3 * 3 + 1);
+  EXPECT_EQ(cases[0].routing, "uniform");
+  EXPECT_EQ(cases[1].routing, "zipf");
+  EXPECT_EQ(cases[2].routing, "one_expert");
+  EXPECT_EQ(cases[8].layer.d_in, 4096);
+  EXPECT_EQ(cases[8].layer.spec.mixture->experts, 16);
+  EXPECT_EQ(cases[8].layer.sizes.values(), (Values{64, 1, 64, 1, 64, 64, 1}));
+  EXPECT_EQ(cases[9].layer.spec.family, "ffn_moe");
+  EXPECT_EQ(cases[9].layer.d_out, 4096);
+}
+
 TEST(Suites, TakeWhatIsGivenInPlaceOfTheirOwn) {
   const auto widths =
       layer_cases({.name = "paper", .widths = {{64, 256}}}, /*cuda=*/true);

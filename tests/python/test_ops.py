@@ -130,6 +130,82 @@ class EinsumLinear(unittest.TestCase):
                 torch.testing.assert_close(got.cpu(), wanted)
 
 
+class CudaGraph(unittest.TestCase):
+    """What a graph replays must be what runs without one."""
+
+    LAYERS = {
+        "monarch": dict(alpha=32, gamma=32, epsilon=32, phi=32),
+        "rank 4": dict(alpha=32, gamma=32, epsilon=32, phi=32, rho=4),
+        "one split wider": dict(alpha=64, gamma=32, epsilon=64, phi=32),
+        "quarters": dict(alpha=8, gamma=128, epsilon=128, phi=8),
+        "kronecker": dict(alpha=32, beta=32, delta=32, epsilon=32),
+        "tensor train": dict(alpha=16, beta=64, delta=16, epsilon=64, rho=2),
+        "low rank": dict(alpha=1024, epsilon=1024, rho=64),
+        "generic": dict(
+            alpha=32, beta=4, gamma=8, delta=4, epsilon=32, phi=8, rho=2),
+    }
+
+    def setUp(self):
+        if not torch.cuda.is_available():
+            if os.environ.get("EINFORGE_REQUIRE_CUDA") == "1":
+                self.fail("EINFORGE_REQUIRE_CUDA=1, but there is no CUDA device")
+            self.skipTest("no CUDA device")
+
+    @staticmethod
+    def random(sizes, tokens):
+        x, a, b, bias = [
+            t.detach().requires_grad_()
+            for t in operands(sizes, (tokens,), torch.bfloat16, "cuda")
+        ]
+        return [x, a, b, bias, torch.randn(
+            tokens, sizes.d_out, dtype=torch.bfloat16, device="cuda")]
+
+    @staticmethod
+    def step(x, a, b, bias, grad):
+        y = einforge.einsum_linear(x, a, b, bias)
+        return [y.detach(), *torch.autograd.grad(y, [x, a, b, bias], grad)]
+
+    def check(self, name, tokens, warm):
+        sizes = einforge.Sizes(**self.LAYERS[name])
+        static = self.random(sizes, tokens)
+        if warm:  # on another stream, as torch.cuda.graph's guide says
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    self.step(*static)
+            torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = self.step(*static)
+        for seed in range(2):
+            torch.manual_seed(seed)
+            with torch.no_grad():
+                for tensor in static:
+                    tensor.copy_(torch.randn_like(tensor))
+            graph.replay()
+            replayed = [t.clone() for t in captured]
+            again = self.step(*static)
+            for got, wanted in zip(replayed, again):
+                if warm:
+                    self.assertTrue(torch.equal(got, wanted), name)
+                else:  # perhaps by other kernels, as nothing was measured
+                    error = (got - wanted).float().norm() / wanted.float().norm()
+                    self.assertLess(error.item(), 0.02, name)
+
+    def test_replays_what_was_measured_before(self):
+        for name in self.LAYERS:
+            for tokens in [1, 300, 4096]:
+                with self.subTest(name=name, tokens=tokens):
+                    self.check(name, tokens, warm=True)
+
+    def test_captures_a_size_that_was_never_measured(self):
+        for name in self.LAYERS:
+            self.step(*self.random(einforge.Sizes(**self.LAYERS[name]), 512))
+            with self.subTest(name=name):
+                self.check(name, 2048, warm=False)
+
+
 class RmsCap(unittest.TestCase):
     def test_opcheck_and_gradcheck(self):
         core = operands(SIZES[0])[1]

@@ -7,8 +7,10 @@
 #include <cmath>
 
 #include "einforge/bench/device.h"
+#include "einforge/bench/mixtures.h"
 #include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/kernel_table.h"
+#include "einforge/ops/merged.h"
 
 namespace einforge::bench {
 namespace {
@@ -38,6 +40,27 @@ std::vector<std::string> kernel_names(
     }
   }
   return names;
+}
+
+// As nn::EinsumLinear does it when it may merge its cores.
+Implementation inference(
+    Implementation structured, const Tensor& a, const Tensor& b) {
+  const Tensor merged = torch::einsum("agdfr,bgefr->defabg", {a, b})
+                            .flatten(0, 2)
+                            .flatten(1)
+                            .detach();
+  const structure::Sizes sizes = ops::core_sizes(a, b);
+  structured.name = "inference";
+  structured.kernel = "";
+  structured.layer = [a, b, merged, sizes](const Tensor& x) {
+    const bool merge = ops::merged_is_faster(
+        {.sizes = sizes,
+         .tokens = x.size(0),
+         .dtype = x.scalar_type(),
+         .device = x.device().type()});
+    return merge ? torch::linear(x, merged) : ops::einsum_linear(x, a, b);
+  };
+  return structured;
 }
 
 // The layer of a structure by every implementation.
@@ -83,6 +106,11 @@ std::vector<Implementation> implementations(
     structured.kernel = name;
     result.push_back(structured);
   }
+  if (std::find(
+          which.passes.begin(), which.passes.end(), Pass::kForwardBackward) ==
+      which.passes.end()) {
+    result.push_back(inference(structured, a, b));
+  }
   structured.name = "einsum";
   structured.kernel = "";
   const bool ab = structure::cheaper_order(s) == structure::Order::kAB;
@@ -124,14 +152,19 @@ Json measure_layers(
   Json rows = Json::array();
   for (const LayerCase& which : cases) {
     progress(fmt::format(
-        "{} {} -> {}, {} tokens",
+        "{} {} -> {}, {} tokens{}",
         which.layer.spec.text,
         which.layer.d_in,
         which.layer.d_out,
-        which.tokens));
+        which.tokens,
+        which.layer.spec.mixture ? ", " + which.routing : ""));
     Problem problem = problem_of(which, machine);
     try {
-      problem.implementations = implementations(which, machine);
+      if (which.layer.spec.mixture) {
+        add_mixture(which, machine, problem);
+      } else {
+        problem.implementations = implementations(which, machine);
+      }
       const auto& wanted = which.implementations;
       std::erase_if(problem.implementations, [&](const auto& implementation) {
         return !wanted.empty() &&

@@ -20,6 +20,8 @@ struct LayerCase {
   std::vector<Pass> passes{Pass::kForward, Pass::kForwardBackward};
   // Names to measure; empty: all.
   std::vector<std::string> implementations;
+  // Of a mixture of experts: "uniform", "zipf" or "one_expert".
+  std::string routing = "uniform";
 };
 
 // Times structured layers against dense.
@@ -29,7 +31,9 @@ struct LayerCase {
 //   delta, epsilon, phi, rho), d_in, d_out, rank, tokens and dtype.
 //   Implementations: "dense" is torch's linear layer of the same shape,
 //   "einforge" is what a user gets, then each kernel by its name, and "einsum"
-//   is torch.einsum, contracted in the cheaper order. What fails has a row
+//   is torch.einsum, contracted in the cheaper order. Without a backward pass
+//   there is "inference" too: what a user gets from a layer that may merge its
+//   cores. mixtures.h says what a mixture of experts has. What fails has a row
 //   with `error`.
 base::Json measure_layers(
     const std::vector<LayerCase>& cases,

@@ -209,6 +209,15 @@ void measure_pass(
   }
 }
 
+// What the row is about: the structure, and how experts were chosen.
+std::string subject(const Json& row) {
+  const auto structure = row["structure"].get<std::string>();
+  return row.contains("routing")
+             ? fmt::format(
+                   "{} {}", structure, row["routing"].get<std::string>())
+             : structure;
+}
+
 std::string cell(const Json& row, const char* field, const char* format) {
   const auto found = row.find(field);
   return found == row.end()
@@ -277,7 +286,7 @@ std::string to_table(const Json& report) {
   const Json& device = report["device"];
   std::size_t widest = 9;
   for (const Json& row : report["rows"]) {
-    widest = std::max(widest, row["structure"].get<std::string>().size());
+    widest = std::max(widest, subject(row).size());
   }
   std::string text = fmt::format(
       "{}, matmul {:.2f} TFLOP/s, copy {:.1f} GB/s\n\n"
@@ -300,7 +309,7 @@ std::string to_table(const Json& report) {
   for (const Json& row : report["rows"]) {
     text += fmt::format(
         "{:<{}}{:>11}{:>7}  {:<8}{:<14}",
-        row["structure"].get<std::string>(),
+        subject(row),
         widest,
         fmt::format(
             "{}x{}",

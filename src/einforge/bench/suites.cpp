@@ -71,9 +71,15 @@ Defaults defaults_of(const std::string& suite, bool cuda) {
   if (suite == "paper") {
     return {grid(paper_specs(), widths), paper_specs(), widths, {many}};
   }
+  if (suite == "moe") {
+    const std::vector<Spec> moe{structure::parse("btt_moe:E=16,k=2")};
+    std::vector<Layer> layers = grid(moe, widths);
+    layers.push_back({structure::parse("ffn_moe:E=8,k=2"), {1024, 4096}});
+    return {layers, moe, widths, {many}};
+  }
   base::check(
       suite == "decode",
-      "--suite: expected layers, paper or decode; got '{}'",
+      "--suite: expected layers, paper, decode or moe; got '{}'",
       suite);
   return {
       grid(monarch, widths),
@@ -101,6 +107,13 @@ std::vector<std::string> implementations_of(
   return names;
 }
 
+std::vector<std::string> routings_of(const Suite& suite, const Spec& spec) {
+  if (suite.name == "moe" && spec.mixture && spec.family != "ffn_moe") {
+    return {"uniform", "zipf", "one_expert"};
+  }
+  return {"uniform"};
+}
+
 }  // namespace
 
 std::vector<LayerCase> layer_cases(const Suite& suite, bool cuda) {
@@ -118,14 +131,18 @@ std::vector<LayerCase> layer_cases(const Suite& suite, bool cuda) {
   std::vector<LayerCase> cases;
   for (const Layer& layer : layers) {
     const structure::Structure realised =
-        structure::realise(layer.spec, layer.width.d_in, layer.width.d_out);
+        structure::padded(structure::realise(
+            layer.spec, layer.width.d_in, layer.width.d_out));
     for (const std::int64_t tokens :
          suite.tokens.empty() ? defaults.tokens : suite.tokens) {
-      cases.push_back(
-          {realised,
-           tokens,
-           defaults.passes,
-           implementations_of(suite, realised)});
+      for (const std::string& routing : routings_of(suite, layer.spec)) {
+        cases.push_back(
+            {realised,
+             tokens,
+             defaults.passes,
+             implementations_of(suite, realised),
+             routing});
+      }
     }
   }
   return cases;

@@ -20,6 +20,8 @@ struct Suite {
   // "paper": the 23 structures of the paper's sweep at 1024, 2048 and 4096; the
   //   15 of BTT against matmuls and dense, the others against torch.einsum too.
   // "decode": 1 to 64 tokens, forward only.
+  // "moe": BTT-MoE of 16 experts, 2 of them active, at 1024, 2048 and 4096 with
+  //   three routings, and a feed-forward MoE of 8 dense experts at 1024.
   std::string name = "layers";
   std::vector<std::string> structures;  // as structure::parse() takes them
   std::vector<Width> widths;

@@ -4,6 +4,12 @@
 #include <bit>
 
 #include "einforge/ops/contraction.h"
+#ifdef EINFORGE_HAVE_CUDA
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "einforge/kernels/cuda/planes.h"
+#endif
 
 // A batched matmul reads and writes matrices with a stride for the batch, one
 // for the rows, and none for the columns (or the other way round). So a
@@ -211,6 +217,64 @@ EinsumLinearGradients kronecker_backward(
   return {.x = found.x, .core_a = core(found.a), .core_b = core(found.b)};
 }
 
+#ifdef EINFORGE_HAVE_CUDA
+using kernels::cuda::PlaneShape;
+
+// Whether our own kernel takes the copy; torch's takes any, and longer.
+bool have_planes(const PlaneShape& shape, const Tensor& from) {
+  return from.is_cuda() && from.is_contiguous() && shape.lanes > 1 &&
+         reinterpret_cast<std::uintptr_t>(from.const_data_ptr()) % 16 == 0 &&
+         kernels::cuda::planes_support(
+             shape, static_cast<int>(from.element_size()));
+}
+
+Tensor to_planes(const PlaneShape& shape, const Tensor& rows) {
+  if (!have_planes(shape, rows)) {
+    return {};
+  }
+  Tensor planes = torch::empty_like(rows);
+  C10_CUDA_CHECK(kernels::cuda::rows_to_planes(
+      shape,
+      static_cast<int>(rows.element_size()),
+      rows.const_data_ptr(),
+      planes.mutable_data_ptr(),
+      c10::cuda::getCurrentCUDAStream()));
+  return planes;
+}
+
+Tensor to_rows(const PlaneShape& shape, const Tensor& planes) {
+  if (!have_planes(shape, planes)) {
+    return {};
+  }
+  Tensor rows = torch::empty({shape.tokens, shape.row()}, planes.options());
+  C10_CUDA_CHECK(kernels::cuda::planes_to_rows(
+      shape,
+      static_cast<int>(planes.element_size()),
+      planes.const_data_ptr(),
+      rows.mutable_data_ptr(),
+      c10::cuda::getCurrentCUDAStream()));
+  return rows;
+}
+#else
+struct PlaneShape {
+  std::int64_t tokens;
+  int outer;
+  int lanes;
+  int columns;
+  std::int64_t outer_stride;
+  std::int64_t column_stride;
+  int outer_plane;
+  int lane_plane;
+};
+
+Tensor to_planes(const PlaneShape& /*shape*/, const Tensor& /*rows*/) {
+  return {};
+}
+Tensor to_rows(const PlaneShape& /*shape*/, const Tensor& /*planes*/) {
+  return {};
+}
+#endif
+
 // Any sizes. z lies as (u, f, r, g, s, t): the first product writes rows (u, f,
 // r) and columns (s, t) for each g, the second reads rows (r, g, s) and columns
 // t for each (u, f).
@@ -235,15 +299,56 @@ struct Layout {
     return torch::empty({rows() * c.gamma * columns()}, like.options());
   }
 
+  // x (t, i, s, g), or (t, s, i, g) in the order BA, as planes (g, s).
+  PlaneShape input_planes() const {
+    return {
+        .tokens = tokens,
+        .outer = static_cast<int>(c.second_in),
+        .lanes = static_cast<int>(c.gamma),
+        .columns = static_cast<int>(c.first_in),
+        .outer_stride = c.ab() ? c.gamma : c.first_in * c.gamma,
+        .column_stride = c.ab() ? c.second_in * c.gamma : c.gamma,
+        .outer_plane = 1,
+        .lane_plane = static_cast<int>(c.second_in)};
+  }
+  // y (t, u, v, f), or (t, v, u, f) in the order BA, as planes (u, f).
+  PlaneShape output_planes() const {
+    return {
+        .tokens = tokens,
+        .outer = static_cast<int>(c.first_out),
+        .lanes = static_cast<int>(c.phi),
+        .columns = static_cast<int>(c.second_out),
+        .outer_stride = c.ab() ? c.second_out * c.phi : c.phi,
+        .column_stride = c.ab() ? c.phi : c.first_out * c.phi,
+        .outer_plane = static_cast<int>(c.phi),
+        .lane_plane = 1};
+  }
+
   Tensor input(const Tensor& x) const {  // (g, s t, i)
-    return c.split_input(x)
-        .permute({3, 2, 0, 1})
+    const Tensor planes = to_planes(input_planes(), x);
+    return (planes.defined() ? planes : c.split_input(x).permute({3, 2, 0, 1}))
         .reshape({c.gamma, columns(), c.first_in});
   }
+  Tensor join_input(const Tensor& planes) const {  // (g, s t, i) to x
+    const Tensor rows = to_rows(input_planes(), planes);
+    return rows.defined()
+               ? rows
+               : c.join_input(
+                     planes.view({c.gamma, c.second_in, tokens, c.first_in})
+                         .permute({2, 3, 1, 0}));
+  }
   Tensor output(const Tensor& y) const {  // (u f, t, v)
-    return c.split_output(y)
-        .permute({1, 3, 0, 2})
+    const Tensor planes = to_planes(output_planes(), y);
+    return (planes.defined() ? planes : c.split_output(y).permute({1, 3, 0, 2}))
         .reshape({products(), tokens, c.second_out});
+  }
+  Tensor join_output(const Tensor& planes) const {  // (u f, t, v) to y
+    const Tensor rows = to_rows(output_planes(), planes);
+    return rows.defined()
+               ? rows
+               : c.join_output(
+                     planes.view({c.first_out, c.phi, tokens, c.second_out})
+                         .permute({2, 0, 3, 1}));
   }
   // The second core, (u f, r g s, v), the same for each u.
   Tensor second(const Tensor& core) const {
@@ -275,9 +380,7 @@ Tensor general_forward(
         core);
     return y;
   }
-  return c.join_output(torch::bmm(z.transpose(1, 2), core)
-                           .view({c.first_out, c.phi, l.tokens, c.second_out})
-                           .permute({2, 0, 3, 1}));
+  return l.join_output(torch::bmm(z.transpose(1, 2), core));
 }
 
 EinsumLinearGradients general_backward(
@@ -316,10 +419,7 @@ EinsumLinearGradients general_backward(
       grad_first = c.unpack_first(torch::bmm(input.transpose(1, 2), dz));
     }
     if (mask[0]) {
-      result.x =
-          c.join_input(torch::bmm(dz, first.transpose(1, 2))
-                           .view({c.gamma, c.second_in, l.tokens, c.first_in})
-                           .permute({2, 3, 1, 0}));
+      result.x = l.join_input(torch::bmm(dz, first.transpose(1, 2)));
     }
   }
   result.core_a = c.ab() ? grad_first : grad_second;
