@@ -1,271 +1,11 @@
 // A mixture of einsum layers against a float64 loop over all experts.
-#include "einforge/ops/btt_moe_linear.h"
+#include "einforge/ops/moe_routing.h"
+#include "tests/ops/btt_moe_testing.h"
 
-#include <tuple>
-
-#include "einforge/ops/btt_moe_table.h"
-#include "tests/ops/testing.h"
-
-namespace einforge {
+namespace einforge::testing::moe {
 namespace {
 
-using ops::ForcedKernel;
-using structure::Sizes;
-using testing::Tensor;
-
-struct Operands {
-  Tensor x;
-  Tensor core_a;
-  Tensor core_b;
-  Tensor experts;
-  Tensor gates;
-  Tensor grad;  // of the output
-
-  // The gates stay wide.
-  Operands to(torch::Device device, torch::ScalarType dtype) const {
-    const auto wide =
-        dtype == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
-    return {
-        x.to(device, dtype),
-        core_a.to(device, dtype),
-        core_b.to(device, dtype),
-        experts.to(device),
-        gates.to(device, wide),
-        grad.to(device, dtype)};
-  }
-
-  Operands abs() const {
-    return {
-        x.abs(), core_a.abs(), core_b.abs(), experts, gates.abs(), grad.abs()};
-  }
-};
-
-struct Results {
-  Tensor y;
-  Tensor x;
-  Tensor core_a;
-  Tensor core_b;
-  Tensor gates;
-};
-
-Results run(const Operands& o) {
-  const Tensor y =
-      ops::btt_moe_linear(o.x, o.core_a, o.core_b, o.experts, o.gates);
-  const auto [x, a, b, gates] = ops::btt_moe_linear_backward(
-      o.grad,
-      o.x,
-      o.core_a,
-      o.core_b,
-      o.experts,
-      o.gates,
-      {true, true, true, true});
-  return {y, x, a, b, gates};
-}
-
-// The definition: every expert for every token, weighted with its gate or with
-// zero; gradients by torch's own derivative.
-Results reference(const Operands& o, const Sizes& s) {
-  const auto leaf = [](const Tensor& t) {
-    return t.detach().clone().requires_grad_();
-  };
-  const Tensor x = leaf(o.x);
-  const Tensor a = leaf(o.core_a);
-  const Tensor b = leaf(o.core_b);
-  const Tensor gates = leaf(o.gates);
-  const Tensor split = x.reshape({-1, s.alpha, s.beta, s.gamma});
-  Tensor y = torch::zeros({split.size(0), s.d_out()}, torch::kFloat64);
-  for (std::int64_t e = 0; e < a.size(0); ++e) {
-    const Tensor weight = ((o.experts == e) * gates).sum(1, /*keepdim=*/true);
-    y = y +
-        weight * torch::einsum("tabg,agdfr,bgefr->tdef", {split, a[e], b[e]})
-                     .reshape({-1, s.d_out()});
-  }
-  const auto grads =
-      torch::autograd::grad({y}, {x, a, b, gates}, {o.grad.reshape(y.sizes())});
-  return {y.detach(), grads[0], grads[1], grads[2], grads[3]};
-}
-
-enum class Choice { kUniform, kZipf, kOnePopular, kFirst };
-
-// (tokens, active), distinct in a row.
-Tensor choose(
-    base::Random& random,
-    Choice choice,
-    std::int64_t tokens,
-    std::int64_t count,
-    std::int64_t active) {
-  Tensor experts = torch::empty({tokens, active}, torch::kInt32);
-  auto out = experts.accessor<std::int32_t, 2>();
-  std::vector<double> keys(static_cast<size_t>(count));
-  std::vector<std::int32_t> order(static_cast<size_t>(count));
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    for (size_t e = 0; e < keys.size(); ++e) {
-      order[e] = static_cast<std::int32_t>(e);
-      // The smallest exponential of rate w comes with probability ~ w.
-      const double rank = static_cast<double>(e + 1);
-      const double rate = choice == Choice::kUniform ? 1
-                          : choice == Choice::kZipf  ? 1 / rank
-                          : e == keys.size() / 2     ? 1e9
-                                                     : 1;
-      keys[e] = choice == Choice::kFirst
-                    ? rank
-                    : -std::log1p(-random.uniform()) / rate;
-    }
-    std::partial_sort(
-        order.begin(),
-        order.begin() + active,
-        order.end(),
-        [&](std::int32_t i, std::int32_t j) {
-          return keys[static_cast<size_t>(i)] < keys[static_cast<size_t>(j)];
-        });
-    for (std::int64_t j = 0; j < active; ++j) {
-      out[t][j] = order[static_cast<size_t>(j)];
-    }
-  }
-  return experts;
-}
-
-// In float64, exact in `dtype` (the gates in float32).
-Operands random_operands(
-    base::Random& random,
-    const Sizes& s,
-    std::int64_t count,
-    const Tensor& experts,
-    torch::ScalarType dtype) {
-  const std::int64_t tokens = experts.size(0);
-  const Operands o{
-      testing::normal(random, {tokens, s.d_in()}),
-      testing::normal(random, {count, s.alpha, s.gamma, s.delta, s.phi, s.rho}),
-      testing::normal(
-          random, {count, s.beta, s.gamma, s.epsilon, s.phi, s.rho}),
-      experts,
-      testing::normal(random, experts.sizes()),
-      testing::normal(random, {tokens, s.d_out()})};
-  return o.to(torch::kCPU, dtype).to(torch::kCPU, torch::kFloat64);
-}
-
-void compare(
-    const std::string& what,
-    const Results& got,
-    const Operands& exact,
-    const Sizes& s,
-    torch::ScalarType dtype) {
-  const Results expected = reference(exact, s);
-  const Results size = reference(exact.abs(), s);
-  const std::int64_t terms = exact.x.size(0) * s.d_in() * s.rho;
-  const auto check = [&](const char* name, Tensor Results::*part) {
-    testing::expect_close(
-        what + " " + name,
-        (got.*part).to(dtype),
-        expected.*part,
-        size.*part,
-        dtype,
-        terms);
-  };
-  check("y", &Results::y);
-  check("x", &Results::x);
-  check("core_a", &Results::core_a);
-  check("core_b", &Results::core_b);
-  check("gates", &Results::gates);
-  EXPECT_EQ(got.y.scalar_type(), dtype);
-  EXPECT_EQ(got.x.scalar_type(), dtype);
-  EXPECT_EQ(got.core_a.scalar_type(), dtype);
-  EXPECT_EQ(got.core_b.scalar_type(), dtype);
-  EXPECT_EQ(
-      got.gates.scalar_type(),
-      dtype == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32);
-}
-
-struct Device {
-  torch::DeviceType type;
-  std::span<const ops::BttMoeKernel> (*kernels)();
-};
-
-class BttMoe : public ::testing::TestWithParam<Device> {
- protected:
-  void SetUp() override { EINFORGE_NEEDS(GetParam().type); }
-
-  // Each kernel that takes it, in each dtype.
-  template <typename Check>
-  void for_each_kernel(
-      const Sizes& s,
-      std::int64_t tokens,
-      std::int64_t count,
-      std::int64_t active,
-      std::vector<torch::ScalarType> dtypes,
-      Check check) {
-    for (const auto& kernel : GetParam().kernels()) {
-      for (const auto dtype : dtypes) {
-        ops::BttMoeProblem problem{
-            .expert =
-                {.sizes = s,
-                 .tokens = tokens,
-                 .dtype = dtype,
-                 .device = GetParam().type},
-            .experts = count,
-            .active = active};
-        bool supported = kernel.supports(problem);
-        problem.expert.pass = ops::Pass::kBackward;
-        supported = supported && kernel.supports(problem);
-        if (supported) {
-          const ForcedKernel forced{std::string(kernel.name)};
-          check(
-              fmt::format(
-                  "{} {} {}",
-                  kernel.name,
-                  c10::toString(dtype),
-                  problem.to_string()),
-              dtype);
-        }
-      }
-    }
-  }
-
-  void compare_all(
-      base::Random& random,
-      const Sizes& s,
-      Choice choice,
-      std::int64_t tokens,
-      std::int64_t count,
-      std::int64_t active,
-      std::vector<torch::ScalarType> dtypes) {
-    const Tensor experts = choose(random, choice, tokens, count, active);
-    for_each_kernel(
-        s,
-        tokens,
-        count,
-        active,
-        std::move(dtypes),
-        [&](const std::string& what, torch::ScalarType dtype) {
-          const Operands exact =
-              random_operands(random, s, count, experts, dtype);
-          compare(what, run(exact.to(GetParam().type, dtype)), exact, s, dtype);
-        });
-  }
-};
-
-INSTANTIATE_TEST_SUITE_P(
-    Devices,
-    BttMoe,
-    ::testing::Values(
-        Device{torch::kCPU, ops::cpu_moe_kernels},
-        Device{torch::kCUDA, ops::cuda_moe_kernels}),
-    [](const auto& tested) {
-      return std::string(tested.param.type == torch::kCPU ? "cpu" : "cuda");
-    });
-
-const Sizes kMonarch{8, 1, 8, 1, 8, 8, 1};
-
-const std::vector<Sizes>& some_sizes() {
-  static const std::vector<Sizes> sizes{
-      kMonarch,
-      {4, 1, 6, 1, 5, 3, 2},    // nothing a multiple of anything
-      {1, 6, 4, 5, 1, 3, 2},    // the same family by the other order
-      {24, 1, 1, 1, 20, 1, 3},  // low rank
-      {2, 3, 2, 3, 2, 2, 2},    // any theta
-      {1, 1, 1, 1, 1, 1, 1}};
-  return sizes;
-}
+EINFORGE_ON_DEVICES(BttMoe);
 
 TEST_P(BttMoe, AgreesWithALoopOverExperts) {
   base::Random random(3);
@@ -277,7 +17,7 @@ TEST_P(BttMoe, AgreesWithALoopOverExperts) {
       for (const std::int64_t tokens : {1, 2, 31, 64, 65, 200}) {
         compare_all(
             random,
-            kMonarch,
+            monarch(),
             Choice::kUniform,
             tokens,
             count,
@@ -290,7 +30,18 @@ TEST_P(BttMoe, AgreesWithALoopOverExperts) {
 
 TEST_P(BttMoe, TakesAnySizes) {
   base::Random random(5);
-  for (const Sizes& s : some_sizes()) {
+  std::vector<Sizes> sizes = some_sizes();
+  if (GetParam().type == torch::kCUDA) {  // what its own kernels take
+    sizes.insert(
+        sizes.end(),
+        {{32, 1, 32, 1, 64, 64, 1},
+         {64, 1, 64, 1, 32, 32, 1},
+         {64, 1, 32, 1, 64, 32, 1},
+         {64, 1, 64, 1, 64, 64, 1},
+         {32, 1, 32, 1, 32, 32, 2},
+         {1, 32, 32, 32, 1, 32, 1}});
+  }
+  for (const Sizes& s : sizes) {
     for (const std::int64_t tokens : {1, 70}) {
       compare_all(
           random,
@@ -312,7 +63,7 @@ TEST_P(BttMoe, TakesManyTokensOffTheTiles) {
         {1023, 2, 2}}) {
     compare_all(
         random,
-        kMonarch,
+        monarch(),
         Choice::kUniform,
         tokens,
         count,
@@ -326,10 +77,126 @@ TEST_P(BttMoe, DropsNothingHoweverUnevenTheChoice) {
   for (const Choice choice :
        {Choice::kZipf, Choice::kOnePopular, Choice::kFirst}) {
     for (const std::int64_t active : {1, 2}) {
-      compare_all(random, kMonarch, choice, 777, 16, active, {torch::kFloat32});
+      compare_all(
+          random, monarch(), choice, 777, 16, active, {torch::kFloat32});
+    }
+  }
+}
+
+TEST_P(BttMoe, EveryKernelRepeatsItselfBitForBit) {
+  base::Random random(13);
+  const Sizes s{16, 1, 16, 1, 32, 16, 1};
+  const Tensor experts = choose(random, Choice::kZipf, 1333, 16, 2);
+  for_each_kernel(
+      s,
+      1333,
+      16,
+      2,
+      {torch::kFloat32, torch::kBFloat16},
+      [&](const std::string& what, torch::ScalarType dtype) {
+        const Operands o = random_operands(random, s, 16, experts, dtype)
+                               .to(GetParam().type, dtype);
+        const Results first = run(o);
+        for (int repeat = 0; repeat < 5; ++repeat) {
+          expect_equal(what, run(o), first);
+        }
+      });
+}
+
+// An expert that nobody took leaves no trace, and gets gradients of zero.
+TEST_P(BttMoe, LeavesOtherExpertsAlone) {
+  base::Random random(17);
+  const Tensor experts = choose(random, Choice::kFirst, 70, 8, 2);
+  for_each_kernel(
+      monarch(),
+      70,
+      8,
+      2,
+      {torch::kFloat32, torch::kBFloat16},
+      [&](const std::string& what, torch::ScalarType dtype) {
+        Operands o = random_operands(random, monarch(), 8, experts, dtype)
+                         .to(GetParam().type, dtype);
+        const Results before = run(o);
+        EXPECT_TRUE((before.core_a.slice(0, 2) == 0).all().item<bool>())
+            << what;
+        EXPECT_TRUE((before.core_b.slice(0, 2) == 0).all().item<bool>())
+            << what;
+        o.core_a.slice(0, 2).fill_(std::numeric_limits<double>::quiet_NaN());
+        o.core_b.slice(0, 2).fill_(std::numeric_limits<double>::infinity());
+        const Results after = run(o);
+        EXPECT_TRUE(torch::equal(before.y, after.y)) << what;
+        EXPECT_TRUE(torch::equal(before.x, after.x)) << what;
+        EXPECT_TRUE(torch::equal(before.gates, after.gates)) << what;
+      });
+}
+
+TEST_P(BttMoe, NanStaysInItsRow) {
+  base::Random random(19);
+  const Tensor experts = choose(random, Choice::kUniform, 70, 8, 2);
+  for_each_kernel(
+      monarch(),
+      70,
+      8,
+      2,
+      {torch::kFloat32, torch::kBFloat16},
+      [&](const std::string& what, torch::ScalarType dtype) {
+        Operands o = random_operands(random, monarch(), 8, experts, dtype)
+                         .to(GetParam().type, dtype);
+        // The last row too, with which a block might be filled up.
+        for (const int row : {33, 69}) {
+          o.x[row].fill_(std::numeric_limits<double>::quiet_NaN());
+        }
+        const Results got = run(o);
+        const Tensor bad = got.y.isnan().all(1).to(torch::kCPU);
+        EXPECT_TRUE(torch::equal(bad, got.y.isnan().any(1).cpu())) << what;
+        EXPECT_EQ(bad.sum().item<int>(), 2) << what;
+        EXPECT_TRUE((bad[33] & bad[69]).item<bool>()) << what;
+        EXPECT_TRUE(got.x.isfinite().all().item<bool>()) << what;
+        EXPECT_EQ(got.gates.isnan().any(1).sum().item<int>(), 2) << what;
+      });
+}
+
+// From a router's weight through logits, softmax, gates and experts to a loss.
+TEST(BttMoeGradient, AgreesWithFiniteDifferencesThroughTheRouter) {
+  base::Random random(43);
+  constexpr double kStep = 1e-6;
+  for (const bool softmax_first : {false, true}) {
+    for (const Sizes& s : {Sizes{4, 1, 6, 1, 5, 3, 2}, kMonarch}) {
+      const Tensor experts = choose(random, Choice::kUniform, 9, 6, 2);
+      const Operands o =
+          random_operands(random, s, 6, experts, torch::kFloat64);
+      const auto loss = [&](const std::vector<Tensor>& t) {
+        const ops::MoeRouting routing = ops::moe_route(
+            ops::moe_logits(t[0], t[3]), 2, {.softmax_first = softmax_first});
+        const Tensor y = ops::btt_moe_linear(
+            t[0], t[1], t[2], routing.experts, routing.gates);
+        return (y * o.grad).sum();
+      };
+      std::vector<Tensor> leaves{
+          o.x, o.core_a, o.core_b, testing::normal(random, {6, s.d_in()})};
+      // Gates that are neither 0 nor 1.
+      leaves[3] = leaves[3] / std::sqrt(static_cast<double>(s.d_in()));
+      for (Tensor& leaf : leaves) {
+        leaf.requires_grad_();
+      }
+      const auto grads = torch::autograd::grad({loss(leaves)}, leaves);
+      const torch::NoGradGuard no_grad;
+      for (size_t i = 0; i < leaves.size(); ++i) {
+        const Tensor direction = testing::normal(random, leaves[i].sizes());
+        auto ahead = leaves;
+        auto behind = leaves;
+        ahead[i] = leaves[i] + kStep * direction;
+        behind[i] = leaves[i] - kStep * direction;
+        const double numeric =
+            ((loss(ahead) - loss(behind)) / (2 * kStep)).item<double>();
+        const double analytic = (grads[i] * direction).sum().item<double>();
+        const double scale = (grads[i] * direction).abs().sum().item<double>();
+        EXPECT_NEAR(analytic, numeric, 1e-6 * scale)
+            << testing::describe(s) << " operand " << i;
+      }
     }
   }
 }
 
 }  // namespace
-}  // namespace einforge
+}  // namespace einforge::testing::moe

@@ -24,10 +24,13 @@ FfnMoe::FfnMoe(
     const EinsumLinearOptions& linear,
     const at::Generator& generator)
     : MoeLayer(width, options, linear.base_width), width_(width) {
+  // muP scales each matrix by its own d_in in the base model.
+  const std::int64_t hidden_base = hidden * linear.base_width / width;
   const auto add = [&](const char* name,
                        const structure::Structure& matrix,
+                       std::int64_t base_width,
                        bool zero) {
-    const auto core = structure::parametrisation(matrix, linear.base_width)[0];
+    const auto core = structure::parametrisation(matrix, base_width)[0];
     torch::Tensor weight =
         torch::empty(
             {options.experts, matrix.d_out, matrix.d_in}, torch::kFloat64)
@@ -39,8 +42,8 @@ FfnMoe::FfnMoe(
     return add_parameter(
         name, weight, ParameterRule{core.lr_multiplier, /*decay=*/true});
   };
-  in_ = add("in", dense(width, hidden), /*zero=*/false);
-  out_ = add("out", dense(hidden, width), linear.zero);
+  in_ = add("in", dense(width, hidden), linear.base_width, /*zero=*/false);
+  out_ = add("out", dense(hidden, width), hidden_base, linear.zero);
   if (linear.bias) {
     bias_ = add_parameter("bias", torch::zeros({width}));
   }
@@ -53,6 +56,7 @@ FfnMoe::FfnMoe(
         std::make_shared<EinsumLinear>(
             dense(width, hidden), shared, generator));
     shared.zero = linear.zero;
+    shared.base_width = hidden_base;
     shared_out_ = register_module(
         "shared_out",
         std::make_shared<EinsumLinear>(
@@ -67,7 +71,7 @@ torch::Tensor FfnMoe::forward(
       ops::moe_dispatch(routing.experts, experts());
   const torch::Tensor rows =
       ops::moe_gather(x.reshape({-1, width_}), dispatch);  // (T k, width)
-  const torch::Tensor hidden = gelu(
+  const torch::Tensor hidden = activate(
       ops::moe_grouped_linear(rows, in_, dispatch.offsets));  // (T k, hidden)
   torch::Tensor y = ops::moe_combine(
                         ops::moe_grouped_linear(hidden, out_, dispatch.offsets),

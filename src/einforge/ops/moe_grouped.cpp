@@ -12,16 +12,20 @@ using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+std::int64_t active_of(const Tensor& order, std::int64_t tokens) {
+  return tokens == 0 ? 1 : order.size(0) / tokens;
+}
+
 // Rows by expert, put into the order of the pairs (t, j): (T, k, d). Pairs are
 // distinct, so that no two writes meet.
 Tensor by_token(const Tensor& rows, const Tensor& order, std::int64_t tokens) {
   return torch::empty_like(rows)
       .index_copy_(0, order.to(torch::kInt64), rows)
-      .view({tokens, order.size(0) / tokens, rows.size(1)});
+      .view({tokens, active_of(order, tokens), rows.size(1)});
 }
 
 Tensor token_of(const Tensor& order, std::int64_t tokens) {
-  return order.floor_divide(order.size(0) / tokens);
+  return order.floor_divide(active_of(order, tokens));
 }
 
 // Gradients of index_select add up in any order on CUDA; these do not.
@@ -121,8 +125,7 @@ Tensor by_expert(
 Tensor moe_gather(const Tensor& x, const MoeDispatch& dispatch) {
   TORCH_CHECK(
       x.dim() == 2, "[moe_gather] expected x of size (T, d); got ", x.sizes());
-  return x.size(0) == 0 ? x
-                        : Gather::apply(in_autocast_dtype(x), dispatch.order);
+  return Gather::apply(in_autocast_dtype(x), dispatch.order);
 }
 
 Tensor moe_grouped_linear(
@@ -148,7 +151,7 @@ Tensor moe_combine(
       rows.sizes(),
       " and ",
       gates.sizes());
-  return rows.size(0) == 0 ? rows : Combine::apply(rows, dispatch.order, gates);
+  return Combine::apply(rows, dispatch.order, gates);
 }
 
 }  // namespace einforge::ops
