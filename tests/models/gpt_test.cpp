@@ -4,6 +4,8 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -57,6 +59,125 @@ TEST(Gpt, SeedDecidesTheWeights) {
     differs = differs || !first[i].tensor.equal(other[i].tensor);
   }
   EXPECT_TRUE(differs);
+}
+
+// One expert that every token takes is a layer without experts.
+TEST(Gpt, AMixtureOfOneIsTheExpert) {
+  const auto mixture =
+      make_model(gpt(64, "btt_moe:E=1,k=1"), 0, kVocabulary, 768, 0);
+  const auto plain = make_model(gpt(64, "btt:0"), 0, kVocabulary, 768, 0);
+  const torch::NoGradGuard no_grad;
+  torch::manual_seed(1);
+  std::map<std::string, torch::Tensor> weights;
+  for (const nn::Parameter& p : mixture->trainable()) {
+    p.tensor.normal_(0, 0.2);
+    weights[p.name] = p.tensor;
+  }
+  for (const nn::Parameter& p : plain->trainable()) {
+    p.tensor.copy_(weights.at(p.name).view(p.tensor.sizes()));
+  }
+  const torch::Tensor x = torch::randint(kVocabulary, {2, 16}, torch::kInt64);
+  EXPECT_TRUE(torch::allclose(mixture->forward(x), plain->forward(x), 1e-4));
+}
+
+void spread_tokens(Model& model) {
+  const torch::NoGradGuard no_grad;
+  torch::manual_seed(2);
+  for (const nn::Parameter& p : model.trainable()) {
+    p.tensor.normal_(0, 0.2);
+  }
+}
+
+// As generating needs: what a token becomes does not depend on the others that
+// its experts work for.
+TEST(Gpt, TokensOfAMixtureDoNotMeet) {
+  for (const char* structure : {"btt_moe:E=8,k=2", "ffn_moe:E=8,k=2"}) {
+    const auto model = make_model(gpt(64, structure), 0, kVocabulary, 768, 0);
+    spread_tokens(*model);
+    const torch::NoGradGuard no_grad;
+    const torch::Tensor x = torch::randint(kVocabulary, {3, 16}, torch::kInt64);
+    const torch::Tensor together = model->forward(x);
+    for (int row = 0; row < 3; ++row) {
+      EXPECT_TRUE(torch::allclose(
+          model->forward(x.narrow(0, row, 1))[0], together[row], 1e-4, 1e-5));
+      const torch::Tensor one =
+          model->forward(x.narrow(0, row, 1).narrow(1, 0, 1));
+      EXPECT_TRUE(torch::allclose(one[0][0], together[row][0], 1e-4, 1e-5));
+    }
+  }
+}
+
+TEST(Gpt, QueriesKeysAndValuesMayShareARouter) {
+  ModelConfig config = gpt(64, "btt_moe:E=4,k=2");
+  const auto names = [&] {
+    std::set<std::string> found;
+    const auto model = make_model(config, 0, kVocabulary, 768, 0);
+    for (const auto& [name, router] : nn::routers(*model)) {
+      if (name.starts_with("blocks_1.attention")) {
+        found.insert(name);
+      }
+    }
+    return found;
+  };
+  EXPECT_EQ(
+      names(),
+      (std::set<std::string>{
+          "blocks_1.attention.q.router",
+          "blocks_1.attention.k.router",
+          "blocks_1.attention.v.router",
+          "blocks_1.attention.out.router"}));
+  config.moe.shared_qkv_router = true;
+  EXPECT_EQ(
+      names(),
+      (std::set<std::string>{
+          "blocks_1.attention.router", "blocks_1.attention.out.router"}));
+  // The shared one does what three with its weights do.
+  const auto shared = make_model(config, 0, kVocabulary, 768, 0);
+  spread_tokens(*shared);
+  std::map<std::string, torch::Tensor> weights;
+  for (const nn::Parameter& p : shared->trainable()) {
+    weights[p.name] = p.tensor;
+  }
+  config.moe.shared_qkv_router = false;
+  const auto separate = make_model(config, 0, kVocabulary, 768, 0);
+  {
+    const torch::NoGradGuard no_grad;
+    for (const nn::Parameter& p : separate->trainable()) {
+      std::string name = p.name;
+      for (const char* which : {"q.router", "k.router", "v.router"}) {
+        if (const auto at = name.find(which); at != std::string::npos) {
+          name.erase(at, 2);
+        }
+      }
+      p.tensor.copy_(weights.at(name));
+    }
+    const torch::Tensor x = torch::randint(kVocabulary, {2, 16}, torch::kInt64);
+    EXPECT_TRUE(shared->forward(x).equal(separate->forward(x)));
+  }
+  config.moe.shared_qkv_router = true;
+  // All three take their part in what it learns.
+  const auto model = make_model(config, 0, kVocabulary, 768, 0);
+  spread_tokens(*model);
+  const torch::Tensor x = torch::randint(kVocabulary, {2, 16}, torch::kInt64);
+  model->loss(x, x).backward();
+  for (const nn::Parameter& p : model->trainable()) {
+    ASSERT_TRUE(p.tensor.grad().defined()) << p.name;
+    EXPECT_GT(p.tensor.grad().abs().max().item<double>(), 0) << p.name;
+  }
+}
+
+TEST(Sample, WorksWithMixtures) {
+  ModelConfig config = gpt(64, "btt_moe:E=8,k=2");
+  config.moe.shared_qkv_router = true;
+  const auto model = make_model(config, 0, kVocabulary, 768, 0);
+  spread_tokens(*model);
+  model->eval();
+  const auto draw = [&] {
+    return sample(*model, 16, {1}, {.tokens = 20, .seed = 3});
+  };
+  const auto tokens = draw();
+  EXPECT_EQ(tokens.size(), 20U);
+  EXPECT_EQ(draw(), tokens);
 }
 
 TEST(Sample, RepeatsWithItsSeedAndIsGreedyAtZero) {
@@ -130,7 +251,13 @@ class CoordinateTest : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(
     Structures,
     CoordinateTest,
-    testing::Values("dense", "low_rank:0.5", "monarch", "btt:0.25"),
+    testing::Values(
+        "dense",
+        "low_rank:0.5",
+        "monarch",
+        "btt:0.25",
+        "btt_moe:E=4,k=2",
+        "ffn_moe:E=4,k=2"),
     base::testing::TestName());
 
 TEST_P(CoordinateTest, UpdatesDoNotDependOnTheWidth) {

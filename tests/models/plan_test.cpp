@@ -7,6 +7,7 @@
 #include <atomic>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "einforge/base/error.h"
 #include "einforge/models/model.h"
@@ -47,7 +48,11 @@ INSTANTIATE_TEST_SUITE_P(
         "tensor_train:0.25",
         "monarch",
         "btt:0.25",
-        "theta:0.5,0.25,0.25,0.25,0.5,0.25,0.25"),
+        "theta:0.5,0.25,0.25,0.25,0.5,0.25,0.25",
+        "btt_moe:E=4,k=2",
+        "btt_moe:E=4,k=2,rho=3",
+        "low_rank_moe:E=3,k=1",
+        "dense_moe:E=3,k=2"),
     base::testing::TestName());
 
 TEST_P(PlanTest, GptHasThePlannedParameters) {
@@ -107,6 +112,105 @@ TEST(Plan, DenseGptCostsWhatItsMatmulsDo) {
   EXPECT_EQ(forward, tokens * (planned.macs() - planned.attention_macs));
   EXPECT_EQ(backward, 2 * forward);
   EXPECT_DOUBLE_EQ(planned.flops(), 6.0 * static_cast<double>(planned.macs()));
+}
+
+// Every way to have mixtures.
+std::vector<ModelConfig> mixtures() {
+  std::vector<ModelConfig> configs;
+  for (const char* structure :
+       {"btt_moe:E=4,k=2", "dense_moe:E=3,k=2", "ffn_moe:E=4,k=3"}) {
+    for (const int options : {0, 1, 2, 3}) {
+      ModelConfig config = gpt(structure);
+      config.moe.shared_qkv_router = options % 2 == 1;
+      config.moe.shared_expert = options >= 2;
+      configs.push_back(config);
+    }
+  }
+  ModelConfig mixed = gpt("monarch");
+  mixed.structure.v = "dense_moe:E=2,k=1";
+  mixed.structure.ffn_in = "ffn_moe:E=5,k=2";
+  configs.push_back(mixed);
+  return configs;
+}
+
+TEST(Plan, MixturesHaveThePlannedParameters) {
+  for (const ModelConfig& config : mixtures()) {
+    const auto model = make_model(config, 0, kVocabulary, 768, 0);
+    EXPECT_EQ(plan(config, 0, kVocabulary).parameters(), counted(*model))
+        << base::to_json(config);
+  }
+}
+
+// Of dense experts, whose work is matmuls that can be seen from outside.
+TEST(Plan, MixturesCostWhatTheirMatmulsDo) {
+  int checked = 0;
+  for (const ModelConfig& config : mixtures()) {
+    if (config.structure.all.find("btt") != std::string::npos ||
+        config.structure.all == "monarch") {
+      continue;
+    }
+    const auto model = make_model(config, 0, kVocabulary, 768, 0);
+    {
+      // Spreads the tokens over the experts.
+      const torch::NoGradGuard no_grad;
+      for (const auto& p : model->trainable()) {
+        if (p.name.ends_with("router.weight")) {
+          p.tensor.normal_();
+        }
+      }
+    }
+    const std::int64_t batch = 3;
+    const torch::Tensor x =
+        torch::randint(kVocabulary, {batch, config.context}, torch::kInt64);
+    torch::Tensor loss;
+    const std::int64_t forward = macs_of([&] { loss = model->loss(x, x); });
+    const std::int64_t backward = macs_of([&] { loss.backward(); });
+    const ModelPlan planned = plan(config, 0, kVocabulary);
+    EXPECT_EQ(
+        forward,
+        batch * config.context * (planned.macs() - planned.attention_macs))
+        << base::to_json(config);
+    EXPECT_EQ(backward, 2 * forward) << base::to_json(config);
+    ++checked;
+  }
+  EXPECT_EQ(checked, 8);
+}
+
+// Of BTT experts, each a layer whose cost is checked elsewhere.
+TEST(Plan, BttMoeCostsTwoExpertsAndARouterALayer) {
+  const auto expert = [](std::int64_t d_in, std::int64_t d_out) {
+    return structure::macs(
+        structure::realise(structure::parse("btt:0"), d_in, d_out));
+  };
+  const ModelConfig config = gpt("btt_moe:E=4,k=2");
+  const ModelPlan planned = plan(config, 0, kVocabulary);
+  EXPECT_EQ(planned.linear("q").macs(), 2 * (2 * expert(64, 64) + 4 * 64));
+  EXPECT_EQ(
+      planned.linear("ffn_out").macs(), 2 * (2 * expert(256, 64) + 4 * 256));
+  EXPECT_EQ(planned.linear("head").macs(), 64 * kVocabulary);
+  EXPECT_LT(planned.macs(), plan(gpt("dense"), 0, kVocabulary).macs());
+  ModelConfig shared = config;
+  shared.moe.shared_qkv_router = true;
+  // k and v of two blocks.
+  EXPECT_EQ(
+      plan(shared, 0, kVocabulary).macs(), planned.macs() - 2 * 2 * 4 * 64);
+}
+
+TEST(Plan, FfnMoeReplacesTheFfnAlone) {
+  const ModelPlan everywhere = plan(gpt("ffn_moe:E=8,k=2"), 0, kVocabulary);
+  for (const char* kind : {"q", "k", "v", "attention_out", "head"}) {
+    EXPECT_EQ(everywhere.linear(kind).structure.spec.text, "dense");
+  }
+  EXPECT_TRUE(everywhere.ffn_moe());
+  EXPECT_FALSE(plan(gpt("dense_moe:E=8,k=2"), 0, kVocabulary).ffn_moe());
+  ModelConfig config = gpt("btt:0.25");
+  config.structure.ffn_in = "ffn_moe:E=8,k=2";
+  const ModelPlan named = plan(config, 0, kVocabulary);
+  EXPECT_EQ(named.linear("ffn_out").structure.spec.text, "ffn_moe:E=8,k=2");
+  EXPECT_EQ(named.linear("q").structure.spec.family, "btt");
+  // By hand: a token passes 2 of 8 networks of 64 x 256, and a router.
+  EXPECT_EQ(named.linear("ffn_in").macs(), 2 * (2 * 64 * 256 + 8 * 64));
+  EXPECT_EQ(named.linear("ffn_out").macs(), 2 * (2 * 64 * 256));
 }
 
 TEST(Plan, AttentionCostsWhatItsLoopsDo) {
@@ -177,6 +281,39 @@ INSTANTIATE_TEST_SUITE_P(
               c.head_width = 61;
             },
             "model.structure.all: "},
+        Bad{"experts",
+            [](auto& c) { c.structure.all = "btt_moe:E=2,k=3"; },
+            "model.structure.all: btt_moe: expected k"},
+        Bad{"moe_head",
+            [](auto& c) { c.structure.head = "btt_moe:E=4,k=2"; },
+            "model.structure.head: expected a structure without experts"},
+        Bad{"ffn_moe_in_q",
+            [](auto& c) { c.structure.q = "ffn_moe:E=4,k=2"; },
+            "model.structure.q: expected a structure of one layer"},
+        Bad{"half_an_ffn_moe",
+            [](auto& c) {
+              c.structure.ffn_in = "ffn_moe:E=4,k=2";
+              c.structure.ffn_out = "dense";
+            },
+            "model.structure.ffn_out: expected what ffn_in has"},
+        Bad{"other_half_of_an_ffn_moe",
+            [](auto& c) { c.structure.ffn_out = "ffn_moe:E=4,k=2"; },
+            "model.structure.ffn_out: expected what ffn_in has"},
+        Bad{"ffn_moe_in_mlp",
+            [](auto& c) {
+              c.kind = "mlp";
+              c.structure.all = "ffn_moe:E=4,k=2";
+            },
+            "model.structure.all: expected a structure of one layer"},
+        Bad{"shared_router",
+            [](auto& c) {
+              c.moe.shared_qkv_router = true;
+              c.structure.k = "btt_moe:E=4,k=2";
+            },
+            "model.moe.shared_qkv_router: expected q, k and v"},
+        Bad{"jitter",
+            [](auto& c) { c.moe.router.jitter = 2; },
+            "model.moe.router: expected jitter"},
         Bad{"mlp",
             [](auto& c) {
               c.kind = "mlp";

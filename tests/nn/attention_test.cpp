@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 
+#include "einforge/nn/einsum_linear.h"
 #include "tests/base/test_name.h"
 
 namespace einforge::nn {

@@ -31,6 +31,11 @@ void ModelConfig::validate() const {
       kind);
   check_range("width", width);
   check_range("layers", layers, 1024);
+  try {
+    moe.router.validate();
+  } catch (const base::InvalidInput& error) {
+    throw base::InvalidInput(fmt::format("model.moe.{}", error.what()));
+  }
   if (kind == "gpt") {
     check_range("context", context);
     check_range("head_width", head_width);

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "einforge/base/config.h"
+#include "einforge/nn/router_options.h"
 
 namespace einforge::models {
 
@@ -33,6 +34,27 @@ struct StructureConfig {
   bool operator==(const StructureConfig&) const = default;
 };
 
+// How mixtures of experts are built; of no effect where a model has none.
+struct MoeConfig {
+  bool shared_qkv_router = false;
+  bool shared_expert = false;
+  nn::RouterOptions router;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit(
+        "shared_qkv_router",
+        self.shared_qkv_router,
+        "q, k and v of a block go by one router, not each by its own");
+    visit(
+        "shared_expert",
+        self.shared_expert,
+        "every mixture has one more expert, which every token takes");
+    visit("router", self.router, "the routers and their losses");
+  }
+  bool operator==(const MoeConfig&) const = default;
+};
+
 struct ModelConfig {
   std::string kind = "gpt";
   std::int64_t width = 256;
@@ -41,6 +63,7 @@ struct ModelConfig {
   std::int64_t head_width = 64;
   std::int64_t ffn_multiple = 4;
   StructureConfig structure;
+  MoeConfig moe;
 
   template <typename Self, typename Visit>
   static void fields(Self& self, Visit&& visit) {
@@ -51,6 +74,7 @@ struct ModelConfig {
     visit("head_width", self.head_width, "features an attention head (gpt)");
     visit("ffn_multiple", self.ffn_multiple, "FFN width / width (gpt)");
     visit("structure", self.structure, "structure of each kind of layer");
+    visit("moe", self.moe, "mixtures of experts (docs/moe.md)");
   }
   // Throws base::InvalidInput for a value that makes no model.
   void validate() const;

@@ -32,13 +32,18 @@ Block::Block(
     const at::Generator& generator)
     : multiplier_(std::sqrt(3.0 / static_cast<double>(config.layers))) {
   const auto linear = [&](const char* kind) {
-    return make_linear(plan.linear(kind), generator);
+    return make_linear(plan.linear(kind), config.moe, generator);
   };
   attention_norm_ = register_module(
       "attention_norm", std::make_shared<nn::LayerNorm>(config.width));
+  // k goes by the router of q, which then stands before both.
+  const bool shared_router =
+      plan.linear("q").structure.spec.mixture && !plan.linear("k").router;
   // Sequenced by hand: the order of arguments' evaluation is not, and the
   // weights depend on it.
-  auto q = linear("q");
+  LinearPlan q_plan = plan.linear("q");
+  q_plan.router = !shared_router;
+  auto q = make_linear(q_plan, config.moe, generator);
   auto k = linear("k");
   auto v = linear("v");
   auto out = linear("attention_out");
@@ -49,11 +54,31 @@ Block::Block(
           std::move(q),
           std::move(k),
           std::move(v),
-          std::move(out)));
+          std::move(out),
+          shared_router ? make_router(plan.linear("q"), config.moe) : nullptr));
   ffn_norm_ = register_module(
       "ffn_norm", std::make_shared<nn::LayerNorm>(config.width));
+  if (plan.ffn_moe()) {
+    ffn_ = register_module(
+        "ffn",
+        make_ffn_moe(
+            plan.linear("ffn_in"),
+            plan.linear("ffn_out"),
+            config.moe,
+            generator));
+    return;
+  }
   ffn_in_ = register_module("ffn_in", linear("ffn_in"));
   ffn_out_ = register_module("ffn_out", linear("ffn_out"));
+}
+
+torch::Tensor Block::ffn(const torch::Tensor& x) {
+  if (ffn_ != nullptr) {
+    return ffn_->forward(x);
+  }
+  const torch::Tensor hidden =
+      torch::gelu(ffn_in_->forward(x), "tanh");  // (batch, time, ffn width)
+  return ffn_out_->forward(hidden);
 }
 
 torch::Tensor Block::forward(const torch::Tensor& x) {
@@ -61,10 +86,7 @@ torch::Tensor Block::forward(const torch::Tensor& x) {
       x,
       attention_->forward(attention_norm_->forward(x)),
       multiplier_);  // (batch, time, width)
-  const torch::Tensor hidden = torch::gelu(
-      ffn_in_->forward(ffn_norm_->forward(mixed)),
-      "tanh");  // (batch, time, ffn width)
-  return torch::add(mixed, ffn_out_->forward(hidden), multiplier_);
+  return torch::add(mixed, ffn(ffn_norm_->forward(mixed)), multiplier_);
 }
 
 Gpt::Gpt(
@@ -83,7 +105,7 @@ Gpt::Gpt(
   norm_ =
       register_module("norm", std::make_shared<nn::LayerNorm>(config.width));
   head_ = register_module(
-      "head", make_linear(this->plan().linear("head"), generator));
+      "head", make_linear(this->plan().linear("head"), config.moe, generator));
 }
 
 torch::Tensor Gpt::forward(const torch::Tensor& x) {

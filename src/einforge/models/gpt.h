@@ -23,17 +23,21 @@ class Block : public nn::Layer {
   torch::Tensor forward(const torch::Tensor& x);
 
  private:
+  torch::Tensor ffn(const torch::Tensor& x);
+
   double multiplier_;
   std::shared_ptr<nn::LayerNorm> attention_norm_;
   std::shared_ptr<nn::Attention> attention_;
   std::shared_ptr<nn::LayerNorm> ffn_norm_;
-  std::shared_ptr<nn::EinsumLinear> ffn_in_;
-  std::shared_ptr<nn::EinsumLinear> ffn_out_;
+  // Either the two matrices or the mixture of such networks.
+  std::shared_ptr<nn::TokenLayer> ffn_in_;
+  std::shared_ptr<nn::TokenLayer> ffn_out_;
+  std::shared_ptr<nn::TokenLayer> ffn_;
 };
 
 // GPT-2 with learned positions, an untied head, qk-LayerNorm, muP's attention
 // scale and depth multiplier, and a structure of its own for each kind of
-// linear layer.
+// linear layer, mixtures of experts included.
 // Source: arXiv 2410.02117, section 5 and appendix.
 class Gpt : public Model {
  public:
@@ -49,7 +53,7 @@ class Gpt : public Model {
   torch::Tensor position_embedding_;  // (context, width)
   std::vector<std::shared_ptr<Block>> blocks_;
   std::shared_ptr<nn::LayerNorm> norm_;
-  std::shared_ptr<nn::EinsumLinear> head_;
+  std::shared_ptr<nn::TokenLayer> head_;
 };
 
 }  // namespace einforge::models

@@ -3,21 +3,27 @@
 #include <memory>
 
 #include "einforge/models/plan.h"
-#include "einforge/nn/einsum_linear.h"
+#include "einforge/nn/moe_layer.h"
+#include "einforge/nn/token_layer.h"
 
 namespace einforge::models {
 
-// One layer of a planned kind.
-inline std::shared_ptr<nn::EinsumLinear> make_linear(
-    const LinearPlan& plan, const at::Generator& generator) {
-  return std::make_shared<nn::EinsumLinear>(
-      plan.structure,
-      nn::EinsumLinearOptions{
-          .bias = plan.bias,
-          .zero = plan.zero,
-          .gamma = plan.gamma,
-          .base_width = plan.base_width},
-      generator);
-}
+// One layer of a planned kind: an EinsumLinear, or a mixture of them.
+std::shared_ptr<nn::TokenLayer> make_linear(
+    const LinearPlan& plan,
+    const MoeConfig& moe,
+    const at::Generator& generator);
+
+// An FFN's mixture of dense networks, whose matrices are planned by `in` and
+// `out`.
+std::shared_ptr<nn::TokenLayer> make_ffn_moe(
+    const LinearPlan& in,
+    const LinearPlan& out,
+    const MoeConfig& moe,
+    const at::Generator& generator);
+
+// The router that stands before several mixtures like the planned one.
+std::shared_ptr<nn::MoeRouter> make_router(
+    const LinearPlan& plan, const MoeConfig& moe);
 
 }  // namespace einforge::models

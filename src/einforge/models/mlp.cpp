@@ -12,14 +12,15 @@ Mlp::Mlp(
     const ModelConfig& config, ModelPlan plan, const at::Generator& generator)
     : Model(std::move(plan)) {
   input_ = register_module(
-      "input", make_linear(this->plan().linear("input"), generator));
+      "input",
+      make_linear(this->plan().linear("input"), config.moe, generator));
   for (std::int64_t i = 0; i < config.layers; ++i) {
     hidden_.push_back(register_module(
         fmt::format("hidden_{}", i),
-        make_linear(this->plan().linear("hidden"), generator)));
+        make_linear(this->plan().linear("hidden"), config.moe, generator)));
   }
   head_ = register_module(
-      "head", make_linear(this->plan().linear("head"), generator));
+      "head", make_linear(this->plan().linear("head"), config.moe, generator));
 }
 
 torch::Tensor Mlp::forward(const torch::Tensor& x) {

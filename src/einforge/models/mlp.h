@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "einforge/models/model.h"
-#include "einforge/nn/einsum_linear.h"
+#include "einforge/nn/token_layer.h"
 
 namespace einforge::models {
 
@@ -21,9 +21,9 @@ class Mlp : public Model {
   torch::Tensor loss(const torch::Tensor& x, const torch::Tensor& y) override;
 
  private:
-  std::shared_ptr<nn::EinsumLinear> input_;
-  std::vector<std::shared_ptr<nn::EinsumLinear>> hidden_;
-  std::shared_ptr<nn::EinsumLinear> head_;
+  std::shared_ptr<nn::TokenLayer> input_;
+  std::vector<std::shared_ptr<nn::TokenLayer>> hidden_;
+  std::shared_ptr<nn::TokenLayer> head_;
 };
 
 }  // namespace einforge::models

@@ -19,10 +19,16 @@ struct LinearPlan {
   bool zero = false;
   bool gamma = true;
   std::int64_t base_width = 768;
+  // Of a mixture: it has a router of its own, not another layer's.
+  bool router = true;
+  // Of a mixture: there is one more expert, which every token takes.
+  bool shared_expert = false;
 
-  // Trainable numbers of all `count` layers, gammas and biases included.
+  // Trainable numbers of all `count` layers, gammas, biases and routers
+  // included.
   std::int64_t parameters() const;
-  // Multiply-accumulates of one forward pass of all of them for one token.
+  // Multiply-accumulates of one forward pass of all of them for one token, as
+  // done: of a mixture's experts only the active ones, and its router's.
   std::int64_t macs() const;
 };
 
@@ -44,7 +50,13 @@ struct ModelPlan {
   double flops() const { return 6.0 * static_cast<double>(macs()); }
   // Throws std::out_of_range for a kind that it has not.
   const LinearPlan& linear(const std::string& kind) const;
+  // The FFN is one mixture of dense networks; "ffn_in" and "ffn_out" are its
+  // experts' two matrices, and the first has the router.
+  bool ffn_moe() const;
 };
+
+// The family of structures that replaces a whole FFN.
+inline constexpr const char* kFfnMoe = "ffn_moe";
 
 // `outputs` is the vocabulary (gpt) or the number of targets (mlp), `inputs`
 // the features of a sample (mlp; unused by gpt), `base_width` the width whose

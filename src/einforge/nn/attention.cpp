@@ -8,10 +8,11 @@ namespace einforge::nn {
 
 Attention::Attention(
     std::int64_t head_width,
-    std::shared_ptr<EinsumLinear> q,
-    std::shared_ptr<EinsumLinear> k,
-    std::shared_ptr<EinsumLinear> v,
-    std::shared_ptr<EinsumLinear> out)
+    std::shared_ptr<TokenLayer> q,
+    std::shared_ptr<TokenLayer> k,
+    std::shared_ptr<TokenLayer> v,
+    std::shared_ptr<TokenLayer> out,
+    std::shared_ptr<MoeRouter> router)
     : head_width_(head_width),
       q_(register_module("q", std::move(q))),
       k_(register_module("k", std::move(k))),
@@ -20,19 +21,27 @@ Attention::Attention(
       q_norm_(register_module(
           "q_norm", std::make_shared<LayerNorm>(head_width, /*bias=*/false))),
       k_norm_(register_module(
-          "k_norm", std::make_shared<LayerNorm>(head_width, /*bias=*/false))) {}
+          "k_norm", std::make_shared<LayerNorm>(head_width, /*bias=*/false))) {
+  if (router != nullptr) {
+    router_ = register_module("router", std::move(router));
+  }
+}
 
 torch::Tensor Attention::forward(const torch::Tensor& x) {
+  std::optional<ops::MoeRouting> routing;
+  if (router_ != nullptr) {
+    routing = router_->forward(x);
+  }
   // (batch, time, heads, head_width)
   const auto split = [&](const torch::Tensor& t) {
     return t.unflatten(-1, {-1, head_width_});
   };
-  const torch::Tensor q =
-      q_norm_->forward(split(q_->forward(x)));  // (batch, time, heads, d_head)
-  const torch::Tensor k =
-      k_norm_->forward(split(k_->forward(x)));  // (batch, time, heads, d_head)
+  const torch::Tensor q = q_norm_->forward(
+      split(q_->forward(x, routing)));  // (batch, time, heads, d_head)
+  const torch::Tensor k = k_norm_->forward(
+      split(k_->forward(x, routing)));  // (batch, time, heads, d_head)
   const torch::Tensor v =
-      split(v_->forward(x));  // (batch, time, heads, d_head)
+      split(v_->forward(x, routing));  // (batch, time, heads, d_head)
   const torch::Tensor mixed = at::scaled_dot_product_attention(
       q.transpose(1, 2),
       k.transpose(1, 2),

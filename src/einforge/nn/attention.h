@@ -3,8 +3,9 @@
 #include <cstdint>
 #include <memory>
 
-#include "einforge/nn/einsum_linear.h"
 #include "einforge/nn/layer_norm.h"
+#include "einforge/nn/moe_router.h"
+#include "einforge/nn/token_layer.h"
 
 namespace einforge::nn {
 
@@ -15,12 +16,14 @@ namespace einforge::nn {
 class Attention : public Layer {
  public:
   // The four layers map width to width, width a multiple of head_width.
+  // `router`, where given, routes x for q, k and v, mixtures that have none.
   Attention(
       std::int64_t head_width,
-      std::shared_ptr<EinsumLinear> q,
-      std::shared_ptr<EinsumLinear> k,
-      std::shared_ptr<EinsumLinear> v,
-      std::shared_ptr<EinsumLinear> out);
+      std::shared_ptr<TokenLayer> q,
+      std::shared_ptr<TokenLayer> k,
+      std::shared_ptr<TokenLayer> v,
+      std::shared_ptr<TokenLayer> out,
+      std::shared_ptr<MoeRouter> router = nullptr);
 
   // @param x (batch, time, width)
   // @return (batch, time, width)
@@ -29,10 +32,11 @@ class Attention : public Layer {
 
  private:
   std::int64_t head_width_;
-  std::shared_ptr<EinsumLinear> q_;
-  std::shared_ptr<EinsumLinear> k_;
-  std::shared_ptr<EinsumLinear> v_;
-  std::shared_ptr<EinsumLinear> out_;
+  std::shared_ptr<MoeRouter> router_;  // or null
+  std::shared_ptr<TokenLayer> q_;
+  std::shared_ptr<TokenLayer> k_;
+  std::shared_ptr<TokenLayer> v_;
+  std::shared_ptr<TokenLayer> out_;
   std::shared_ptr<LayerNorm> q_norm_;
   std::shared_ptr<LayerNorm> k_norm_;
 };

@@ -82,7 +82,8 @@ torch::Tensor EinsumLinear::core_b() const {
   return ops::rms_cap(core_b_, optional(gamma_b_), max_rms_b_);
 }
 
-torch::Tensor EinsumLinear::forward(const torch::Tensor& x) {
+torch::Tensor EinsumLinear::forward(
+    const torch::Tensor& x, const std::optional<ops::MoeRouting>& /*unused*/) {
   if (structure_.dense) {
     return torch::linear(x, weight_, bias_);
   }

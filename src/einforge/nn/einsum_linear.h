@@ -3,7 +3,7 @@
 #include <array>
 #include <cstdint>
 
-#include "einforge/nn/layer.h"
+#include "einforge/nn/token_layer.h"
 #include "einforge/structure/structure.h"
 
 namespace einforge::nn {
@@ -26,7 +26,7 @@ struct EinsumLinearOptions {
 // with A = gamma_A cap(core_a), cap(M) = M / max(1, rms(M) / init_std) and B
 // likewise. Dense is one plain muP matrix, y = W x, without cap and gamma.
 // Source: arXiv 2410.02117, section 5.
-class EinsumLinear : public Layer {
+class EinsumLinear : public TokenLayer {
  public:
   EinsumLinear(
       const structure::Structure& structure,
@@ -35,7 +35,9 @@ class EinsumLinear : public Layer {
 
   // @param x (..., d_in)
   // @return (..., d_out)
-  torch::Tensor forward(const torch::Tensor& x);
+  torch::Tensor forward(
+      const torch::Tensor& x,
+      const std::optional<ops::MoeRouting>& routing = std::nullopt) override;
 
   // The dense matrix that does the same: forward(x) = x merge()^T + bias.
   // @return (d_out, d_in)

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "einforge/nn/moe_router.h"
+#include "einforge/nn/token_layer.h"
 
 namespace einforge::nn {
 
@@ -19,17 +20,10 @@ struct MoeOptions {
   RouterOptions router;
 };
 
-// What mixtures of experts have in common: who takes which token.
-class MoeLayer : public Layer {
+// What mixtures of experts have in common: who takes which token. Without a
+// router, forward() throws std::logic_error unless it is given a routing.
+class MoeLayer : public TokenLayer {
  public:
-  // @param x (..., d_in)
-  // @param routing of the T tokens of x; by its own router where left out
-  // @return (..., d_out)
-  // @throw std::logic_error without a router and a routing
-  virtual torch::Tensor forward(
-      const torch::Tensor& x,
-      const std::optional<ops::MoeRouting>& routing = std::nullopt) = 0;
-
   // Null when it is external.
   const std::shared_ptr<MoeRouter>& router() const { return router_; }
   std::int64_t experts() const { return options_.experts; }

@@ -100,18 +100,27 @@ RouterHealth MoeRouter::health() const {
     throw std::logic_error("nn: a router that saw no token has no health");
   }
   const torch::NoGradGuard no_grad;
-  const torch::Tensor logits = logits_.to(torch::kCPU, torch::kFloat64);
-  const torch::Tensor counts =
-      ops::moe_counts(chosen_, experts_).to(torch::kCPU);
-  const torch::Tensor share =
-      counts.to(torch::kFloat64) / static_cast<double>(chosen_.numel());
-  const auto* tokens = counts.const_data_ptr<std::int64_t>();
+  // Reduced where it lies and copied once: the logits are (T, E).
+  const torch::Tensor logits = logits_.to(torch::kFloat64);
+  const torch::Tensor counts = ops::moe_counts(chosen_, experts_);
+  const torch::Tensor load = counts.to(torch::kFloat64);
+  const torch::Tensor all =
+      torch::cat({load,
+                  torch::stack(
+                      {entropy(logits.softmax(-1)).mean(),
+                       entropy(load / static_cast<double>(chosen_.numel())),
+                       balance_loss(logits, counts),
+                       z_loss(logits)})})
+          .to(torch::kCPU);
+  const double* value = all.const_data_ptr<double>();
   RouterHealth health;
-  health.tokens.assign(tokens, tokens + experts_);
-  health.token_entropy = entropy(logits.softmax(-1)).mean().item<double>();
-  health.aggregate_entropy = entropy(share).item<double>();
-  health.balance_loss = balance_loss(logits, counts).item<double>();
-  health.z_loss = z_loss(logits).item<double>();
+  for (std::int64_t e = 0; e < experts_; ++e) {
+    health.tokens.push_back(static_cast<std::int64_t>(*value++));
+  }
+  health.token_entropy = *value++;
+  health.aggregate_entropy = *value++;
+  health.balance_loss = *value++;
+  health.z_loss = *value++;
   health.dead = std::ranges::count(health.tokens, 0);
   health.largest_share = static_cast<double>(std::ranges::max(health.tokens)) /
                          static_cast<double>(logits.size(0));
