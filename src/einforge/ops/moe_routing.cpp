@@ -5,6 +5,9 @@
 
 #include <limits>
 #include <tuple>
+#ifdef EINFORGE_HAVE_CUDA
+#include "einforge/ops/cuda/moe_router.h"
+#endif
 
 namespace einforge::ops {
 namespace {
@@ -21,6 +24,11 @@ class Logits : public torch::autograd::Function<Logits> {
     const c10::impl::ExcludeDispatchKeyGuard guard(
         c10::autocast_dispatch_keyset);
     context->save_for_backward({x, weight});
+#ifdef EINFORGE_HAVE_CUDA
+    if (fused::takes_logits(x, weight, /*backward=*/false)) {
+      return fused::logits(x.reshape({-1, weight.size(1)}), weight);
+    }
+#endif
     return rows(x, weight).matmul(weight.t());
   }
 
@@ -32,6 +40,18 @@ class Logits : public torch::autograd::Function<Logits> {
     const Tensor& x = saved[0];
     const Tensor& weight = saved[1];
     variable_list result(2);
+#ifdef EINFORGE_HAVE_CUDA
+    if (fused::takes_logits(x, weight, /*backward=*/true)) {
+      const auto grad = fused::logits_backward(
+          grads[0],
+          x.reshape({-1, weight.size(1)}),
+          weight,
+          {context->needs_input_grad(0), context->needs_input_grad(1)});
+      result[0] = grad[0].defined() ? grad[0].view(x.sizes()) : grad[0];
+      result[1] = grad[1];
+      return result;
+    }
+#endif
     if (context->needs_input_grad(0)) {
       result[0] = grads[0].matmul(weight).to(x.scalar_type()).view(x.sizes());
     }
@@ -46,6 +66,40 @@ class Logits : public torch::autograd::Function<Logits> {
     return x.reshape({-1, weight.size(1)}).to(weight.scalar_type());
   }
 };
+
+#ifdef EINFORGE_HAVE_CUDA
+// The experts and the gates of logits, in one kernel each way.
+class Route : public torch::autograd::Function<Route> {
+ public:
+  static variable_list forward(
+      torch::autograd::AutogradContext* context,
+      const Tensor& logits,
+      std::int64_t active,
+      bool softmax_first,
+      const std::optional<Tensor>& bias) {
+    const MoeRouting routing = fused::route(
+        logits, active, {.softmax_first = softmax_first, .bias = bias});
+    context->save_for_backward({logits, routing.experts, routing.gates});
+    context->saved_data["softmax_first"] = softmax_first;
+    context->mark_non_differentiable({routing.experts});
+    return {routing.experts, routing.gates};
+  }
+
+  static variable_list backward(
+      torch::autograd::AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    return {
+        fused::route_backward(
+            grads[1],
+            saved[0],
+            {saved[1], saved[2]},
+            context->saved_data["softmax_first"].toBool()),
+        Tensor(),
+        Tensor(),
+        Tensor()};
+  }
+};
+#endif
 
 void check_experts(const Tensor& experts, std::int64_t count) {
   TORCH_CHECK(
@@ -99,6 +153,11 @@ MoeDispatch dispatch_cpu(const Tensor& experts, std::int64_t count) {
 }
 
 MoeDispatch dispatch_device(const Tensor& experts, std::int64_t count) {
+#ifdef EINFORGE_HAVE_CUDA
+  if (fused::takes_dispatch(experts, count)) {
+    return fused::dispatch(experts, count);
+  }
+#endif
   const auto [sorted, order] =
       experts.to(torch::kInt32)
           .reshape({-1})
@@ -133,6 +192,13 @@ MoeRouting moe_route(
       logits.sizes(),
       " and ",
       active);
+#ifdef EINFORGE_HAVE_CUDA
+  if (fused::takes_route(logits, active)) {
+    const variable_list routed =
+        Route::apply(logits, active, options.softmax_first, options.bias);
+    return {routed[0], routed[1]};
+  }
+#endif
   const Tensor scores =
       options.bias ? logits.detach() + *options.bias : logits.detach();
   const Tensor chosen =
@@ -151,9 +217,7 @@ MoeDispatch moe_dispatch(const Tensor& experts, std::int64_t count) {
 }
 
 Tensor moe_counts(const Tensor& experts, std::int64_t count) {
-  check_experts(experts, count);
-  const Tensor numbers = torch::arange(count, experts.options());
-  return (experts.reshape({-1, 1}) == numbers).sum(0);
+  return moe_dispatch(experts, count).offsets.diff().to(torch::kInt64);
 }
 
 }  // namespace einforge::ops

@@ -18,40 +18,52 @@ struct Variant {
   BackwardKernel routed;
   int alpha;
   int epsilon;
+  int gamma_ranks;
+  int phi_ranks;
   int threads;
   int shared_bytes;
+
+  int cluster() const { return gamma_ranks * phi_ranks; }
 };
 
-template <int kAlpha, int kEpsilon>
+template <int kAlpha, int kEpsilon, int kGammaRanks = 2, int kPhiRanks = 2>
 constexpr Variant variant() {
-  using Tile = BttBackwardTile<kAlpha, kEpsilon>;
+  using Tile = BttBackwardTile<kAlpha, kEpsilon, kGammaRanks, kPhiRanks>;
   return {
       btt_backward_partials<Tile, false>,
       btt_backward_partials<Tile, true>,
       kAlpha,
       kEpsilon,
+      kGammaRanks,
+      kPhiRanks,
       Tile::kThreads,
       Tile::kSharedBytes};
 }
 
+// The first that divides a layer takes it.
 constexpr Variant kVariants[] = {
-    variant<32, 32>(), variant<32, 64>(), variant<64, 32>(), variant<64, 64>()};
+    variant<32, 32>(),
+    variant<32, 64>(),
+    variant<64, 32>(),
+    variant<64, 64>(),
+    variant<32, 32, 1, 1>(),
+    variant<32, 64, 1, 2>(),
+    variant<64, 32, 2, 1>()};
 
 const Variant* variant_of(const BttSizes& s) {
-  constexpr int kPair = 2 * kBackwardOwn;
   for (const Variant& v : kVariants) {
     if (v.alpha == s.alpha && v.epsilon == s.epsilon && s.gamma > 0 &&
-        s.gamma % kPair == 0 && s.phi > 0 && s.phi % kPair == 0 && s.rho > 0) {
+        s.gamma % (v.gamma_ranks * kBackwardOwn) == 0 && s.phi > 0 &&
+        s.phi % (v.phi_ranks * kBackwardOwn) == 0 && s.rho > 0) {
       return &v;
     }
   }
   return nullptr;
 }
 
-// Clusters that share the tokens of one split.
-int clusters_of(const BttSizes& s) {
-  return s.gamma / kBackwardOwn * (s.phi / kBackwardOwn) / kBackwardCluster *
-         s.rho;
+// Blocks that share the tokens of one split.
+int blocks_of(const BttSizes& s) {
+  return s.gamma / kBackwardOwn * (s.phi / kBackwardOwn) * s.rho;
 }
 
 struct Launch {
@@ -61,10 +73,10 @@ struct Launch {
 
 void configure(Launch& launch, const Variant& v, cudaStream_t stream) {
   launch.cluster.id = cudaLaunchAttributeClusterDimension;
-  launch.cluster.val.clusterDim.x = kBackwardCluster;
+  launch.cluster.val.clusterDim.x = static_cast<unsigned>(v.cluster());
   launch.cluster.val.clusterDim.y = 1;
   launch.cluster.val.clusterDim.z = 1;
-  launch.config.gridDim = dim3(kBackwardCluster);
+  launch.config.gridDim = dim3(static_cast<unsigned>(v.cluster()));
   launch.config.blockDim = dim3(static_cast<unsigned>(v.threads));
   launch.config.dynamicSmemBytes = static_cast<size_t>(v.shared_bytes);
   launch.config.stream = stream;
@@ -72,24 +84,39 @@ void configure(Launch& launch, const Variant& v, cudaStream_t stream) {
   launch.config.numAttrs = 1;
 }
 
-// One wave of the clusters that run at once; a split of fewer than two tiles
-// would mostly wait.
+// Few waves of the clusters that run at once, and full ones. A block's start
+// and end take as long as some tiles; 32 splits' partial sums are enough.
 int splits_of(
     const Variant& v,
     const BttSizes& s,
     int64_t rows,
     const DeviceLimits& limits) {
+  constexpr int64_t kStartTiles = 10;
+  constexpr int64_t kMostSplits = 32;
   Launch launch;
   configure(launch, v, nullptr);
   cudaFuncSetAttribute(
       v.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, v.shared_bytes);
   const int active =
       active_clusters(reinterpret_cast<const void*>(v.kernel), launch.config);
-  const int clusters =
-      active > 0 ? active : limits.multiprocessors / kBackwardCluster;
+  const int64_t at_once =
+      active > 0 ? active : std::max(1, limits.multiprocessors / v.cluster());
+  const int64_t clusters = blocks_of(s) / v.cluster();
   const int64_t tiles = (rows + kBackwardTokens - 1) / kBackwardTokens;
-  return static_cast<int>(std::clamp<int64_t>(
-      tiles / 2, 1, std::max(1, clusters / clusters_of(s))));
+  const int64_t most = std::clamp<int64_t>(
+      tiles / 2, 1, std::max(kMostSplits, at_once / clusters));
+  int64_t best = 1;
+  int64_t best_time = INT64_MAX;
+  for (int64_t splits = 1; splits <= most; ++splits) {
+    const int64_t waves = (clusters * splits + at_once - 1) / at_once;
+    const int64_t time =
+        waves * ((tiles + splits - 1) / splits + kStartTiles) + splits / 4;
+    if (time < best_time) {
+      best = splits;
+      best_time = time;
+    }
+  }
+  return static_cast<int>(best);
 }
 
 }  // namespace
@@ -151,8 +178,8 @@ cudaError_t btt_backward(
            .other = s.gamma},
       .tokens = launch.tokens,
       .rho = s.rho,
-      .gamma_pairs = s.gamma / kBackwardOwn / 2,
-      .phi_pairs = s.phi / kBackwardOwn / 2,
+      .gamma_groups = s.gamma / kBackwardOwn / v.gamma_ranks,
+      .phi_groups = s.phi / kBackwardOwn / v.phi_ranks,
       .splits = splits,
       .rows = rows,
       .gates = launch.gates};
@@ -182,8 +209,7 @@ cudaError_t btt_backward(
   }
   Launch configured;
   configure(configured, v, stream);
-  configured.config.gridDim.x =
-      static_cast<unsigned>(kBackwardCluster * clusters_of(s) * splits);
+  configured.config.gridDim.x = static_cast<unsigned>(blocks_of(s) * splits);
   status = cudaLaunchKernelEx(&configured.config, kernel, params);
   if (status != cudaSuccess) {
     return status;

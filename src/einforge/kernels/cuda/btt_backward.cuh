@@ -22,8 +22,9 @@
 // another warp has copied. Between making z and dz of a tile and adding to the
 // gradients there is one barrier.
 //
-// A cluster is two such blocks of gammas by two of phis: each brings half of
-// the tokens' x and dy, to itself and to the block that shares them.
+// A cluster is kGammaRanks such blocks of gammas by kPhiRanks of phis, two each
+// where the layer has them: a block brings half of the tokens' x and dy, to
+// itself and to the block that shares them.
 //
 // In every product eight neighbours of the own index, which lie side by side in
 // memory, are eight independent matrices: one 16-byte read gives a lane its
@@ -47,8 +48,8 @@ struct BttBackwardParams {
   Side dy;
   int64_t tokens;
   int rho;
-  int gamma_pairs;  // of blocks
-  int phi_pairs;
+  int gamma_groups;  // of kGammaRanks blocks
+  int phi_groups;
   int splits;
   // Of a mixture: its rows, and each pair's gate, which z and dz take. A split
   // has a stretch of all tiles; what it has of expert e goes to slot split + e.
@@ -61,7 +62,6 @@ inline constexpr int kBackwardOwn = 16;     // gammas, and phis, of a block
 inline constexpr int kBackwardOctets = kBackwardOwn / kVector;
 inline constexpr int kBackwardBuffers = 2;
 inline constexpr int kBackwardWorkers = 8;  // warps
-inline constexpr int kBackwardCluster = 4;  // blocks
 
 // What a block keeps of one side, and its index maps in shared memory.
 enum class BttBackwardName { kX, kDy };
@@ -111,8 +111,15 @@ struct BttBackwardSide {
   }
 };
 
-template <int kAlphaSize, int kEpsilonSize>
+template <
+    int kAlphaSize,
+    int kEpsilonSize,
+    int kGammaRankCount,
+    int kPhiRankCount>
 struct BttBackwardTile {
+  static constexpr int kGammaRanks = kGammaRankCount;
+  static constexpr int kPhiRanks = kPhiRankCount;
+  static constexpr int kCluster = kGammaRanks * kPhiRanks;
   using X = BttBackwardSide<BttBackwardName::kX, kAlphaSize>;
   using Dy = BttBackwardSide<BttBackwardName::kDy, kEpsilonSize>;
   // A warpgroup of which one warp copies gives its registers to the workers.
@@ -158,15 +165,18 @@ struct BttBackward {
       : p(params), shared((raw + 255) / 256 * 256) {
     lane = static_cast<int>(threadIdx.x) % 32;
     warp = static_cast<int>(threadIdx.x) / 32;
-    const auto rank = static_cast<int>(ptx::cluster_rank());
-    gamma_rank = rank % 2;
-    phi_rank = rank / 2;
+    const int rank =
+        Tile::kCluster > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
+    gamma_rank = rank % Tile::kGammaRanks;
+    phi_rank = rank / Tile::kGammaRanks;
     // Clusters of the same tokens are neighbours, and meet in L2.
-    int cluster = static_cast<int>(blockIdx.x) / kBackwardCluster;
-    first_gamma = (cluster % p.gamma_pairs * 2 + gamma_rank) * kBackwardOwn;
-    cluster /= p.gamma_pairs;
-    first_phi = (cluster % p.phi_pairs * 2 + phi_rank) * kBackwardOwn;
-    cluster /= p.phi_pairs;
+    int cluster = static_cast<int>(blockIdx.x) / Tile::kCluster;
+    first_gamma = (cluster % p.gamma_groups * Tile::kGammaRanks + gamma_rank) *
+                  kBackwardOwn;
+    cluster /= p.gamma_groups;
+    first_phi =
+        (cluster % p.phi_groups * Tile::kPhiRanks + phi_rank) * kBackwardOwn;
+    cluster /= p.phi_groups;
     r = cluster % p.rho;
     split = cluster / p.rho;
   }
@@ -250,15 +260,16 @@ struct BttBackward {
     if (threadIdx.x == 0) {
       for (int slot = 0; slot < kBackwardBuffers; ++slot) {
         ptx::barrier_init(loaded(slot), 1);
-        // The workers of the three blocks that this one's copies go to.
-        ptx::barrier_init(read(slot), 3 * kBackwardWorkers);
+        ptx::barrier_init(read(slot), kReceivers * kBackwardWorkers);
       }
       ptx::barrier_init_fence();
     }
     ptx::cluster_sync();
   }
+  // Blocks that this one's copies go to.
+  static constexpr int kReceivers = Tile::kGammaRanks + Tile::kPhiRanks - 1;
   __device__ static uint32_t rank_of(int gammas, int phis) {
-    return static_cast<uint32_t>(phis * 2 + gammas);
+    return static_cast<uint32_t>(phis * Tile::kGammaRanks + gammas);
   }
 
   // By all workers, along what is contiguous in a core of the operator's own
@@ -309,15 +320,19 @@ struct BttBackward {
 
   // --- copies --------------------------------------------------------------
 
-  // By one warp. Lane i knows the token of row i; of x the block brings eight
-  // rows, for lanes 0 to 7, and of dy eight, for lanes 8 to 15.
+  // By one warp: of x the block brings its share of the rows, one a lane of the
+  // first half, and of dy one a lane of the second.
   __device__ void run_copier() const {
-    const bool is_x = lane < 8;
-    const int row = 8 * (is_x ? phi_rank : gamma_rank) + lane % 8;
+    const bool is_x = lane < 16;
+    const int ranks = is_x ? Tile::kPhiRanks : Tile::kGammaRanks;
+    const int share = kBackwardTokens / ranks;
+    const bool copies = lane % 16 < share;
+    const int row = (is_x ? phi_rank : gamma_rank) * share + lane % share;
     const uint32_t to = is_x ? X::token(row) : Dy::token(row);
-    const auto blocks = static_cast<uint16_t>(
-        is_x ? 1U << rank_of(gamma_rank, 0) | 1U << rank_of(gamma_rank, 1)
-             : 1U << rank_of(0, phi_rank) | 1U << rank_of(1, phi_rank));
+    uint32_t blocks = 0;
+    for (int i = 0; i < ranks; ++i) {
+      blocks |= 1U << (is_x ? rank_of(gamma_rank, i) : rank_of(i, phi_rank));
+    }
     Ring buffer;
     for_spans([&](int expert, int begin, int end) {
 #pragma unroll 1
@@ -341,17 +356,24 @@ struct BttBackward {
           ptx::barrier_expect(loaded(buffer.slot), Tile::kTileBytes);
         }
         __syncwarp();
-        if (lane < 16) {
-          ptx::tensor_load_multicast(
-              (is_x ? activations_of<X>(buffer.slot)
-                    : activations_of<Dy>(buffer.slot)) +
-                  to,
-              is_x ? &p.x.activations : &p.dy.activations,
-              is_x ? first_gamma : first_phi,
-              0,
-              token,
-              loaded(buffer.slot),
-              blocks);
+        if (copies) {
+          const uint32_t place = (is_x ? activations_of<X>(buffer.slot)
+                                       : activations_of<Dy>(buffer.slot)) +
+                                 to;
+          const void* map = is_x ? &p.x.activations : &p.dy.activations;
+          const int column = is_x ? first_gamma : first_phi;
+          if constexpr (Tile::kCluster > 1) {
+            ptx::tensor_load_multicast(
+                place,
+                map,
+                column,
+                0,
+                token,
+                loaded(buffer.slot),
+                static_cast<uint16_t>(blocks));
+          } else {
+            ptx::tensor_load(place, map, column, 0, token, loaded(buffer.slot));
+          }
         }
         buffer.next();
       }
@@ -361,11 +383,18 @@ struct BttBackward {
   // By a worker's warp that will not read the slot any more.
   __device__ void give_back(int slot) const {
     __syncwarp();
-    if (lane < 3) {
-      const uint32_t block = rank_of(
-          lane == 1 ? 1 - gamma_rank : gamma_rank,
-          lane == 2 ? 1 - phi_rank : phi_rank);
-      ptx::barrier_arrive_peer(ptx::peer_address(read(slot), block));
+    if (lane < kReceivers) {
+      if constexpr (Tile::kCluster > 1) {
+        // Itself, those of the same phis, those of the same gammas.
+        const bool other_gamma = lane > 0 && lane < Tile::kGammaRanks;
+        const bool other_phi = lane >= Tile::kGammaRanks;
+        const uint32_t block = rank_of(
+            other_gamma ? 1 - gamma_rank : gamma_rank,
+            other_phi ? 1 - phi_rank : phi_rank);
+        ptx::barrier_arrive_peer(ptx::peer_address(read(slot), block));
+      } else {
+        ptx::barrier_arrive(read(slot));
+      }
     }
   }
 

@@ -172,7 +172,7 @@ struct PinnedShape {
   static_assert(kGammas % 8 == 0 && kPhis % 8 == 0 && kEpsilons % 16 == 0);
   static_assert(kGroup % kSplit == 0 && kPartPhis * kRho % kFragmentRows == 0);
   static_assert(kOne.registers() <= 128 && kTwo.registers() <= 128);
-  static_assert(kTwo.steps % 2 == 0 && kXBuffers >= 2);
+  static_assert((kTwo.steps == 1 || kTwo.steps % 2 == 0) && kXBuffers >= 2);
   static_assert(kOne.even() && kTwo.even());
   static_assert(!kAddUp || (kGammas % kFragmentDepth == 0 && kBatches2 == 8));
   static_assert(kXToken % 1024 == 0 && kYToken % (128 * (kYMask + 1)) == 0);
@@ -182,6 +182,9 @@ struct PinnedShape {
 // and as wide rows of x and y as that allows.
 template <template <typename...> typename List>
 using PinnedTable = List<
+    PinnedShape<32, 16, 32, 16, 1, 1, 1, 1>,
+    PinnedShape<32, 16, 64, 32, 1, 1, 1, 1>,
+    PinnedShape<64, 32, 32, 16, 1, 1, 1, 1>,
     PinnedShape<32, 32, 32, 32, 1, 1, 1, 1>,
     PinnedShape<64, 32, 64, 32, 1, 2, 1, 1>,
     PinnedShape<64, 64, 64, 64, 1, 2, 4, 2>,

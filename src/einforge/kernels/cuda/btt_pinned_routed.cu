@@ -6,6 +6,9 @@ namespace einforge::kernels::cuda {
 namespace {
 
 constexpr PinnedKernel kKernels[] = {
+    pinned_kernel<PinnedShape<32, 16, 32, 16, 1, 1, 1, 1>, true>(),
+    pinned_kernel<PinnedShape<32, 16, 64, 32, 1, 1, 1, 1>, true>(),
+    pinned_kernel<PinnedShape<64, 32, 32, 16, 1, 1, 1, 1>, true>(),
     pinned_kernel<PinnedShape<32, 32, 32, 32, 1, 1, 1, 1>, true>(),
     pinned_kernel<PinnedShape<64, 32, 64, 32, 1, 2, 1, 1>, true>(),
     pinned_kernel<PinnedShape<32, 64, 32, 64, 1, 2, 2, 1>, true>(),

@@ -174,6 +174,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
       (S::kAddUp ? 0 : first_epsilon()) + unit.row_tile * kFragmentRows;
   const __nv_bfloat16* bias = S::kAddUp && member != 0 ? nullptr : p.bias;
   constexpr int kQuads = kStage.batches / 4;
+  constexpr int kHalves = kStage.steps == 1 ? 1 : 2;  // of a pair of steps
   constexpr int kOutBuffers = S::kAddUp ? S::kSumBuffers : S::kYBuffers;
   constexpr int kRun = S::kGammas2 / kFragmentDepth;
   const PinnedDepth depth{
@@ -181,11 +182,12 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
       kRun,
       S::kGamma / kFragmentDepth,
       S::kAddUp ? member * kRun : 0};
-  // Lanes 8 m to 8 m + 7 give the eight tokens of depth octet m of four.
+  // Lanes 8 m to 8 m + 7 give the eight tokens of depth octet m of four (two).
   const uint32_t from =
-      shared + static_cast<uint32_t>(
-                   S::kZ + (lane / 8 * S::kPhis + unit.batch) * 128 +
-                   z_offset(0, lane % 8 / 2, lane % 2));
+      shared +
+      static_cast<uint32_t>(
+          S::kZ + (lane / 8 % (2 * kHalves) * S::kPhis + unit.batch) * 128 +
+          z_offset(0, lane % 8 / 2, lane % 2));
   uint32_t to[2];  // token 2 q + j
 #pragma unroll
   for (int j = 0; j < 2; ++j) {
@@ -238,22 +240,23 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
           float sums[4][kTiles][4];
           start_y(bias, epsilon + row, phi + 4 * quad, sums);
 #pragma unroll
-          for (int pair = 0; pair < kStage.steps / 2; ++pair) {
+          for (int pair = 0; pair < (kStage.steps + 1) / 2; ++pair) {
             uint32_t b[4][4];
 #pragma unroll
             for (int n = 0; n < 4; ++n) {
               const int f = 4 * quad + n;
-              ptx::load_matrix(
+              const uint32_t place =
                   (here ^ (f % 2 != 0 ? 64U : 0U)) +
-                      static_cast<uint32_t>(
-                          pair * 4 * S::kPhis * 128 + f / 2 * 256),
-                  b[n][0],
-                  b[n][1],
-                  b[n][2],
-                  b[n][3]);
+                  static_cast<uint32_t>(
+                      pair * 4 * S::kPhis * 128 + f / 2 * 256);
+              if constexpr (kHalves == 2) {
+                ptx::load_matrix(place, b[n][0], b[n][1], b[n][2], b[n][3]);
+              } else {
+                ptx::load_matrix(place, b[n][0], b[n][1]);
+              }
             }
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
+            for (int half = 0; half < kHalves; ++half) {
 #pragma unroll
               for (int n = 0; n < 4; ++n) {
 #pragma unroll

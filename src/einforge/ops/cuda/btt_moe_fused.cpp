@@ -11,6 +11,7 @@
 #include "einforge/kernels/cuda/moe_rows.h"
 #include "einforge/ops/cuda/btt_operands.h"
 #include "einforge/ops/cuda/btt_tuner.h"
+#include "einforge/ops/moe_routing.h"
 
 namespace einforge::ops {
 namespace {
@@ -18,34 +19,19 @@ namespace {
 namespace ek = kernels::cuda;
 using torch::Tensor;
 
-// The pairs in the order of their experts.
+// The pairs in the order of their experts, as the kernels take them.
 struct Dispatch {
-  Tensor offsets;
-  Tensor order;
+  MoeDispatch pairs;
   ek::RoutedRows rows;
 
   Dispatch(const Tensor& experts, std::int64_t count)
-      : offsets(torch::empty({count + 1}, experts.options())),
-        order(torch::empty({experts.numel()}, experts.options())) {
-    const auto pairs = static_cast<int>(experts.numel());
-    const auto number = static_cast<int>(count);
-    const Tensor counts =
-        btt::workspace(experts, ek::moe_dispatch_bytes(pairs, number));
-    C10_CUDA_CHECK(ek::moe_dispatch(
-        experts.const_data_ptr<std::int32_t>(),
-        pairs,
-        number,
-        counts.mutable_data_ptr(),
-        offsets.mutable_data_ptr<std::int32_t>(),
-        order.mutable_data_ptr<std::int32_t>(),
-        c10::cuda::getCurrentCUDAStream()));
-    rows = {
-        .offsets = offsets.const_data_ptr<std::int32_t>(),
-        .order = order.const_data_ptr<std::int32_t>(),
-        .experts = number,
-        .active = static_cast<int>(experts.size(1)),
-        .pairs = pairs};
-  }
+      : pairs(moe_dispatch(experts, count)),
+        rows{
+            .offsets = pairs.offsets.const_data_ptr<std::int32_t>(),
+            .order = pairs.order.const_data_ptr<std::int32_t>(),
+            .experts = static_cast<int>(count),
+            .active = static_cast<int>(experts.size(1)),
+            .pairs = static_cast<int>(experts.numel())} {}
 };
 
 // A problem as the kernels see it: the core contracted first is A.

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <array>
+
+#include "einforge/ops/moe_routing.h"
+
+// The steps of routing (moe_routing.h) in one or two kernels each, where these
+// take the problem; none is differentiable by itself.
+namespace einforge::ops::fused {
+
+// x bfloat16, weight float32, both contiguous on CUDA.
+bool takes_logits(
+    const torch::Tensor& x, const torch::Tensor& weight, bool backward);
+
+// @param x (T, d), T > 0
+torch::Tensor logits(const torch::Tensor& x, const torch::Tensor& weight);
+
+// Gradients of x and of the weight; undefined where not asked for.
+std::array<torch::Tensor, 2> logits_backward(
+    const torch::Tensor& grad,
+    const torch::Tensor& x,
+    const torch::Tensor& weight,
+    std::array<bool, 2> asked);
+
+// logits (T, E) float32 on CUDA, T > 0.
+bool takes_route(const torch::Tensor& logits, std::int64_t active);
+
+MoeRouting route(
+    const torch::Tensor& logits,
+    std::int64_t active,
+    const MoeRouteOptions& options);
+
+// @param grad (T, k), of the gates
+// @return (T, E)
+torch::Tensor route_backward(
+    const torch::Tensor& grad,
+    const torch::Tensor& logits,
+    const MoeRouting& routing,
+    bool softmax_first);
+
+// experts (T, k) int32 on CUDA, T k > 0, at most 256 experts.
+bool takes_dispatch(const torch::Tensor& experts, std::int64_t count);
+
+MoeDispatch dispatch(const torch::Tensor& experts, std::int64_t count);
+
+}  // namespace einforge::ops::fused
