@@ -42,10 +42,15 @@ std::vector<Tensor> run(
 
 constexpr ops::GradientMask kAll{true, true, true, true};
 
-void check(base::Random& random, const Sizes& s, std::int64_t tokens) {
-  for (const auto dtype : {torch::kFloat64, torch::kBFloat16}) {
+void check(
+    base::Random& random,
+    const Sizes& s,
+    std::int64_t tokens,
+    torch::Device device = torch::kCPU) {
+  for (const auto dtype :
+       {torch::kFloat64, torch::kFloat32, torch::kBFloat16}) {
     const Values exact = testing::random_values(random, s, {tokens}, dtype);
-    const auto actual = run(s, exact.to(torch::kCPU, dtype), kAll);
+    const auto actual = run(s, exact.to(device, dtype), kAll);
     const auto expected = testing::reference(exact, s);
     const auto magnitude = testing::reference(
         exact.map(+[](const Tensor& t) { return t.abs(); }), s);
@@ -99,6 +104,33 @@ TEST(Strided, AgreesWithTheDefinitionForManyTokens) {
   check(random, {4, 4, 1, 4, 4, 1, 1}, 1024);
   check(random, {16, 1, 1, 1, 12, 1, 2}, 1536);
   check(random, {4, 1, 4, 1, 4, 4, 2}, 1000);
+}
+
+// The permutations that a kernel of our own takes, in both orders, and those
+// that it leaves to torch.
+TEST(Strided, AgreesWithTheDefinitionOnCuda) {
+  EINFORGE_NEEDS(torch::kCUDA);
+  base::Random random(83);
+  for (const Sizes& s :
+       {Sizes{16, 1, 8, 1, 24, 16, 1},
+        Sizes{16, 3, 8, 2, 8, 16, 2},
+        Sizes{1, 16, 8, 24, 1, 16, 1},  // b first
+        Sizes{3, 16, 8, 16, 2, 8, 2},
+        Sizes{4, 1, 4, 1, 8, 12, 1},  // 16 bytes of float32 alone
+        Sizes{5, 2, 3, 1, 7, 6, 2},
+        Sizes{8, 16, 1, 16, 8, 1, 2},
+        Sizes{64, 1, 1, 1, 48, 1, 4}}) {
+    for (const std::int64_t tokens : {1, 6, 67, 600}) {
+      check(random, s, tokens, torch::kCUDA);
+    }
+  }
+}
+
+// For compute-sanitizer.
+TEST(Strided, SmallShapesOnCuda) {
+  EINFORGE_NEEDS(torch::kCUDA);
+  base::Random random(89);
+  check(random, {16, 2, 8, 1, 8, 16, 1}, 5, torch::kCUDA);
 }
 
 TEST(Strided, ComputesOnlyTheGradientsAskedFor) {
