@@ -130,9 +130,8 @@ std::vector<LayerCase> layer_cases(const Suite& suite, bool cuda) {
   }
   std::vector<LayerCase> cases;
   for (const Layer& layer : layers) {
-    const structure::Structure realised =
-        structure::padded(structure::realise(
-            layer.spec, layer.width.d_in, layer.width.d_out));
+    const structure::Structure realised = structure::padded(
+        structure::realise(layer.spec, layer.width.d_in, layer.width.d_out));
     for (const std::int64_t tokens :
          suite.tokens.empty() ? defaults.tokens : suite.tokens) {
       for (const std::string& routing : routings_of(suite, layer.spec)) {
