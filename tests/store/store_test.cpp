@@ -48,6 +48,32 @@ void run_sql(const std::filesystem::path& path, const char* sql) {
   sqlite3_close(database);
 }
 
+// Version 1 had no routers.
+TEST(Store, ReadsAndUpdatesAnOlderVersion) {
+  const TemporaryDirectory directory;
+  const auto path = directory / "s.db";
+  Store::open(path).add(make_trial("aa"));
+  run_sql(
+      path, "ALTER TABLE trials DROP COLUMN routers; PRAGMA user_version = 1");
+  {
+    const Store store = Store::open_read_only(path);
+    ASSERT_EQ(store.trials().size(), 1U);
+    EXPECT_TRUE(store.trials()[0].routers.is_null());
+    EXPECT_TRUE(store.find("aa")->routers.is_null());
+  }
+  {
+    Store store = Store::open(path);
+    EXPECT_TRUE(store.add(make_trial("bb")));
+    Trial trial = *store.claim("me");
+    EXPECT_EQ(trial.id, "aa");
+    trial.routers = {{"step", 1}};
+    store.update(trial);
+  }
+  const Store store = Store::open(path);
+  EXPECT_EQ(store.find("aa")->routers["step"], 1);
+  EXPECT_TRUE(store.find("bb")->routers.is_null());
+}
+
 TEST(Store, KeepsEveryFieldOfATrial) {
   const TemporaryDirectory directory;
   Trial trial = make_trial("aa");
@@ -56,6 +82,7 @@ TEST(Store, KeepsEveryFieldOfATrial) {
   trial.taxonomy = {{"omega", 0.5}, {"psi", 1.0}, {"nu", 0.5}};
   trial.reason = "line one\nline two";
   trial.rung = 3;
+  trial.routers = {{"step", 7}, {"warnings", {{{"layer", "blocks_0.ffn"}}}}};
   {
     Store store = Store::open(directory / "s.db");
     EXPECT_TRUE(store.add(trial));
@@ -67,6 +94,7 @@ TEST(Store, KeepsEveryFieldOfATrial) {
   ASSERT_TRUE(found);
   EXPECT_EQ(found->config.dump(), trial.config.dump());  // order of keys too
   EXPECT_EQ(found->taxonomy, trial.taxonomy);
+  EXPECT_EQ(found->routers, trial.routers);
   EXPECT_EQ(found->structure, trial.structure);
   EXPECT_EQ(found->model, trial.model);
   EXPECT_EQ(found->parameters, trial.parameters);

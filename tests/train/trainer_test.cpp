@@ -15,6 +15,7 @@
 #include "einforge/base/safetensors.h"
 #include "einforge/base/text.h"
 #include "einforge/data/prepare.h"
+#include "einforge/train/load_model.h"
 #include "tests/base/test_name.h"
 #include "tests/train/testing.h"
 
@@ -156,8 +157,12 @@ TEST_F(TrainerTest, SummaryCountsWhatIsTrained) {
 
 // Stopped at any step and resumed, a run ends in the same bits.
 TEST_F(TrainerTest, ResumesBitwise) {
-  for (const std::string structure : {"dense", "monarch"}) {
+  for (const std::string structure :
+       {"dense", "monarch", "btt_moe:E=4,k=2", "ffn_moe:E=4,k=2"}) {
     TrainConfig c = config(structure);
+    // All that has a state of its own, or draws.
+    c.model.moe.router.bias_rate = 0.01;
+    c.model.moe.router.jitter = 0.1;
     c.optimizer.accumulate = 2;
     c.optimizer.weight_decay = 0.1;
     const std::string whole = "whole_" + structure;
@@ -179,6 +184,115 @@ TEST_F(TrainerTest, ResumesBitwise) {
       EXPECT_EQ(log(name), log(whole)) << name;
     }
   }
+}
+
+TEST_F(TrainerTest, LogsTheHealthOfRouters) {
+  TrainConfig c = config("btt_moe:E=4,k=2");
+  c.model.moe.router.bias_rate = 0.01;
+  c.data.batch_size = 8;
+  const TrainResult result = train(c, options("run"));
+  EXPECT_EQ(result.outcome, Outcome::kFinished);
+  const auto rows = log("run");
+  EXPECT_FALSE(rows[0].contains("routers"));  // of step 0
+  const std::vector<std::string> layers = {
+      "blocks_0.attention.q",
+      "blocks_0.attention.k",
+      "blocks_0.attention.v",
+      "blocks_0.attention.out",
+      "blocks_0.ffn_in",
+      "blocks_0.ffn_out"};
+  for (std::size_t i = 1; i < rows.size(); ++i) {
+    const base::Json& routers = rows[i]["routers"];
+    ASSERT_EQ(routers.size(), 6U);
+    for (std::size_t r = 0; r < routers.size(); ++r) {
+      EXPECT_EQ(routers[r]["layer"], layers[r]);
+      std::int64_t sum = 0;
+      for (const std::int64_t tokens : routers[r]["tokens"]) {
+        sum += tokens;
+      }
+      EXPECT_EQ(sum, 8 * 16 * 2);  // every token twice: none is dropped
+      EXPECT_EQ(routers[r]["dropped"], 0);
+      EXPECT_GE(routers[r]["token_entropy"], 0);
+      EXPECT_LE(routers[r]["aggregate_entropy"], std::log(4.0) + 1e-9);
+    }
+  }
+  EXPECT_EQ(result.routers["step"], 23);
+  EXPECT_EQ(result.routers["layers"], rows.back()["routers"]);
+  // The balancing bias is part of the model.
+  const auto file = base::MappedFile(
+      root_ / "run/checkpoints/step_00000023/model.safetensors");
+  int biases = 0;
+  for (const auto& t : base::parse_safetensors(file.bytes()).tensors) {
+    biases += t.name.ends_with(".router.bias");
+  }
+  EXPECT_EQ(biases, 6);
+  const LoadedModel loaded = load_model(root_ / "run");
+  EXPECT_FALSE(loaded.model->is_training());
+
+  const CommandResult events = run_python(
+      root_ / "",
+      fmt::format(
+          R"(
+from tensorboard.backend.event_processing import event_accumulator
+log = event_accumulator.EventAccumulator(r"{}")
+log.Reload()
+tags = log.Tags()["scalars"]
+for what in ["token_entropy", "aggregate_entropy", "balance_loss", "z_loss",
+             "dropped", "dead", "largest_share"]:
+    assert "router/blocks_0.ffn_in/" + what in tags, tags
+for step in range(len(log.Scalars("router_tokens/blocks_0.ffn_in/0"))):
+    assert sum(log.Scalars("router_tokens/blocks_0.ffn_in/" + str(e))[step].value
+               for e in range(4)) == 256
+print("fine")
+)",
+          (root_ / "run").string()));
+  EXPECT_EQ(events.code, 0) << events.output;
+
+  EXPECT_TRUE(train(config(), options("plain")).routers.is_null());
+  EXPECT_FALSE(log("plain").back().contains("routers"));
+}
+
+// With one expert a token its gate is 1 whatever the router does, and without
+// losses nothing moves the router from zero: the first expert takes all.
+TEST_F(TrainerTest, ACollapsedRouterIsNamed) {
+  TrainConfig c = config("dense");
+  c.model.structure.v = "btt_moe:E=4,k=1";
+  c.model.moe.router = {.balance_weight = 0, .z_weight = 0};
+  TrainOptions o = options("run");
+  o.stop_at_step = 10;
+  testing::internal::CaptureStderr();
+  train(c, o);
+  const std::string first = testing::internal::GetCapturedStderr();
+  const std::string dead =
+      "router of blocks_0.attention.v: experts 1, 2, 3 took none of 64 tokens "
+      "at step ";
+  const std::string crowded =
+      "router of blocks_0.attention.v: expert 0 took 100% of 64 tokens at "
+      "step ";
+  EXPECT_NE(first.find("warning: " + dead + "4"), std::string::npos) << first;
+  EXPECT_NE(first.find("warning: " + crowded + "4"), std::string::npos);
+  // Once, also when resumed.
+  EXPECT_EQ(first.find(dead + "8"), std::string::npos);
+  o.resume = true;
+  o.stop_at_step = -1;
+  testing::internal::CaptureStderr();
+  const TrainResult result = train(c, o);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  // But each row of the log has them, and the result their first steps.
+  for (const base::Json& row : log("run")) {
+    if (row["step"] == 0) {
+      EXPECT_FALSE(row.contains("warnings"));
+      continue;
+    }
+    const std::string step = row["step"].dump();
+    EXPECT_EQ(row["warnings"], base::Json({dead + step, crowded + step}));
+  }
+  const base::Json& warnings = result.routers["warnings"];
+  ASSERT_EQ(warnings.size(), 2U);
+  EXPECT_EQ(warnings[0]["layer"], "blocks_0.attention.v");
+  EXPECT_EQ(warnings[0]["kind"], "dead");
+  EXPECT_EQ(warnings[0]["step"], 4);
+  EXPECT_EQ(warnings[1]["kind"], "crowded");
 }
 
 TEST_F(TrainerTest, PausesAndGoesOn) {
@@ -235,6 +349,9 @@ TEST_F(TrainerTest, RefusesAnotherRunsCheckpoint) {
   EXPECT_THROW(train(other, o), base::InvalidInput);
   other = c;
   other.optimizer.learning_rate = 1;
+  EXPECT_THROW(train(other, o), base::InvalidInput);
+  other = c;
+  other.model.moe.router.z_weight = 1;
   EXPECT_THROW(train(other, o), base::InvalidInput);
   other = c;
   other.steps = 5;

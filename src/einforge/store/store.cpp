@@ -20,7 +20,7 @@ using internal::Transaction;
 // "eifg", in the header of the file: tells our stores from other databases.
 constexpr std::int64_t kApplicationId = 0x65696667;
 // Raise it with every change of the schema, and teach migrate() the step.
-constexpr std::int64_t kSchemaVersion = 1;
+constexpr std::int64_t kSchemaVersion = 2;
 
 // ANY columns hold doubles exactly; a REAL column would lose the sign of -0.
 constexpr const char* kSchema = R"sql(
@@ -39,7 +39,8 @@ CREATE TABLE trials (
   final_loss ANY,
   seconds ANY,
   worker TEXT NOT NULL,
-  rung INTEGER NOT NULL
+  rung INTEGER NOT NULL,
+  routers TEXT NOT NULL DEFAULT 'null'
 ) STRICT;
 CREATE INDEX trials_by_status ON trials (status, sequence);
 CREATE TABLE curves (
@@ -60,7 +61,12 @@ CREATE TABLE metadata (
 
 constexpr const char* kTrialColumns =
     "id, config, structure, taxonomy, model, parameters, flops, learning_rate, "
-    "status, reason, final_loss, seconds, worker, rung";
+    "status, reason, final_loss, seconds, worker, rung, routers";
+
+// The same of a store of version 1, which has no routers.
+constexpr const char* kTrialColumnsBefore2 =
+    "id, config, structure, taxonomy, model, parameters, flops, learning_rate, "
+    "status, reason, final_loss, seconds, worker, rung, 'null'";
 
 constexpr std::array kStatuses = {
     Status::kQueued,
@@ -114,6 +120,7 @@ Trial read_trial(const Database& database, const Statement& row) {
   trial.seconds = row.real(11);
   trial.worker = row.text(12);
   trial.rung = static_cast<int>(row.integer(13));
+  trial.routers = parse_json(database, row.text(14));
   return trial;
 }
 
@@ -131,12 +138,17 @@ void bind_fields(Statement& statement, const Trial& trial) {
       .bind(trial.final_loss)
       .bind(trial.seconds)
       .bind(trial.worker)
-      .bind(trial.rung);
+      .bind(trial.rung)
+      .bind(dump(trial.routers));
 }
 
 bool is_empty(Database& database) {
   return database.query_integer("SELECT count(*) FROM sqlite_schema") == 0 &&
          database.query_integer("PRAGMA application_id") == 0;
+}
+
+std::int64_t version_of(Database& database) {
+  return database.query_integer("PRAGMA user_version");
 }
 
 void check_is_ours(Database& database) {
@@ -146,7 +158,7 @@ void check_is_ours(Database& database) {
       "'{}': expected an einforge store; got {}",
       name,
       is_empty(database) ? "an empty file" : "another program's database");
-  const std::int64_t version = database.query_integer("PRAGMA user_version");
+  const std::int64_t version = version_of(database);
   base::check(
       version >= 1 && version <= kSchemaVersion,
       "'{}': expected a store of version {} or older; got version {}; a newer "
@@ -187,6 +199,19 @@ void create_schema(Database& database) {
                          kApplicationId,
                          kSchemaVersion)
                          .c_str());
+  }
+  transaction.commit();
+}
+
+void migrate(Database& database) {
+  if (version_of(database) == kSchemaVersion) {
+    return;
+  }
+  Transaction transaction(database);
+  if (version_of(database) == 1) {  // nobody was faster
+    database.execute(
+        "ALTER TABLE trials ADD COLUMN routers TEXT NOT NULL DEFAULT 'null'; "
+        "PRAGMA user_version = 2");
   }
   transaction.commit();
 }
@@ -232,6 +257,7 @@ struct Store::Impl {
   }
 
   Database database;
+  const char* trial_columns = kTrialColumns;
   // A transaction belongs to a connection: threads take turns.
   std::mutex mutex;
 };
@@ -250,6 +276,7 @@ Store Store::open(const fs::path& path) {
     create_schema(database);
   }
   check_is_ours(database);
+  migrate(database);
   // FULL: a committed trial state survives a power cut.
   database.execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
   return Store(std::move(impl));
@@ -260,6 +287,9 @@ Store Store::open_read_only(const fs::path& path) {
   check_no_directory(path);
   auto impl = std::make_unique<Impl>(path, Database::Mode::kReadOnly);
   check_is_ours(impl->database);
+  if (version_of(impl->database) == 1) {
+    impl->trial_columns = kTrialColumnsBefore2;
+  }
   return Store(std::move(impl));
 }
 
@@ -269,7 +299,7 @@ bool Store::add(const Trial& trial) {
   Statement insert(
       impl_->database,
       fmt::format(
-          "INSERT INTO trials ({}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) "
+          "INSERT INTO trials ({}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) "
           "ON CONFLICT (id) DO NOTHING",
           kTrialColumns)
           .c_str());
@@ -346,7 +376,8 @@ void Store::update(const Trial& trial) {
       impl_->database,
       "UPDATE trials SET config = ?, structure = ?, taxonomy = ?, model = ?, "
       "parameters = ?, flops = ?, learning_rate = ?, status = ?, reason = ?, "
-      "final_loss = ?, seconds = ?, worker = ?, rung = ? WHERE sequence = ?");
+      "final_loss = ?, seconds = ?, worker = ?, rung = ?, routers = ? "
+      "WHERE sequence = ?");
   bind_fields(update, trial);
   update.bind(sequence).run();
   transaction.commit();
@@ -378,7 +409,8 @@ std::optional<Trial> Store::find(const std::string& id) const {
   const std::scoped_lock lock(impl_->mutex);
   Statement select(
       impl_->database,
-      fmt::format("SELECT {} FROM trials WHERE id = ?", kTrialColumns).c_str());
+      fmt::format("SELECT {} FROM trials WHERE id = ?", impl_->trial_columns)
+          .c_str());
   if (!select.bind(id).step()) {
     return std::nullopt;
   }
@@ -389,7 +421,8 @@ std::vector<Trial> Store::trials() const {
   const std::scoped_lock lock(impl_->mutex);
   Statement select(
       impl_->database,
-      fmt::format("SELECT {} FROM trials ORDER BY sequence", kTrialColumns)
+      fmt::format(
+          "SELECT {} FROM trials ORDER BY sequence", impl_->trial_columns)
           .c_str());
   std::vector<Trial> trials;
   while (select.step()) {

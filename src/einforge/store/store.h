@@ -43,15 +43,18 @@ struct Trial {
   double seconds = 0;
   std::string worker;  // who runs it: host:pid
   int rung = 0;        // successive halving: rungs passed
+  // What the routers of mixtures of experts last did, and warnings about them:
+  // {"step", "layers", "warnings"} (docs/moe.md); null without.
+  base::Json routers;
 };
 
 // Trials in SQLite (write-ahead log), safe under several processes and under
 // kill -9 at any moment. All writes are transactions.
 class Store {
  public:
-  // Opens or makes the store. Throws base::InvalidInput when the file is no
-  // einforge store or was written by a newer version, base::IoError when it
-  // cannot be written.
+  // Opens or makes the store, and brings one of an older version up to date.
+  // Throws base::InvalidInput when the file is no einforge store or was written
+  // by a newer version, base::IoError when it cannot be written.
   static Store open(const std::filesystem::path& path);
   // As open, but throws when the file does not exist and writes nothing, but
   // that the last to close a store folds the log of a killed writer into it.

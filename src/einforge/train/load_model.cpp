@@ -31,6 +31,17 @@ Checkpoint open(const std::filesystem::path& path) {
 
 }  // namespace
 
+NamedTensors state_tensors(const models::Model& model) {
+  NamedTensors tensors;
+  for (const nn::Parameter& parameter : model.trainable()) {
+    tensors.emplace_back(parameter.name, parameter.tensor);
+  }
+  for (const auto& buffer : model.named_buffers()) {
+    tensors.emplace_back(buffer.key(), buffer.value());
+  }
+  return tensors;
+}
+
 LoadedModel load_model(
     const std::filesystem::path& path, const std::string& device) {
   const Checkpoint checkpoint = open(path);
@@ -52,13 +63,12 @@ LoadedModel load_model(
         error.what()));
   }
   loaded.step = checkpoint.step;
-  NamedTensors targets;
-  for (const nn::Parameter& parameter : loaded.model->trainable()) {
-    targets.emplace_back(parameter.name, parameter.tensor);
-  }
   load_tensors(
-      checkpoint.model, checkpoint.path / "model.safetensors", targets);
+      checkpoint.model,
+      checkpoint.path / "model.safetensors",
+      state_tensors(*loaded.model));
   loaded.model->to(resolve_device(device));
+  loaded.model->eval();
   return loaded;
 }
 

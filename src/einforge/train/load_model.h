@@ -5,6 +5,7 @@
 #include <string>
 
 #include "einforge/models/model.h"
+#include "einforge/train/adamw.h"
 #include "einforge/train/config.h"
 
 namespace einforge::train {
@@ -16,8 +17,11 @@ struct LoadedModel {
   std::string tokens;  // the tokeniser's name; empty for an mlp
 };
 
+// What a checkpoint keeps of a model: its parameters and its buffers.
+NamedTensors state_tensors(const models::Model& model);
+
 // The trained model of a checkpoint folder or, given a run's folder, of its
-// newest whole checkpoint. The data folder is not needed.
+// newest whole checkpoint, in evaluation mode. The data folder is not needed.
 // Throws base::InvalidInput when there is none, or it is damaged or foreign.
 LoadedModel load_model(
     const std::filesystem::path& path, const std::string& device = "cpu");

@@ -7,7 +7,10 @@
 namespace einforge::train {
 namespace {
 
-base::Json essentials(const base::Json& config, const base::Json& identity) {
+base::Json essentials(const base::Json& own, const base::Json& identity) {
+  // A setting that its einforge did not know yet has the value it has by now.
+  base::Json config = base::to_json(TrainConfig{});
+  config.update(own, /*merge_objects=*/true);
   base::Json json = {
       {"model", config.value("model", base::Json())},
       {"optimizer", config.value("optimizer", base::Json())},

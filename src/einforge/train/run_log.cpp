@@ -35,6 +35,29 @@ fs::path cut(const fs::path& path, std::int64_t step) {
   return path;
 }
 
+using Scalars = std::vector<std::pair<std::string, double>>;
+
+void add_router(const RouterRow& row, Scalars& scalars) {
+  const nn::RouterHealth& health = row.health;
+  const auto add = [&](const char* what, double value) {
+    if (!std::isnan(value)) {
+      scalars.emplace_back("router/" + row.layer + "/" + what, value);
+    }
+  };
+  add("token_entropy", health.token_entropy);
+  add("aggregate_entropy", health.aggregate_entropy);
+  add("balance_loss", health.balance_loss);
+  add("z_loss", health.z_loss);
+  add("dropped", 0);
+  add("dead", static_cast<double>(health.dead));
+  add("largest_share", health.largest_share);
+  for (std::size_t e = 0; e < health.tokens.size(); ++e) {
+    scalars.emplace_back(
+        "router_tokens/" + row.layer + "/" + std::to_string(e),
+        static_cast<double>(health.tokens[e]));
+  }
+}
+
 }  // namespace
 
 RunLog::RunLog(const fs::path& directory, std::int64_t step)
@@ -42,7 +65,7 @@ RunLog::RunLog(const fs::path& directory, std::int64_t step)
 
 void RunLog::append(const LogRow& row) {
   base::Json json = {{"step", row.step}, {"tokens", row.tokens}};
-  std::vector<std::pair<std::string, double>> scalars;
+  Scalars scalars;
   const auto add = [&](const char* key, const char* tag, double value) {
     if (!std::isnan(value)) {
       json[key] = value;
@@ -60,6 +83,13 @@ void RunLog::append(const LogRow& row) {
   }
   add("train_loss", "train/loss", row.train_loss);
   add("val_loss", "val/loss", row.val_loss);
+  for (const RouterRow& router : row.routers) {
+    json["routers"].push_back(to_json(router));
+    add_router(router, scalars);
+  }
+  if (!row.warnings.empty()) {
+    json["warnings"] = row.warnings;
+  }
   log_.append(json.dump() + "\n");
   events_.append(row.step, scalars);
 }

@@ -4,9 +4,12 @@
 #include <filesystem>
 #include <limits>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "einforge/train/append_file.h"
 #include "einforge/train/event_file.h"
+#include "einforge/train/router_watch.h"
 
 namespace einforge::train {
 
@@ -24,6 +27,9 @@ struct LogRow {
   double train_loss = std::numeric_limits<double>::quiet_NaN();
   // NaN where not evaluated.
   double val_loss = std::numeric_limits<double>::quiet_NaN();
+  // Of the last micro-batch; empty where the model has no routers.
+  std::vector<RouterRow> routers;
+  std::vector<std::string> warnings;
 };
 
 // log.jsonl and the TensorBoard events of a run. Rows are there after kill -9;

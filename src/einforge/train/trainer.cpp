@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <torch/types.h>
 #include <torch/utils.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -17,7 +19,9 @@
 #include "einforge/train/adamw.h"
 #include "einforge/train/checkpoint.h"
 #include "einforge/train/device.h"
+#include "einforge/train/load_model.h"
 #include "einforge/train/resume.h"
+#include "einforge/train/router_watch.h"
 #include "einforge/train/run_lock.h"
 #include "einforge/train/run_log.h"
 #include "einforge/train/schedule.h"
@@ -31,7 +35,9 @@ using Clock = std::chrono::steady_clock;
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
 void warn(const std::string& message) {
-  fmt::print(stderr, "einforge: warning: {}\n", message);
+  // Over the progress bar, which then redraws itself.
+  const char* clear = ::isatty(STDERR_FILENO) == 1 ? "\r\x1b[K" : "";
+  fmt::print(stderr, "{}einforge: warning: {}\n", clear, message);
 }
 
 // A mean that a checkpoint can hold.
@@ -61,13 +67,15 @@ class Trainer {
   // Waits for the device, adds the losses since the last call to the means and
   // the time to the clock; false when a loss was not finite.
   bool settle();
+  // Notes what the routers did with the last micro-batch, for log().
+  void watch_routers();
   void log(double val_loss);
   void evaluate();
   void checkpoint();
   void start_progress();
+  base::Json routers() const;
   TrainResult result(Outcome outcome, std::string reason = "") const;
 
-  NamedTensors model_tensors() const;
   double flops() const {
     return static_cast<double>(step_) * summary_.flops_per_token *
            static_cast<double>(summary_.tokens_per_step);
@@ -85,6 +93,7 @@ class Trainer {
   std::shared_ptr<models::Model> model_;
   std::vector<nn::Parameter> parameters_;
   AdamW optimizer_;
+  RouterWatch routers_;
   std::optional<RunLog> log_;
   std::optional<base::Progress> progress_;
 
@@ -94,6 +103,12 @@ class Trainer {
   double last_loss_ = kUnknown;
   Mean since_log_;
   Mean since_point_;
+  // As of the last watch_routers(), and its warnings.
+  std::vector<RouterRow> router_rows_;
+  std::int64_t router_step_ = 0;
+  std::vector<std::string> warnings_;
+  // The first of each layer and kind.
+  std::vector<RouterWarning> first_warnings_;
   torch::Tensor loss_sum_;  // float64, on the device, since the last settle()
   std::int64_t loss_count_ = 0;
   Clock::time_point mark_ = Clock::now();
@@ -103,6 +118,11 @@ class Trainer {
   double peak_flops_ = 0;
   std::string note_;
 };
+
+std::uint64_t micro_batch_seed(std::uint64_t seed, std::int64_t index) {
+  constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15;
+  return seed * kGolden + static_cast<std::uint64_t>(index);
+}
 
 std::shared_ptr<models::Model> build(
     const TrainConfig& config, const TaskShape& shape, torch::Device device) {
@@ -136,6 +156,7 @@ Trainer::Trainer(const TrainConfig& config, const TrainOptions& options)
       model_(build(config, shape_, device_)),
       parameters_(model_->trainable()),
       optimizer_(parameters_, config.optimizer),
+      routers_(*model_),
       loss_sum_(
           torch::zeros({}, torch::dtype(torch::kFloat64).device(device_))) {
   base::check(
@@ -160,7 +181,7 @@ void Trainer::resume() {
   load_tensors(
       checkpoint->model,
       checkpoint->path / "model.safetensors",
-      model_tensors());
+      state_tensors(*model_));
   load_tensors(
       checkpoint->optimizer,
       checkpoint->path / "optimizer.safetensors",
@@ -171,6 +192,10 @@ void Trainer::resume() {
     val_loss_ = state.at("val_loss").get<double>();
     since_log_ = Mean::from_json(state.at("since_log"));
     since_point_ = Mean::from_json(state.at("since_point"));
+    for (const base::Json& warning :
+         state.value("router_warnings", base::Json::array())) {
+      first_warnings_.push_back(router_warning(warning));
+    }
   } catch (const base::Json::exception& error) {
     throw base::InvalidInput(fmt::format(
         "'{}': its state.json lacks something: {}",
@@ -190,7 +215,12 @@ void Trainer::resume() {
 void Trainer::step() {
   const std::int64_t accumulate = config_.optimizer.accumulate;
   for (std::int64_t i = 0; i < accumulate; ++i) {
-    const data::Batch batch = task_->train(step_ * accumulate + i);
+    const std::int64_t index = step_ * accumulate + i;
+    const data::Batch batch = task_->train(index);
+    if (config_.model.moe.router.jitter > 0 && !routers_.empty()) {
+      // What is drawn depends on the micro-batch alone, as in all batches.
+      torch::manual_seed(micro_batch_seed(config_.seed, index));
+    }
     torch::Tensor loss;
     {
       const Autocast autocast(device_, dtype_);
@@ -198,6 +228,9 @@ void Trainer::step() {
     }
     loss_sum_.add_(loss.detach());
     ++loss_count_;
+    if (const torch::Tensor auxiliary = routers_.loss(); auxiliary.defined()) {
+      loss = loss + auxiliary;
+    }
     if (accumulate > 1) {
       loss = loss / static_cast<double>(accumulate);
     }
@@ -206,6 +239,7 @@ void Trainer::step() {
   const double factor = rate_factor(config_.schedule, step_, config_.steps);
   ++step_;
   optimizer_.step(step_, factor);
+  routers_.update_biases();
 }
 
 bool Trainer::settle() {
@@ -225,8 +259,36 @@ bool Trainer::settle() {
   return std::isfinite(sum);
 }
 
+void Trainer::watch_routers() {
+  router_rows_ = routers_.look();
+  router_step_ = step_;
+  warnings_.clear();
+  // All routers start at zero, where the first experts take everything; they
+  // have the warm-up to part.
+  if (step_ <= config_.schedule.warmup(config_.steps)) {
+    return;
+  }
+  for (const RouterRow& row : router_rows_) {
+    for (RouterWarning& warning : find_warnings(row, step_)) {
+      warnings_.push_back(warning.message);
+      const bool first = std::none_of(
+          first_warnings_.begin(), first_warnings_.end(), [&](const auto& w) {
+            return w.layer == warning.layer && w.kind == warning.kind;
+          });
+      if (first) {
+        warn(warning.message);
+        first_warnings_.push_back(std::move(warning));
+      }
+    }
+  }
+}
+
 void Trainer::log(double val_loss) {
   LogRow row;
+  if (router_step_ == step_) {
+    row.routers = router_rows_;
+    row.warnings = warnings_;
+  }
   row.step = step_;
   row.tokens = step_ * summary_.tokens_per_step;
   row.flops = flops();
@@ -260,11 +322,13 @@ void Trainer::log(double val_loss) {
 void Trainer::evaluate() {
   const torch::NoGradGuard no_grad;
   const Autocast autocast(device_, dtype_);
+  model_->eval();
   torch::Tensor sum = torch::zeros_like(loss_sum_);
   for (std::int64_t i = 0; i < config_.eval_batches; ++i) {
     const data::Batch batch = task_->validation(i);
     sum.add_(model_->loss(batch.x, batch.y));
   }
+  model_->train();
   val_loss_ = sum.item<double>() / static_cast<double>(config_.eval_batches);
   const double train_loss = since_point_.take();
   if (options_.on_point) {
@@ -279,19 +343,15 @@ void Trainer::evaluate() {
   mark_ = Clock::now();
 }
 
-NamedTensors Trainer::model_tensors() const {
-  NamedTensors tensors;
-  for (const nn::Parameter& parameter : parameters_) {
-    tensors.emplace_back(parameter.name, parameter.tensor);
-  }
-  return tensors;
-}
-
 void Trainer::checkpoint() {
   log_->sync();
+  base::Json warnings = base::Json::array();
+  for (const RouterWarning& warning : first_warnings_) {
+    warnings.push_back(to_json(warning));
+  }
   checkpoints_.write(
       step_,
-      model_tensors(),
+      state_tensors(*model_),
       optimizer_.tensors(),
       {{"config", base::to_json(config_)},
        {"task", shape_.identity},
@@ -304,6 +364,7 @@ void Trainer::checkpoint() {
        {"val_loss", val_loss_},
        {"since_log", since_log_.to_json()},
        {"since_point", since_point_.to_json()},
+       {"router_warnings", warnings},
        {"threads", torch::get_num_threads()}},
       config_.keep_checkpoints);
   mark_ = Clock::now();
@@ -316,6 +377,23 @@ void Trainer::start_progress() {
   }
 }
 
+base::Json Trainer::routers() const {
+  if (router_rows_.empty()) {
+    return nullptr;
+  }
+  base::Json json = {
+      {"step", router_step_},
+      {"layers", base::Json::array()},
+      {"warnings", base::Json::array()}};
+  for (const RouterRow& row : router_rows_) {
+    json["layers"].push_back(to_json(row));
+  }
+  for (const RouterWarning& warning : first_warnings_) {
+    json["warnings"].push_back(to_json(warning));
+  }
+  return json;
+}
+
 TrainResult Trainer::result(Outcome outcome, std::string reason) const {
   return {
       .outcome = outcome,
@@ -323,7 +401,8 @@ TrainResult Trainer::result(Outcome outcome, std::string reason) const {
       .steps = step_,
       .final_loss = val_loss_,
       .flops = flops(),
-      .seconds = seconds_};
+      .seconds = seconds_,
+      .routers = routers()};
 }
 
 TrainResult Trainer::run() {
@@ -369,6 +448,9 @@ TrainResult Trainer::run() {
             Outcome::kDiverged,
             fmt::format("the loss was {} by step {}", last_loss_, step_));
       }
+    }
+    if (eval_now || due(config_.log_every)) {
+      watch_routers();
     }
     if (eval_now) {
       evaluate();

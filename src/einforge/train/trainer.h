@@ -54,6 +54,10 @@ struct TrainResult {
   double final_loss = 0;   // last validation loss
   double flops = 0;
   double seconds = 0;  // training time over all resumptions
+  // {"step", "layers", "warnings"}: what the routers of mixtures of experts
+  // last did, see RouterRow, and the first warning of each kind and layer, with
+  // its step; null where the model has none or was not logged yet.
+  base::Json routers;
 };
 
 // Trains the model; deterministic on the CPU: killed at any point and resumed,

@@ -1,0 +1,138 @@
+#include "einforge/train/router_watch.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <numeric>
+
+namespace einforge::train {
+
+std::int64_t RouterRow::tokens() const {
+  return std::accumulate(
+             health.tokens.begin(), health.tokens.end(), std::int64_t{0}) /
+         active;
+}
+
+base::Json to_json(const RouterRow& row) {
+  const nn::RouterHealth& health = row.health;
+  return {
+      {"layer", row.layer},
+      {"active", row.active},
+      {"tokens", health.tokens},
+      {"token_entropy", health.token_entropy},
+      {"aggregate_entropy", health.aggregate_entropy},
+      {"balance_loss", health.balance_loss},
+      {"z_loss", health.z_loss},
+      // There is no capacity that a token could exceed.
+      {"dropped", 0},
+      {"dead", health.dead},
+      {"largest_share", health.largest_share}};
+}
+
+base::Json to_json(const RouterWarning& warning) {
+  return {
+      {"layer", warning.layer},
+      {"kind", warning.kind},
+      {"step", warning.step},
+      {"message", warning.message}};
+}
+
+RouterWarning router_warning(const base::Json& json) {
+  return {
+      json.at("layer").get<std::string>(),
+      json.at("kind").get<std::string>(),
+      json.at("step").get<std::int64_t>(),
+      json.at("message").get<std::string>()};
+}
+
+std::vector<RouterWarning> find_warnings(
+    const RouterRow& row, std::int64_t step) {
+  constexpr std::int64_t kEnough = 16;
+  const auto& counts = row.health.tokens;
+  const auto experts = static_cast<std::int64_t>(counts.size());
+  const std::int64_t tokens = row.tokens();
+  if (tokens * row.active < kEnough * experts) {
+    return {};
+  }
+  std::vector<RouterWarning> found;
+  const auto warn = [&](const char* kind, const std::string& what) {
+    found.push_back(
+        {row.layer,
+         kind,
+         step,
+         fmt::format(
+             "router of {}: {} of {} tokens at step {}",
+             row.layer,
+             what,
+             tokens,
+             step)});
+  };
+  if (row.health.dead > 0) {
+    std::vector<std::int64_t> dead;
+    for (std::int64_t e = 0; e < experts; ++e) {
+      if (counts[static_cast<std::size_t>(e)] == 0) {
+        dead.push_back(e);
+      }
+    }
+    // E may be thousands.
+    constexpr std::size_t kMostNamed = 8;
+    const bool cut = dead.size() > kMostNamed;
+    const std::size_t all = dead.size();
+    dead.resize(std::min(all, kMostNamed));
+    warn(
+        "dead",
+        fmt::format(
+            "expert{} {}{} took none",
+            all > 1 ? "s" : "",
+            fmt::join(dead, ", "),
+            cut ? fmt::format(" and {} more", all - kMostNamed) : ""));
+  }
+  const double even =
+      static_cast<double>(row.active) / static_cast<double>(experts);
+  if (row.health.largest_share > std::max(0.5, 1.5 * even)) {
+    const auto busiest = std::max_element(counts.begin(), counts.end());
+    warn(
+        "crowded",
+        fmt::format(
+            "expert {} took {:.0f}%",
+            busiest - counts.begin(),
+            100 * row.health.largest_share));
+  }
+  return found;
+}
+
+RouterWatch::RouterWatch(torch::nn::Module& model)
+    : routers_(nn::routers(model)) {
+  for (auto& [name, router] : routers_) {
+    // The mixture that it routes for, or the attention of a shared one.
+    name.resize(name.rfind('.'));
+  }
+}
+
+torch::Tensor RouterWatch::loss() const {
+  torch::Tensor sum;
+  for (const auto& [layer, router] : routers_) {
+    const torch::Tensor& loss = router->auxiliary_loss();
+    if (loss.defined()) {
+      sum = sum.defined() ? sum + loss : loss;
+    }
+  }
+  return sum;
+}
+
+void RouterWatch::update_biases() {
+  for (const auto& [layer, router] : routers_) {
+    router->update_bias();
+  }
+}
+
+std::vector<RouterRow> RouterWatch::look() const {
+  std::vector<RouterRow> rows;
+  for (const auto& [layer, router] : routers_) {
+    rows.push_back({layer, router->active(), router->health()});
+  }
+  return rows;
+}
+
+}  // namespace einforge::train

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "einforge/base/json.h"
+#include "einforge/nn/moe_router.h"
+
+namespace einforge::train {
+
+// What one router did with the tokens of a micro-batch.
+struct RouterRow {
+  std::string layer;  // the mixture's dotted name: "blocks_0.attention.q"
+  std::int64_t active = 1;
+  nn::RouterHealth health;
+
+  // T
+  std::int64_t tokens() const;
+};
+
+// {"layer", "active", "tokens": [of each expert], "token_entropy",
+//  "aggregate_entropy", "balance_loss", "z_loss", "dropped", "dead",
+//  "largest_share"}; docs/moe.md says what they mean.
+base::Json to_json(const RouterRow& row);
+
+struct RouterWarning {
+  std::string layer;
+  std::string kind;  // "dead" or "crowded"
+  std::int64_t step = 0;
+  std::string message;  // names the layer
+};
+
+base::Json to_json(const RouterWarning& warning);
+// Throws base::Json::exception.
+RouterWarning router_warning(const base::Json& json);
+
+// Experts that took no token, and one that took more than half of them. Where
+// k / E is a third or more, half is no sign of trouble: more than 1.5 times an
+// even share is. None for a micro-batch of fewer than 16 E assignments, where
+// chance alone leaves experts without.
+std::vector<RouterWarning> find_warnings(
+    const RouterRow& row, std::int64_t step);
+
+// The routers of a model, as a trainer deals with them.
+class RouterWatch {
+ public:
+  // The model must outlive it.
+  explicit RouterWatch(torch::nn::Module& model);
+
+  bool empty() const { return routers_.empty(); }
+
+  // The sum of the routers' weighted losses of the last forward pass; undefined
+  // where there is none.
+  torch::Tensor loss() const;
+  // Moves the balancing biases; once an optimiser step.
+  void update_biases();
+
+  // Of the last forward pass; waits for the device.
+  std::vector<RouterRow> look() const;
+
+ private:
+  std::vector<std::pair<std::string, nn::MoeRouter*>> routers_;
+};
+
+}  // namespace einforge::train
