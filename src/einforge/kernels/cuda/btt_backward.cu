@@ -46,7 +46,7 @@ constexpr Variant kVariants[] = {
     variant<32, 64>(),
     variant<64, 32>(),
     variant<64, 64>(),
-    variant<32, 32, 1, 1>(),
+    variant<16, 32, 2, 1>(),
     variant<32, 64, 1, 2>(),
     variant<64, 32, 2, 1>()};
 

@@ -81,8 +81,10 @@ struct BttBackwardSide {
   static constexpr int kMakeUnits = kBackwardOctets * kBackwardOctets;
   static constexpr int kAddUnits =
       kBackwardOctets * (kRows / 16) * kBackwardOctets;
-  static constexpr int kWarpUnits = kAddUnits / kBackwardWorkers;
-  static_assert(kAddUnits % kBackwardWorkers == 0);
+  static constexpr int kWarpUnits =
+      kAddUnits > kBackwardWorkers ? kAddUnits / kBackwardWorkers : 1;
+  static_assert(
+      kAddUnits % kBackwardWorkers == 0 || kAddUnits < kBackwardWorkers);
   static_assert(kBackwardOctets % kWarpUnits == 0);  // they share rows
 
   __device__ static uint32_t token(int token) {
@@ -277,9 +279,9 @@ struct BttBackward {
   // long as a trip to L2.
   template <class Side>
   __device__ void load_core(int expert) const {
-    constexpr int kBatch = 32;
     constexpr int kThreads = 32 * kBackwardWorkers;
     constexpr int kCount = Side::kCoreBytes / 2;
+    constexpr int kBatch = kCount < 32 * kThreads ? kCount / kThreads : 32;
     static_assert(kCount % (kBatch * kThreads) == 0);
     const BttBackwardParams::Side& side = params_of<Side>();
     const __nv_bfloat16* from = side.core + expert * side.expert_stride +
@@ -536,6 +538,9 @@ struct BttBackward {
   template <class Side, class Opposite>
   __device__ __forceinline__ void add(
       int worker, int slot, Sums (&sums)[Side::kWarpUnits]) const {
+    if (worker * Side::kWarpUnits >= Side::kAddUnits) {
+      return;
+    }
     const Unit<Side> unit(worker);
     uint32_t from[2];
 #pragma unroll
@@ -583,6 +588,9 @@ struct BttBackward {
   __device__ void store(
       int worker, int slot, const Sums (&sums)[Side::kWarpUnits]) const {
     const BttBackwardParams::Side& side = params_of<Side>();
+    if (worker * Side::kWarpUnits >= Side::kAddUnits) {
+      return;
+    }
     const Unit<Side> unit(worker);
 #pragma unroll
     for (int n = 0; n < Side::kWarpUnits; ++n) {

@@ -40,9 +40,9 @@ struct BttBackwardLaunch {
   int64_t db_expert = 0;
 };
 
-// sm_90, alpha and epsilon of 32 or 64, gamma and phi multiples of 16 (of 32
-// beside a side of 64), any rank. Elsewhere btt_weight_grad.h has the
-// gradients.
+// sm_90, alpha and epsilon of 32 or 64, gamma and phi multiples of 32, any
+// rank; and the layers of width 512, with a side of 16. Elsewhere
+// btt_weight_grad.h has the gradients.
 [[nodiscard]] bool btt_backward_supports(
     const BttSizes& sizes, const DeviceLimits& limits);
 

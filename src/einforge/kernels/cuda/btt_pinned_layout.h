@@ -182,7 +182,8 @@ struct PinnedShape {
 // and as wide rows of x and y as that allows.
 template <template <typename...> typename List>
 using PinnedTable = List<
-    PinnedShape<32, 16, 32, 16, 1, 1, 1, 1>,
+    PinnedShape<16, 32, 32, 16, 1, 1, 1, 1>,
+    PinnedShape<32, 16, 16, 32, 1, 1, 1, 1>,
     PinnedShape<32, 16, 64, 32, 1, 1, 1, 1>,
     PinnedShape<64, 32, 32, 16, 1, 1, 1, 1>,
     PinnedShape<32, 32, 32, 32, 1, 1, 1, 1>,

@@ -5,13 +5,16 @@ namespace einforge::kernels::cuda {
 
 namespace {
 
+// Square layers and those of four times the width, at 512 to 4096.
 constexpr PinnedKernel kKernels[] = {
-    pinned_kernel<PinnedShape<32, 16, 32, 16, 1, 1, 1, 1>, true>(),
+    pinned_kernel<PinnedShape<16, 32, 32, 16, 1, 1, 1, 1>, true>(),
+    pinned_kernel<PinnedShape<32, 16, 16, 32, 1, 1, 1, 1>, true>(),
     pinned_kernel<PinnedShape<32, 16, 64, 32, 1, 1, 1, 1>, true>(),
     pinned_kernel<PinnedShape<64, 32, 32, 16, 1, 1, 1, 1>, true>(),
     pinned_kernel<PinnedShape<32, 32, 32, 32, 1, 1, 1, 1>, true>(),
     pinned_kernel<PinnedShape<64, 32, 64, 32, 1, 2, 1, 1>, true>(),
-    pinned_kernel<PinnedShape<32, 64, 32, 64, 1, 2, 2, 1>, true>(),
+    pinned_kernel<PinnedShape<32, 64, 64, 32, 1, 2, 2, 2>, true>(),
+    pinned_kernel<PinnedShape<64, 32, 32, 64, 1, 2, 2, 1>, true>(),
     pinned_kernel<PinnedShape<64, 64, 64, 64, 1, 2, 4, 2>, true>(),
     pinned_kernel<PinnedShape<32, 32, 64, 64, 1, 4, 1, 1>, true>(),
     pinned_kernel<PinnedShape<64, 64, 32, 32, 1, 1, 4, 2>, true>()};

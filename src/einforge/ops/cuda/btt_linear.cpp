@@ -236,7 +236,7 @@ EinsumLinearKernel fused_btt_kernel() {
       .forward = forward,
       .backward = backward,
       .preferred = [](const EinsumLinearProblem& problem) {
-        return fused_is_faster(problem, fused_btt_kernel(), bmm_kernel());
+        return is_fastest(problem, "fused");
       }};
 }
 

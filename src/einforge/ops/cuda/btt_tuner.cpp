@@ -376,13 +376,6 @@ bool is_fastest(const EinsumLinearProblem& problem, std::string_view kernel) {
   return !name || *name == kernel;
 }
 
-bool fused_is_faster(
-    const EinsumLinearProblem& problem,
-    const EinsumLinearKernel& fused,
-    const EinsumLinearKernel& /*fallback*/) {
-  return is_fastest(problem, fused.name);
-}
-
 bool merged_is_fastest(const EinsumLinearProblem& asked) {
   const EinsumLinearProblem problem = in_bucket(asked);
   const auto name = fastest(device(), problem.to_string() + ", or merged", [&] {

@@ -25,12 +25,6 @@ kernels::cuda::BttPlan fastest_plan(
 // least time of all that do.
 bool is_fastest(const EinsumLinearProblem& problem, std::string_view kernel);
 
-// The same for the row `fused`.
-bool fused_is_faster(
-    const EinsumLinearProblem& problem,
-    const EinsumLinearKernel& fused,
-    const EinsumLinearKernel& fallback);
-
 // Whether one product with the layer's dense matrix takes less time than the
 // fastest kernel; false where that is not known.
 bool merged_is_fastest(const EinsumLinearProblem& problem);
