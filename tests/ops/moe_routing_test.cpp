@@ -74,6 +74,48 @@ TEST_P(Moe, BiasMovesTheChoiceAndNotTheGates) {
   EXPECT_NEAR(gates[0][0].item<double>(), kOneApart, 1e-6);
 }
 
+// Against the derivative of p_i = exp(l_i) / sum_j exp(l_j), in float64; the
+// sum is over the chosen, or over all.
+TEST_P(Moe, GatesHaveTheGradientOfASoftmax) {
+  torch::manual_seed(2);
+  for (const std::int64_t count : {2, 16, 64, 200}) {
+    for (const std::int64_t active : {1, 2, 4}) {
+      if (active > count) {
+        continue;
+      }
+      for (const bool softmax_first : {false, true}) {
+        const Tensor logits =
+            here(2 * torch::randn({777, count})).requires_grad_();
+        const auto [experts, gates] =
+            ops::moe_route(logits, active, {.softmax_first = softmax_first});
+        const Tensor grad = here(torch::randn({777, active}));
+        const Tensor got =
+            torch::autograd::grad({gates}, {logits}, {grad})[0].cpu();
+        const Tensor wide = logits.detach().to(torch::kCPU, torch::kFloat64);
+        const Tensor chosen = experts.to(torch::kCPU, torch::kInt64);
+        const Tensor is_chosen =
+            torch::zeros({777, count}, torch::kFloat64).scatter_(1, chosen, 1);
+        const Tensor weight =
+            wide.exp() * (softmax_first ? torch::ones_like(wide) : is_chosen);
+        const Tensor p = weight / weight.sum(1, true);
+        const Tensor dp =
+            torch::zeros({777, count}, torch::kFloat64)
+                .scatter_(1, chosen, grad.cpu().to(torch::kFloat64));
+        const Tensor expected = p * (dp - (p * dp).sum(1, true));
+        const std::string what = fmt::format("{} of {}", active, count);
+        EXPECT_LT(
+            (gates.detach().cpu() - p.gather(1, chosen))
+                .abs()
+                .max()
+                .item<double>(),
+            1e-6)
+            << what;
+        EXPECT_LT((got - expected).abs().max().item<double>(), 2e-6) << what;
+      }
+    }
+  }
+}
+
 TEST_P(Moe, OneExpertHasGateOne) {
   const auto routing = ops::moe_route(here(torch::randn({9, 1})), 1);
   EXPECT_TRUE((routing.gates == 1).all().item<bool>());
@@ -121,27 +163,45 @@ TEST_P(Moe, SortsPairsByExpertAndThenByToken) {
 // would have all of it so.
 TEST_P(Moe, LogitsAreWide) {
   torch::manual_seed(3);
-  const Tensor x =
-      here(torch::randn({4, 10, 96}).to(torch::kBFloat16)).requires_grad_();
-  const Tensor weight = here(torch::randn({16, 96})).requires_grad_();
-  at::autocast::set_autocast_enabled(GetParam(), true);
-  at::autocast::set_autocast_dtype(GetParam(), torch::kBFloat16);
-  const Tensor logits = ops::moe_logits(x, weight);
-  at::autocast::set_autocast_enabled(GetParam(), false);
-  EXPECT_EQ(logits.scalar_type(), torch::kFloat32);
-  const auto difference = [](const Tensor& got, const Tensor& expected) {
-    return (got - expected).abs().max().item<double>();
+  struct Case {
+    std::int64_t tokens, width, experts;
   };
-  const Tensor x64 = x.detach().to(torch::kFloat64).view({40, 96});
-  const Tensor w64 = weight.detach().to(torch::kFloat64);
-  EXPECT_LT(difference(logits, x64.matmul(w64.t())), 1e-4);
-  const Tensor grad = here(torch::randn({40, 16}));
-  const auto grads = torch::autograd::grad({logits}, {x, weight}, {grad});
-  const Tensor g64 = grad.to(torch::kFloat64);
-  EXPECT_LT(difference(grads[1], g64.t().matmul(x64)), 1e-4);
-  EXPECT_EQ(grads[0].scalar_type(), torch::kBFloat16);
-  EXPECT_EQ(grads[0].sizes(), x.sizes());
-  EXPECT_LT(difference(grads[0].view({40, 96}), g64.matmul(w64)), 0.1);
+  for (const auto [tokens, width, experts] :
+       {Case{40, 96, 16}, {1, 1024, 16}, {333, 512, 64}, {5001, 256, 2}}) {
+    const Tensor x = here(torch::randn({1, tokens, width}).to(torch::kBFloat16))
+                         .requires_grad_();
+    const Tensor weight = here(torch::randn({experts, width})).requires_grad_();
+    at::autocast::set_autocast_enabled(GetParam(), true);
+    at::autocast::set_autocast_dtype(GetParam(), torch::kBFloat16);
+    const Tensor logits = ops::moe_logits(x, weight);
+    at::autocast::set_autocast_enabled(GetParam(), false);
+    const Tensor grad = here(torch::randn({tokens, experts}));
+    const auto grads = torch::autograd::grad({logits}, {x, weight}, {grad});
+    EXPECT_EQ(grads[0].sizes(), x.sizes());
+
+    const auto exact = [](const Tensor& t) {
+      return t.detach().to(torch::kCPU, torch::kFloat64);
+    };
+    const Tensor rows = exact(x)[0];
+    const Tensor w = exact(weight);
+    const Tensor g = exact(grad);
+    const auto check = [&](const char* name,
+                           const Tensor& got,
+                           const Tensor& left,
+                           const Tensor& right,
+                           torch::ScalarType dtype) {
+      testing::expect_close(
+          fmt::format("{} {} tokens, {} wide", name, tokens, width),
+          got,
+          left.matmul(right),
+          left.abs().matmul(right.abs()),
+          dtype,
+          left.size(1));
+    };
+    check("logits", logits, rows, w.t(), torch::kFloat32);
+    check("x", grads[0][0], g, w, torch::kBFloat16);
+    check("weight", grads[1], g.t(), rows, torch::kFloat32);
+  }
 }
 
 // A mixture of dense experts, and gradients of x, weight and gates.

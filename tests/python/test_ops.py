@@ -206,6 +206,48 @@ class CudaGraph(unittest.TestCase):
                 self.check(name, 2048, warm=False)
 
 
+class BttMoe(unittest.TestCase):
+    """A mixture of 5 experts, of which each of 7 tokens takes 2."""
+
+    @staticmethod
+    def operands(sizes, dtype=torch.float64):
+        x, a, b, _ = operands(sizes, (7,), dtype)
+        gates = torch.rand(7, 2, dtype=dtype)
+        stacks = [
+            torch.randn(5, *core.shape, dtype=dtype) for core in (a, b)]
+        experts = torch.rand(7, 5).topk(2, dim=1).indices
+        for tensor in (*stacks, gates):
+            tensor.requires_grad_()
+        return [x, *stacks, experts, gates]
+
+    def test_opcheck(self):
+        for sizes in SIZES:
+            for dtype in [torch.float32, torch.float64]:
+                torch.library.opcheck(
+                    torch.ops.einforge.btt_moe_linear.default,
+                    tuple(self.operands(sizes, dtype)))
+
+    def test_opcheck_of_backward(self):
+        for sizes in SIZES:
+            args = [t.detach() for t in self.operands(sizes)]
+            grad = torch.randn(7, sizes.d_out, dtype=torch.float64)
+            for mask in [[True] * 4, [False, True, False, True]]:
+                torch.library.opcheck(
+                    torch.ops.einforge.btt_moe_linear_backward.default,
+                    (grad, *args, mask))
+
+    def test_gradcheck(self):
+        for sizes in SIZES:
+            self.assertTrue(torch.autograd.gradcheck(
+                torch.ops.einforge.btt_moe_linear, self.operands(sizes)))
+
+    def test_compiles_without_a_graph_break(self):
+        op = torch.ops.einforge.btt_moe_linear
+        args = self.operands(SIZES[1])
+        compiled = torch.compile(op, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(*args), op(*args))
+
+
 class RmsCap(unittest.TestCase):
     def test_opcheck_and_gradcheck(self):
         core = operands(SIZES[0])[1]

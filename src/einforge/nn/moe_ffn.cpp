@@ -2,6 +2,7 @@
 
 #include <torch/types.h>
 
+#include "einforge/ops/autocast_dtype.h"
 #include "einforge/ops/moe_grouped.h"
 
 namespace einforge::nn {
@@ -65,7 +66,9 @@ FfnMoe::FfnMoe(
 }
 
 torch::Tensor FfnMoe::forward(
-    const torch::Tensor& x, const std::optional<ops::MoeRouting>& given) {
+    const torch::Tensor& input, const std::optional<ops::MoeRouting>& given) {
+  // Once for the router and the experts, which keep it for backward.
+  const torch::Tensor x = ops::in_autocast_dtype(input);
   const ops::MoeRouting routing = route(x, given);
   const ops::MoeDispatch dispatch =
       ops::moe_dispatch(routing.experts, experts());

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "einforge/ops/autocast_dtype.h"
 #include "einforge/ops/btt_moe_linear.h"
 #include "einforge/ops/moe_grouped.h"
 #include "einforge/ops/rms_cap.h"
@@ -95,7 +96,9 @@ torch::Tensor MoeLinear::mix(
 }
 
 torch::Tensor MoeLinear::forward(
-    const torch::Tensor& x, const std::optional<ops::MoeRouting>& routing) {
+    const torch::Tensor& input, const std::optional<ops::MoeRouting>& routing) {
+  // Once for the router and the experts, which keep it for backward.
+  const torch::Tensor x = ops::in_autocast_dtype(input);
   torch::Tensor y = mix(x, route(x, routing));  // (..., d_out)
   if (shared_ != nullptr) {
     y = y + shared_->forward(x);

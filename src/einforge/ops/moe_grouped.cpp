@@ -1,9 +1,10 @@
 #include "einforge/ops/moe_grouped.h"
 
-#include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <vector>
+
+#include "einforge/ops/autocast_dtype.h"
 
 namespace einforge::ops {
 namespace {
@@ -84,13 +85,6 @@ class Combine : public torch::autograd::Function<Combine> {
     return gates.reshape({-1, 1}).index_select(0, order);
   }
 };
-
-Tensor in_autocast_dtype(const Tensor& tensor) {
-  const auto device = tensor.device().type();
-  return at::autocast::is_autocast_enabled(device)
-             ? tensor.to(at::autocast::get_autocast_dtype(device))
-             : tensor;
-}
 
 // What torch's grouped matmul takes without going through the host.
 bool has_grouped_kernel(const Tensor& rows, const Tensor& weight) {
