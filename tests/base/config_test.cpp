@@ -189,6 +189,55 @@ TEST(ConfigFile, NamesFileLineAndColumn) {
   EXPECT_THROW(read_config_file(directory / "none.toml"), InvalidInput);
 }
 
+// toml++ limits brackets but not dots, and recurses over the tables they make.
+TEST(ConfigFile, TakesNoDeeperKeysThanAStackDoes) {
+  const auto dotted = [](int keys) {
+    std::string key = "a";
+    for (int i = 1; i < keys; ++i) {
+      key += i % 3 == 0 ? R"( . "b c")" : ".a";
+    }
+    return key;
+  };
+  const auto error_of = [](const std::string& text) {
+    try {
+      parse_config(text, "a.toml");
+    } catch (const InvalidInput& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  std::string nested;  // inline tables, few enough for toml++
+  for (int i = 0; i < 200; ++i) {
+    nested += dotted(60) + " = {";
+  }
+  for (const std::string& text :
+       {dotted(100'000) + " = 1",
+        "[" + dotted(100'000) + "]\n",
+        "[[" + dotted(100'000) + "]]\n",
+        "x = {" + dotted(100'000) + " = 1}",
+        nested + std::string(200, '}'),
+        "s = \"\"\"\n\\\"\"\" # '\nt = 'a'\n" + dotted(100'000) + " = 1",
+        "s = \"\\\"\" # '\n" + dotted(100'000) + " = 1"}) {
+    EXPECT_THAT(error_of(text), HasSubstr("a.toml")) << text.substr(0, 40);
+  }
+  EXPECT_THAT(error_of(dotted(100) + " = 1"), HasSubstr("64 levels"));
+  EXPECT_EQ(
+      error_of(dotted(60) + " = 1\n[b]\n" + dotted(60) + " = 2"), "no error");
+  // Dots that are no keys.
+  const std::string dots(200, '.');
+  EXPECT_EQ(
+      error_of(
+          "# a." + dots + "\na = '" + dots + "' # " + dots + "\nb = \"\\\"" +
+          dots + "\"\nc = \"\"\"\n\"" + dots + "\n\"\"\"\nd = '''" + dots +
+          "'''\n"),
+      "no error");
+  std::string numbers = "e = [";
+  for (int i = 0; i < 200; ++i) {
+    numbers += "0.5, \n";
+  }
+  EXPECT_EQ(error_of(numbers + "]"), "no error");
+}
+
 // toml++ 3.3 has undefined behaviour for them, unless it never sees them.
 TEST(ConfigFile, TakesCharactersBeyondAscii) {
   const auto name_of = [](const std::string& text) {

@@ -42,12 +42,67 @@ Json toml_to_json(const toml::node& node) {
 }
 
 // No configuration is this deep, and what walks a JSON value recursively, as
-// printing it does, must not overflow the stack. toml++ has its own limit.
+// printing it does, must not overflow the stack.
 constexpr int kDeepest = 64;
 
 bool check_depth(int depth, Json::parse_event_t, Json&) {
   check(depth <= kDeepest, "config: nested more than {} levels deep", kDeepest);
   return true;
+}
+
+// Where the string or comment that begins at `at` ends in a TOML text.
+std::size_t skip_token(std::string_view text, std::size_t at) {
+  const char quote = text[at];
+  const std::string three(3, quote);
+  const bool comment = quote == '#';
+  const bool multiline = !comment && text.substr(at, 3) == three;
+  at += multiline ? 3 : 1;
+  for (; at < text.size(); ++at) {
+    if (!multiline && text[at] == '\n') {
+      return at;
+    }
+    if (text[at] == '\\' && quote == '"') {
+      ++at;
+    } else if (multiline && text.substr(at, 3) == three) {
+      return at + 3;
+    } else if (!multiline && !comment && text[at] == quote) {
+      return at + 1;
+    }
+  }
+  return text.size();
+}
+
+// toml++ limits how deep brackets nest but not how many dots a key has, and
+// walks the tables that they make recursively.
+void check_toml_depth(std::string_view text) {
+  std::vector<int> outer;  // dots of the keys before the open brackets
+  int dots = 0;            // of the key being read
+  int depth = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const char c = text[at];
+    if (c == '"' || c == '\'' || c == '#') {
+      at = skip_token(text, at);
+      continue;
+    }
+    if (c == '.') {
+      ++dots;
+      ++depth;
+    } else if (c == '{' || c == '[') {
+      outer.push_back(dots);
+      dots = 0;
+      ++depth;
+    } else if ((c == '}' || c == ']') && !outer.empty()) {
+      depth -= dots + 1;
+      dots = outer.back();
+      outer.pop_back();
+    } else if (c == ',' || (c == '\n' && outer.empty())) {
+      depth -= dots;
+      dots = 0;
+    }
+    check(
+        depth <= kDeepest, "config: nested more than {} levels deep", kDeepest);
+    ++at;
+  }
 }
 
 // The parser quotes its last token, however long it is.
@@ -121,6 +176,7 @@ class AsciiDisguise {
 
 Json parse_toml(std::string_view text, const std::string& name) {
   const AsciiDisguise disguise(text);
+  check_toml_depth(disguise.ascii());
   try {
     const Json json = toml_to_json(toml::parse(disguise.ascii(), name));
     return disguise.ascii().size() == text.size()
