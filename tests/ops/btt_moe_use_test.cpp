@@ -56,7 +56,7 @@ TEST_P(BttMoeUse, TakesAnyLayout) {
 TEST_P(BttMoeUse, ComputesTheGradientsThatAreAskedFor) {
   base::Random random(31);
   const Tensor experts = choose(random, Choice::kUniform, 77, 8, 2);
-  for (const Sizes& s : {kMonarch, some_sizes()[2]}) {
+  for (const Sizes& s : {kMonarch, some_sizes()[2], some_sizes()[3]}) {
     for_each_kernel(
         s,
         77,

@@ -87,28 +87,38 @@ class Combine : public torch::autograd::Function<Combine> {
 };
 
 // What torch's grouped matmul takes without going through the host.
-bool has_grouped_kernel(const Tensor& rows, const Tensor& weight) {
+bool has_grouped_kernel(
+    const Tensor& rows, std::int64_t d_in, std::int64_t d_out) {
   return rows.is_cuda() && rows.scalar_type() == torch::kBFloat16 &&
-         weight.size(1) % 8 == 0 && weight.size(2) % 8 == 0;
+         d_in % 8 == 0 && d_out % 8 == 0;
+}
+
+// Calls work(expert, first row, rows) for each.
+template <typename Work>
+void for_each_expert(const Tensor& offsets, Work work) {
+  const Tensor host = offsets.to(torch::kCPU);
+  const std::int32_t* begin = host.const_data_ptr<std::int32_t>();
+  for (std::int64_t e = 0; e + 1 < host.size(0); ++e) {
+    work(e, begin[e], begin[e + 1] - begin[e]);
+  }
 }
 
 Tensor one_by_one(
     const Tensor& rows, const Tensor& weight, const Tensor& offsets) {
-  const Tensor host = offsets.to(torch::kCPU);
-  const std::int32_t* begin = host.const_data_ptr<std::int32_t>();
   // unbind, because the gradient of select is as large as all of weight.
   const std::vector<Tensor> matrices = weight.unbind(0);
   std::vector<Tensor> results;
-  for (size_t e = 0; e < matrices.size(); ++e) {
-    results.push_back(rows.narrow(0, begin[e], begin[e + 1] - begin[e])
-                          .matmul(matrices[e].t()));
-  }
+  for_each_expert(
+      offsets, [&](std::int64_t e, std::int64_t begin, std::int64_t size) {
+        results.push_back(rows.narrow(0, begin, size)
+                              .matmul(matrices[static_cast<size_t>(e)].t()));
+      });
   return torch::cat(results);
 }
 
 Tensor by_expert(
     const Tensor& rows, const Tensor& weight, const Tensor& offsets) {
-  return has_grouped_kernel(rows, weight)
+  return has_grouped_kernel(rows, weight.size(2), weight.size(1))
              ? at::_grouped_mm(
                    rows, weight.transpose(1, 2), offsets.slice(0, 1))
              : one_by_one(rows, weight, offsets);
@@ -135,6 +145,27 @@ Tensor moe_grouped_linear(
       " and ",
       offsets.sizes());
   return by_expert(in_autocast_dtype(rows), in_autocast_dtype(weight), offsets);
+}
+
+Tensor moe_grouped_outer(
+    const Tensor& p, const Tensor& q, const Tensor& offsets) {
+  TORCH_CHECK(
+      p.dim() == 2 && q.dim() == 2 && p.size(0) == q.size(0),
+      "[moe_grouped_outer] expected p of size (N, a) and q (N, b); got ",
+      p.sizes(),
+      " and ",
+      q.sizes());
+  if (has_grouped_kernel(p, p.size(1), q.size(1))) {
+    return at::_grouped_mm(p.t(), q, offsets.slice(0, 1));
+  }
+  Tensor result = p.new_empty({offsets.size(0) - 1, p.size(1), q.size(1)});
+  for_each_expert(
+      offsets, [&](std::int64_t e, std::int64_t begin, std::int64_t size) {
+        Tensor matrix = result.select(0, e);
+        torch::mm_out(
+            matrix, p.narrow(0, begin, size).t(), q.narrow(0, begin, size));
+      });
+  return result;
 }
 
 Tensor moe_combine(

@@ -5,7 +5,8 @@
 #include "einforge/ops/moe_routing.h"
 
 // Mixtures of dense experts: rows in the order of their experts, each expert's
-// rows by its own matrix, and back. All are differentiable, and deterministic.
+// rows by its own matrix, and back. All are deterministic, and
+// differentiable where nothing else is said.
 namespace einforge::ops {
 
 // The tokens' rows, once for each of the k experts that take them, by expert.
@@ -27,6 +28,16 @@ torch::Tensor moe_gather(const torch::Tensor& x, const MoeDispatch& dispatch);
 torch::Tensor moe_grouped_linear(
     const torch::Tensor& rows,
     const torch::Tensor& weight,
+    const torch::Tensor& offsets);
+
+// The gradient of such matrices: each expert's sum of p_n q_n^T over its rows;
+// zero without rows. Not differentiable.
+//
+// @param p (N, a), q (N, b), by expert
+// @return (E, a, b)
+torch::Tensor moe_grouped_outer(
+    const torch::Tensor& p,
+    const torch::Tensor& q,
     const torch::Tensor& offsets);
 
 // y[t] = sum_j gates[t,j] row of the pair (t, j); added up in the gates' dtype.

@@ -6,6 +6,7 @@
 
 #include "einforge/ops/btt_moe_table.h"
 #include "einforge/ops/cpu/einsum_linear_tiled.h"
+#include "einforge/ops/moe_low_rank.h"
 #include "einforge/ops/moe_routing.h"
 #include "einforge/ops/reference/btt_moe_linear.h"
 #include "einforge/ops/reference/einsum_linear.h"
@@ -154,6 +155,7 @@ std::span<const BttMoeKernel> cpu_moe_kernels() {
   static const std::array table{
       PerExpert<cpu_tiled_kernel>::row("cpu_tiled"),
       PerExpert<bmm_kernel>::row("per_expert"),
+      moe_low_rank_kernel(),
       moe_bmm_kernel()};
   return table;
 }
