@@ -356,19 +356,22 @@ class Cluster {
       for (int k = 0; k < kStage.tiles(); ++k) {
         std::array<Result, kStage.batches> sums{};
         for (int n = 0; n < kStage.batches; ++n) {
-          for (int pair = 0; pair < kStage.steps / 2; ++pair) {
-            std::array<Vector, kLanes> rows;  // of four 8x8 matrices
+          // Two steps of depth at once, but where there is only one.
+          constexpr int kHalves = kStage.steps == 1 ? 1 : 2;
+          for (int pair = 0; pair < kStage.steps / kHalves; ++pair) {
+            std::array<Vector, kLanes> rows;  // of four 8x8 matrices, or two
             std::array<int, kLanes> addresses;
             for (int lane = 0; lane < kLanes; ++lane) {
-              const int from = S::kZ + eight * S::kZEight +
-                               (lane / 8 * S::kPhis + batch) * 128 +
-                               z_offset(0, lane % 8 / 2, lane % 2);
+              const int from =
+                  S::kZ + eight * S::kZEight +
+                  (lane / 8 % (2 * kHalves) * S::kPhis + batch) * 128 +
+                  z_offset(0, lane % 8 / 2, lane % 2);
               addresses[lane] = (from ^ (n % 2 != 0 ? 64 : 0)) +
                                 pair * 4 * S::kPhis * 128 + n / 2 * 256;
               rows[lane] = load(rank, addresses[lane]);
             }
             z_read_meetings = std::max(z_read_meetings, meetings(addresses));
-            for (int half = 0; half < 2; ++half) {
+            for (int half = 0; half < kHalves; ++half) {
               Operand b;
               for (int lane = 0; lane < kLanes; ++lane) {
                 for (int i = 0; i < 4; ++i) {

@@ -13,8 +13,9 @@ namespace {
 // Twice the largest L2 cache of today's GPUs, 128 MiB.
 constexpr std::int64_t kFlushBytes = std::int64_t{256} << 20;
 // Each overwriting takes a GPU about 0.1 ms, in which the host gets ahead: the
-// launches of a dozen kernels and of autograd must not show between the events.
-constexpr int kFlushes = 4;
+// launches of some dozen kernels and of autograd must not show between the
+// events.
+constexpr int kFlushes = 10;
 
 }  // namespace
 
