@@ -47,12 +47,20 @@ void interrupt(int signal) {
 }
 
 std::string sizes_text(const structure::Structure& layer) {
+  std::string experts;
+  if (layer.spec.mixture) {
+    experts = fmt::format(
+        "{} of {} experts ",
+        layer.spec.mixture->active,
+        layer.spec.mixture->experts);
+  }
   if (layer.dense) {
-    return "";
+    return experts;
   }
   const structure::Sizes& n = layer.sizes;
   return fmt::format(
-      "({},{},{} -> {},{},{}; {})",
+      "{}({},{},{} -> {},{},{}; {})",
+      experts,
       n.alpha,
       n.beta,
       n.gamma,

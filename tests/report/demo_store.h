@@ -1,9 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <filesystem>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "einforge/base/random.h"
 #include "einforge/store/store.h"
@@ -22,7 +25,45 @@ inline constexpr DemoStructure kDemoStructures[] = {
     {"kronecker", 0.5, 1, 0.5, 0.35},
     {"tensor_train:0.25", 0.33, 1, 0.75, 0.6},
     {"monarch", 0, 1, 0.5, 1.9},
-    {"btt:0.25", 0, 1, 0.75, 1.6}};
+    {"btt:0.25", 0, 1, 0.75, 1.6},
+    {"btt_moe:E=4,k=2", -0.2, 1, 0.7, 1.5}};
+
+// As a trainer leaves it: two routers, one of which has collapsed.
+inline base::Json demo_routers() {
+  const auto layer = [](const char* name, std::vector<std::int64_t> tokens) {
+    const double largest =
+        static_cast<double>(*std::max_element(tokens.begin(), tokens.end()));
+    return base::Json{
+        {"layer", name},
+        {"active", 2},
+        {"tokens", tokens},
+        {"token_entropy", 1.2},
+        {"aggregate_entropy", 1.3},
+        {"balance_loss", 1.1},
+        {"z_loss", 1.9},
+        {"dropped", 0},
+        {"dead", std::count(tokens.begin(), tokens.end(), 0)},
+        {"largest_share", largest / 4096}};
+  };
+  return {
+      {"step", 300},
+      {"layers",
+       {layer("blocks_0.attention.q", {2000, 2100, 2044, 2048}),
+        layer("blocks_1.ffn_in", {4096, 4096, 0, 0})}},
+      {"warnings",
+       {{{"layer", "blocks_1.ffn_in"},
+         {"kind", "dead"},
+         {"step", 120},
+         {"message",
+          "router of blocks_1.ffn_in: experts 2, 3 took none of 4096 tokens "
+          "at step 120"}},
+        {{"layer", "blocks_1.ffn_in"},
+         {"kind", "crowded"},
+         {"step", 120},
+         {"message",
+          "router of blocks_1.ffn_in: expert 0 took 100% of 4096 tokens at "
+          "step 120"}}}}};
+}
 
 // A search as `make demo` leaves it, with runs that follow a known law, and a
 // failed and a diverged trial besides.
@@ -79,6 +120,9 @@ inline void make_demo_store(const std::filesystem::path& path) {
       trial.final_loss = curve.back().val_loss;
       trial.flops = curve.back().flops;
       trial.seconds = curve.back().seconds;
+      if (trial.structure.find("_moe") != std::string::npos) {
+        trial.routers = demo_routers();
+      }
       store.update(trial);
     }
   }

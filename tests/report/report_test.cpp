@@ -66,7 +66,7 @@ TEST_F(DemoReport, RanksByComputeMultiplierNearTheTruth) {
 
 TEST_F(DemoReport, JsonHoldsEveryTrial) {
   const base::Json json = to_json(*summary_);
-  ASSERT_EQ(json["trials"].size(), 20u);
+  ASSERT_EQ(json["trials"].size(), 23u);
   for (const base::Json& trial : json["trials"]) {
     for (const char* key :
          {"id",
@@ -82,16 +82,17 @@ TEST_F(DemoReport, JsonHoldsEveryTrial) {
           "final_loss",
           "status",
           "reason",
-          "config"}) {
+          "config",
+          "routers"}) {
       EXPECT_TRUE(trial.contains(key)) << key;
     }
   }
   EXPECT_EQ(json["trials"][0]["status"], "done");
   EXPECT_TRUE(json["trials"][0]["reason"].is_null());
-  EXPECT_EQ(json["trials"][18]["status"], "failed");
-  EXPECT_TRUE(json["trials"][18]["final_loss"].is_null());
+  EXPECT_EQ(json["trials"][21]["status"], "failed");
+  EXPECT_TRUE(json["trials"][21]["final_loss"].is_null());
   EXPECT_THAT(
-      json["trials"][18]["reason"].get<std::string>(), HasSubstr("signal 9"));
+      json["trials"][21]["reason"].get<std::string>(), HasSubstr("signal 9"));
   EXPECT_EQ(json["metadata"]["name"], "demo");
   EXPECT_EQ(json["metadata"]["versions"]["torch"], "2.11.0");
   EXPECT_EQ(json["bootstrap"]["replicates"], summary_->bootstrap);
@@ -100,6 +101,28 @@ TEST_F(DemoReport, JsonHoldsEveryTrial) {
   EXPECT_EQ(json["fits"]["seconds"]["metric"], "seconds");
   // It is JSON for others too: no NaN anywhere.
   EXPECT_FALSE(base::Json::parse(dump(json), nullptr, false).is_discarded());
+}
+
+TEST_F(DemoReport, RoutersAreInTheJsonAndWarningsUnderTheTable) {
+  const base::Json json = to_json(*summary_);
+  int with = 0;
+  for (const base::Json& trial : json["trials"]) {
+    if (!trial["routers"].is_null()) {
+      EXPECT_EQ(trial["structure"], "btt_moe:E=4,k=2");
+      EXPECT_EQ(trial["routers"], testing::demo_routers());
+      ++with;
+    }
+  }
+  EXPECT_EQ(with, 3);
+  EXPECT_THAT(
+      ranking_table(*summary_),
+      HasSubstr("btt_moe:E=4,k=2 gpt d64 L2, trial 01234567: router of "
+                "blocks_1.ffn_in: experts 2, 3 took none of 4096 tokens at "
+                "step 120, and 1 more\n"));
+}
+
+std::string quoted(const std::string& text) {
+  return text.find(',') == std::string::npos ? text : '"' + text + '"';
 }
 
 TEST_F(DemoReport, CsvAndJsonGiveTheSameNumbers) {
@@ -114,7 +137,7 @@ TEST_F(DemoReport, CsvAndJsonGiveTheSameNumbers) {
         line.rfind(
             fmt::format(
                 "{},{},{},{},",
-                row["structure"].get<std::string>(),
+                quoted(row["structure"]),
                 row["compute_multiplier"].dump(),
                 row["ci95"][0].dump(),
                 row["ci95"][1].dump()),

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
+#include <string>
 
 #include "einforge/base/error.h"
 #include "einforge/structure/structure.h"
@@ -34,6 +36,46 @@ TEST_F(SpaceTest, GridIsTheProductOfTheAxes) {
     ids.insert(proposal.trial.id);
   }
   EXPECT_EQ(ids.size(), proposals.size());
+}
+
+TEST_F(SpaceTest, MixturesAreStructuresCountedByWhatTheyDo) {
+  config_.widths = {64};
+  config_.structures = {
+      "dense", "btt-moe:E=8", "dense_moe:E=4,k=2", "ffn_moe:E=4"};
+  std::map<std::string, Proposal> found;
+  for (const Proposal& proposal : propose(config_)) {
+    EXPECT_EQ(proposal.trial.status, store::Status::kQueued)
+        << proposal.trial.reason;
+    found[proposal.trial.structure] = proposal;
+  }
+  ASSERT_EQ(found.size(), 4U);
+  const Proposal& dense = found.at("dense");
+  // Per token, forward + backward, of what is not a linear layer of a block.
+  const auto per_token = [](const Proposal& p) {
+    return p.flops / static_cast<double>(p.tokens);
+  };
+  // By hand: 4 square layers and two of 4 times the size, 12 d^2; two experts
+  // do that twice; routers d E for 5 layers and 4 d E for the last.
+  const double extra = 6.0 * (12 * 64 * 64 + (5 + 4) * 64 * 4);
+  EXPECT_NEAR(
+      per_token(found.at("dense_moe:E=4,k=2")), per_token(dense) + extra, 1);
+  EXPECT_NEAR(
+      per_token(found.at("ffn_moe:E=4,k=2")),
+      per_token(dense) + 6.0 * (8 * 64 * 64 + 64 * 4),
+      1);
+  EXPECT_LT(per_token(found.at("btt_moe:E=8,k=2")), per_token(dense));
+  EXPECT_LT(found.at("btt_moe:E=8,k=2").trial.taxonomy["omega"], 0);
+}
+
+TEST_F(SpaceTest, SettingsOfMixturesAreNoPartOfOtherTrials) {
+  train::TrainConfig config;
+  train::TrainConfig other = config;
+  other.model.moe.router.z_weight = 1;
+  EXPECT_EQ(trial_id(config), trial_id(other));
+  for (train::TrainConfig* c : {&config, &other}) {
+    c->model.structure.v = "btt_moe:E=4";
+  }
+  EXPECT_NE(trial_id(config), trial_id(other));
 }
 
 TEST_F(SpaceTest, CheapestFirstForOneWorkerDearestForMore) {

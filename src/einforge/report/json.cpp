@@ -47,7 +47,8 @@ Json to_json(const store::Trial& trial) {
       {"final_loss", finite(trial.final_loss)},
       {"status", store::to_string(trial.status)},
       {"reason", reason(trial.reason)},
-      {"config", trial.config}};
+      {"config", trial.config},
+      {"routers", trial.routers}};
 }
 
 Json to_json(const scaling::StructureAnalysis& structure) {

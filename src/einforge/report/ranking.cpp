@@ -89,6 +89,25 @@ std::string interval_note(const scaling::Analysis& analysis) {
   return "no intervals";
 }
 
+// The first warning about a trial's routers, and how many there are.
+std::string router_note(const store::Trial& trial) {
+  if (!trial.routers.is_object()) {
+    return "";
+  }
+  const base::Json warnings = trial.routers.value("warnings", base::Json());
+  if (!warnings.is_array() || warnings.empty()) {
+    return "";
+  }
+  const std::size_t more = warnings.size() - 1;
+  return fmt::format(
+      "{} {}, trial {}: {}{}\n",
+      trial.structure,
+      trial.model,
+      trial.id.substr(0, 8),
+      warnings[0].value("message", ""),
+      more > 0 ? fmt::format(", and {} more", more) : "");
+}
+
 }  // namespace
 
 std::string ranking_table(const Summary& summary) {
@@ -131,6 +150,9 @@ std::string ranking_table(const Summary& summary) {
       notes +=
           fmt::format("{}: {}\n", row.structure, row.compute->multiplier_note);
     }
+  }
+  for (const TrialRecord& record : summary.trials) {
+    notes += router_note(record.trial);
   }
   return format_table(rows) + notes +
          fmt::format(

@@ -192,6 +192,19 @@ Proposal proposal(const SearchConfig& search, const Point& point) {
   return result;
 }
 
+bool has_mixture(const models::StructureConfig& config) {
+  bool found = false;
+  models::StructureConfig::fields(
+      config, [&](const char*, const std::string& text, const char*) {
+        try {
+          found |= !text.empty() && structure::parse(text).mixture;
+        } catch (const base::InvalidInput&) {
+          // The trial fails and says why.
+        }
+      });
+  return found;
+}
+
 }  // namespace
 
 std::string kind_of(const Proposal& proposal) {
@@ -268,6 +281,9 @@ std::vector<Proposal> propose(const SearchConfig& config) {
 std::string trial_id(const train::TrainConfig& config) {
   base::Json json = base::to_json(config);
   json["data"].erase("path");
+  if (!has_mixture(config.model.structure)) {
+    json["model"].erase("moe");
+  }
   json.erase("device");
   json.erase("log_every");
   json.erase("checkpoint_every");

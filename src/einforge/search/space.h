@@ -41,7 +41,8 @@ std::vector<Proposal> propose(const SearchConfig& config);
 
 // The id of a trial: the hash of what decides its result. Where the data lie,
 // the device and how often checkpoints and logs are written do not, so a search
-// goes on after its folder or its data moved.
+// goes on after its folder or its data moved; nor do the settings of mixtures
+// of experts where there are none.
 std::string trial_id(const train::TrainConfig& config);
 
 }  // namespace einforge::search

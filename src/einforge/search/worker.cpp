@@ -158,6 +158,9 @@ class Worker {
     trial.flops = result.flops;
     trial.seconds = result.seconds;
     trial.final_loss = result.final_loss;
+    if (!result.routers.is_null()) {
+      trial.routers = result.routers;
+    }
     trial.reason.clear();
     switch (result.outcome) {
       case train::Outcome::kInterrupted:

@@ -113,6 +113,23 @@ function failures() {
     element("p", {}, t.reason ?? "no reason was recorded")));
 }
 
+function routerWarnings() {
+  return data.trials.flatMap(t => (t.routers?.warnings ?? []).map(w =>
+    element("div", {class: "failure"},
+      element("span", {class: "pill pruned"}, w.kind), " ",
+      element("strong", {}, t.structure), `, ${t.model} `,
+      element("code", {}, t.id.slice(0, 8)),
+      element("p", {}, w.message))));
+}
+
+function showRouters() {
+  const warnings = routerWarnings();
+  $("routers-section").hidden = !routerRows.length && !warnings.length;
+  $("router-warnings").hidden = !warnings.length;
+  $("router-warnings").append(...warnings);
+  drawRouters();
+}
+
 const state = {by: "structure", loss: "val_loss"};
 
 function drawPlots() {
@@ -143,6 +160,7 @@ choice("curve-loss", "loss", [["val_loss", "validation"], ["train_loss", "traini
   loss => { state.loss = loss; drawCurves(loss); });
 drawRanking();
 drawTrials();
+showRouters();
 drawPlots();
 dark.addEventListener("change", drawPlots);
 narrow.addEventListener("change", drawPlots);

@@ -120,6 +120,8 @@ function colouring(by) {
   };
 }
 
+const SVG = "http://www.w3.org/2000/svg";
+
 // ---- Tables ---------------------------------------------------------------
 
 // columns: {title, value(row), cell(row, td), text, hint}. Sorts by click and
@@ -211,10 +213,9 @@ function whisker(row, cell) {
   const [width, height] = [150, 18];
   const at = v => 6 + (width - 12) *
     Math.min(1, Math.max(0, (Math.log(v) - low) / (high - low)));
-  const ns = "http://www.w3.org/2000/svg";
-  const svg = document.createElementNS(ns, "svg");
+  const svg = document.createElementNS(SVG, "svg");
   const put = (tag, attributes) => {
-    const node = document.createElementNS(ns, tag);
+    const node = document.createElementNS(SVG, tag);
     for (const [k, v] of Object.entries(attributes)) node.setAttribute(k, v);
     svg.append(node);
   };
@@ -233,6 +234,67 @@ function whisker(row, cell) {
   svg.dataset.structure = row.structure;
   svg.style.color = structureColour(row.structure);
   cell.append(svg);
+}
+
+// What each expert took, as bars.
+function loads(row, cell) {
+  const [width, height] = [Math.min(150, 8 * row.tokens.length), 22];
+  const most = Math.max(...row.tokens, 1);
+  const even = row.tokens.reduce((a, b) => a + b, 0) / row.tokens.length;
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("width", width);
+  svg.setAttribute("height", height);
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", `tokens by expert: ${row.tokens.join(", ")}`);
+  const step = width / row.tokens.length;
+  const put = (x, y, w, h, style) => {
+    const node = document.createElementNS(SVG, "rect");
+    for (const [k, v] of Object.entries({x, y, width: w, height: h, style})) {
+      node.setAttribute(k, v);
+    }
+    svg.append(node);
+  };
+  row.tokens.forEach((count, e) => {
+    const tall = height * count / most;
+    put(e * step, height - tall, step * 0.8, tall, "fill:currentcolor;opacity:.7");
+  });
+  put(0, height * (1 - even / most), width, 1, "fill:var(--muted)");
+  cell.append(svg);
+}
+
+// Rows of router health: a layer of the best trial of a structure.
+const routerRows = data.ranking.flatMap(row => {
+  const best = data.trials.find(trial => trial.id === row.best_trial);
+  return (best?.routers?.layers ?? []).map(layer => ({
+    ...layer, structure: row.structure, experts: layer.tokens.length}));
+});
+
+function drawRouters() {
+  const percent = v => known(v) ? `${(100 * v).toFixed(0)}%` : "–";
+  // Of ln E, the entropy of an even choice.
+  const entropy = key => ({
+    value: r => r[key],
+    cell: (r, cell) => cell.append(percent(
+      r.experts > 1 ? r[key] / Math.log(r.experts) : 1)),
+  });
+  table("routers", "Routers, a row a layer", [
+    {title: "Layer", text: true, ...plain("layer", String)},
+    {title: "Structure", text: true, value: r => r.structure,
+     cell: (r, cell) => cell.append(...named(r.structure))},
+    {title: "Tokens by expert", text: true, value: r => r.largest_share,
+     hint: "Sorted by the busiest expert's share", cell: loads},
+    {title: "Busiest", hint: "Share of all tokens that the busiest expert took",
+     ...plain("largest_share", percent)},
+    {title: "Dead", hint: "Experts without a token", ...plain("dead", String)},
+    {title: "Dropped", hint: "Share of tokens dropped", ...plain("dropped", percent)},
+    {title: "Entropy of a token", hint: "Of the router's choice, share of ln E",
+     ...entropy("token_entropy")},
+    {title: "Aggregate entropy", hint: "Of the experts' loads, share of ln E",
+     ...entropy("aggregate_entropy")},
+    {title: "Balance loss", hint: "1 when even", ascending: true,
+     ...plain("balance_loss", v => significant(v))},
+    {title: "z-loss", ascending: true, ...plain("z_loss", v => significant(v))},
+  ], routerRows);
 }
 
 const plain = (key, format) => ({
