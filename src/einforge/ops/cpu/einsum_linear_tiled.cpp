@@ -6,6 +6,10 @@
 #include "einforge/kernels/cpu/einsum_linear.h"
 #include "einforge/ops/contraction.h"
 
+#ifndef INTRA_OP_PARALLEL
+#error "without OpenMP at::parallel_for would run on one thread"
+#endif
+
 namespace einforge::ops {
 namespace {
 
