@@ -110,10 +110,10 @@ EinsumTiling plan_einsum_linear(
     }
     return fits();
   };
-  // A third of the cache is left to the weights that stream by. Wide layers
+  // A quarter of the cache is left to the weights that stream by. Wide layers
   // are faster with half of the tile beyond it than with shorter tiles, for
   // which the weights stream twice.
-  if (!fit(64, l2_bytes / 3 * 2) && !fit(64, 2 * l2_bytes)) {
+  if (!fit(64, l2_bytes / 4 * 3) && !fit(64, 2 * l2_bytes)) {
     fit(32, 2 * l2_bytes);
   }
   const std::int64_t share =
