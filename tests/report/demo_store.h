@@ -53,12 +53,14 @@ inline base::Json demo_routers() {
       {"warnings",
        {{{"layer", "blocks_1.ffn_in"},
          {"kind", "dead"},
+         {"since", 110},
          {"step", 120},
          {"message",
           "router of blocks_1.ffn_in: experts 2, 3 took none of 4096 tokens "
           "at step 120"}},
         {{"layer", "blocks_1.ffn_in"},
          {"kind", "crowded"},
+         {"since", 110},
          {"step", 120},
          {"message",
           "router of blocks_1.ffn_in: expert 0 took 100% of 4096 tokens at "

@@ -25,6 +25,7 @@ std::vector<std::string> messages(
   std::vector<std::string> texts;
   for (const auto& w : find_warnings(row_of(std::move(tokens), active), 7)) {
     EXPECT_EQ(w.layer, "blocks_0.ffn");
+    EXPECT_EQ(w.since, 7);
     EXPECT_EQ(w.step, 7);
     texts.push_back(w.message);
   }
@@ -36,19 +37,19 @@ using Texts = std::vector<std::string>;
 TEST(RouterWarnings, NameTheLayerAndTheExperts) {
   EXPECT_EQ(
       messages({0, 300, 350, 350}, 1),
-      (Texts{"router of blocks_0.ffn: expert 0 took none of 1000 tokens at "
-             "step 7"}));
+      (Texts{"router of blocks_0.ffn: expert 0 took none of 1000 "
+             "tokens"}));
   EXPECT_EQ(
       messages({200, 510, 145, 145}, 1),
-      (Texts{"router of blocks_0.ffn: expert 1 took 51% of 1000 tokens at "
-             "step 7"}));
+      (Texts{"router of blocks_0.ffn: expert 1 took 51% of 1000 "
+             "tokens"}));
   EXPECT_EQ(messages({1000, 1000, 0, 0, 0, 0}, 2).size(), 2U);
   std::vector<std::int64_t> many(64, 0);
   many[5] = 2048;
   EXPECT_EQ(
       messages(many, 1)[0],
       "router of blocks_0.ffn: experts 0, 1, 2, 3, 4, 6, 7, 8 and 55 more took "
-      "none of 2048 tokens at step 7");
+      "none of 2048 tokens");
 }
 
 TEST(RouterWarnings, AreNotForHealthyRouters) {
@@ -66,10 +67,55 @@ TEST(RouterWarnings, AreNotForWhatChanceDoes) {
   EXPECT_EQ(messages({0, 21, 21, 22}, 1).size(), 1U);
 }
 
+std::vector<std::string> add(
+    RouterWarnings& warnings, std::vector<std::int64_t> tokens, int step) {
+  std::vector<std::string> texts;
+  for (const RouterWarning& w :
+       warnings.add(find_warnings(row_of(std::move(tokens), 1), step))) {
+    texts.push_back(to_json(w)["message"]);
+  }
+  return texts;
+}
+
+TEST(RouterWarnings, LastFromTheSecondRowOn) {
+  const std::vector<std::int64_t> fine = {32, 32};
+  const std::vector<std::int64_t> crowded = {60, 4};
+  const std::vector<std::int64_t> dead = {64, 0};
+  RouterWarnings warnings;
+  EXPECT_EQ(add(warnings, crowded, 10), Texts{});
+  EXPECT_EQ(add(warnings, fine, 20), Texts{});
+  EXPECT_TRUE(warnings.lasting().empty());  // a moment's
+  EXPECT_EQ(add(warnings, crowded, 30), Texts{});
+  EXPECT_EQ(
+      add(warnings, dead, 40),
+      (Texts{"router of blocks_0.ffn: expert 0 took 100% of 64 tokens at step "
+             "40, since step 30"}));
+  // Said once, but followed to its end.
+  EXPECT_EQ(
+      add(warnings, dead, 50),
+      (Texts{"router of blocks_0.ffn: expert 1 took none of 64 tokens at step "
+             "50, since step 40"}));
+  EXPECT_EQ(add(warnings, dead, 60), Texts{});
+  EXPECT_EQ(add(warnings, fine, 70), Texts{});
+  ASSERT_EQ(warnings.lasting().size(), 2U);
+  EXPECT_EQ(warnings.lasting()[0].kind, "crowded");
+  EXPECT_EQ(warnings.lasting()[0].since, 30);
+  EXPECT_EQ(warnings.lasting()[0].step, 60);
+  // Anew, it is said anew.
+  EXPECT_EQ(add(warnings, crowded, 80), Texts{});
+  EXPECT_EQ(add(warnings, crowded, 90).size(), 1U);
+  EXPECT_EQ(warnings.lasting().size(), 2U);
+  EXPECT_EQ(warnings.lasting()[0].since, 80);
+}
+
 TEST(RouterWarnings, SurviveACheckpoint) {
-  const RouterWarning before = find_warnings(row_of({0, 64}, 1), 3).front();
-  const RouterWarning after = router_warning(to_json(before));
-  EXPECT_EQ(to_json(after), to_json(before));
+  RouterWarnings before;
+  add(before, {64, 0}, 10);
+  RouterWarnings after;
+  after.restore(base::Json::parse(before.state().dump()));
+  EXPECT_EQ(after.state(), before.state());
+  EXPECT_EQ(add(after, {64, 0}, 20), add(before, {64, 0}, 20));
+  EXPECT_EQ(after.lasting().size(), 2U);
 }
 
 }  // namespace

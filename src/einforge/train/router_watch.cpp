@@ -7,6 +7,30 @@
 #include <numeric>
 
 namespace einforge::train {
+namespace {
+
+base::Json list(const std::vector<RouterWarning>& warnings) {
+  base::Json json = base::Json::array();
+  for (const RouterWarning& w : warnings) {
+    json.push_back({w.layer, w.kind, w.message, w.since, w.step});
+  }
+  return json;
+}
+
+std::vector<RouterWarning> warnings_of(const base::Json& json) {
+  std::vector<RouterWarning> warnings;
+  for (const base::Json& w : json) {
+    warnings.push_back(
+        {w.at(0).get<std::string>(),
+         w.at(1).get<std::string>(),
+         w.at(2).get<std::string>(),
+         w.at(3).get<std::int64_t>(),
+         w.at(4).get<std::int64_t>()});
+  }
+  return warnings;
+}
+
+}  // namespace
 
 std::int64_t RouterRow::tokens() const {
   return std::accumulate(
@@ -31,19 +55,16 @@ base::Json to_json(const RouterRow& row) {
 }
 
 base::Json to_json(const RouterWarning& warning) {
+  const std::string since = warning.since < warning.step
+                                ? fmt::format(", since step {}", warning.since)
+                                : "";
   return {
       {"layer", warning.layer},
       {"kind", warning.kind},
+      {"since", warning.since},
       {"step", warning.step},
-      {"message", warning.message}};
-}
-
-RouterWarning router_warning(const base::Json& json) {
-  return {
-      json.at("layer").get<std::string>(),
-      json.at("kind").get<std::string>(),
-      json.at("step").get<std::int64_t>(),
-      json.at("message").get<std::string>()};
+      {"message",
+       fmt::format("{} at step {}{}", warning.message, warning.step, since)}};
 }
 
 std::vector<RouterWarning> find_warnings(
@@ -60,13 +81,9 @@ std::vector<RouterWarning> find_warnings(
     found.push_back(
         {row.layer,
          kind,
+         fmt::format("router of {}: {} of {} tokens", row.layer, what, tokens),
          step,
-         fmt::format(
-             "router of {}: {} of {} tokens at step {}",
-             row.layer,
-             what,
-             tokens,
-             step)});
+         step});
   };
   if (row.health.dead > 0) {
     std::vector<std::int64_t> dead;
@@ -100,6 +117,45 @@ std::vector<RouterWarning> find_warnings(
             100 * row.health.largest_share));
   }
   return found;
+}
+
+std::vector<RouterWarning> RouterWarnings::add(
+    const std::vector<RouterWarning>& found) {
+  const auto same = [](std::vector<RouterWarning>& in, const RouterWarning& w) {
+    return std::find_if(in.begin(), in.end(), [&](const RouterWarning& other) {
+      return other.layer == w.layer && other.kind == w.kind;
+    });
+  };
+  std::vector<RouterWarning> row;
+  std::vector<RouterWarning> now_lasting;
+  for (RouterWarning warning : found) {
+    const auto before = same(last_row_, warning);
+    if (before != last_row_.end()) {
+      warning.since = before->since;
+      const bool second = before->since == before->step;
+      if (second) {
+        now_lasting.push_back(warning);
+      }
+      const auto known = same(lasting_, warning);
+      if (known != lasting_.end()) {
+        *known = warning;
+      } else {
+        lasting_.push_back(warning);
+      }
+    }
+    row.push_back(std::move(warning));
+  }
+  last_row_ = std::move(row);
+  return now_lasting;
+}
+
+base::Json RouterWarnings::state() const {
+  return {{"last_row", list(last_row_)}, {"lasting", list(lasting_)}};
+}
+
+void RouterWarnings::restore(const base::Json& state) {
+  last_row_ = warnings_of(state.at("last_row"));
+  lasting_ = warnings_of(state.at("lasting"));
 }
 
 RouterWatch::RouterWatch(torch::nn::Module& model)

@@ -29,14 +29,15 @@ base::Json to_json(const RouterRow& row);
 
 struct RouterWarning {
   std::string layer;
-  std::string kind;  // "dead" or "crowded"
-  std::int64_t step = 0;
+  std::string kind;     // "dead" or "crowded"
   std::string message;  // names the layer
+  // The first and the last of the rows, one after the other, that had it.
+  std::int64_t since = 0;
+  std::int64_t step = 0;
 };
 
+// {"layer", "kind", "since", "step", "message"}, the message with the steps.
 base::Json to_json(const RouterWarning& warning);
-// Throws base::Json::exception.
-RouterWarning router_warning(const base::Json& json);
 
 // Experts that took no token, and one that took more than half of them. Where
 // k / E is a third or more, half is no sign of trouble: more than 1.5 times an
@@ -44,6 +45,26 @@ RouterWarning router_warning(const base::Json& json);
 // chance alone leaves experts without.
 std::vector<RouterWarning> find_warnings(
     const RouterRow& row, std::int64_t step);
+
+// Which warnings last: what is so in one row of a log may be a moment's, above
+// all while routers part at the start of a run; in two rows it is not.
+class RouterWarnings {
+ public:
+  // Takes what was found in a row; returns what has now lasted for two.
+  std::vector<RouterWarning> add(const std::vector<RouterWarning>& found);
+
+  // Of each layer and kind the latest that lasted.
+  const std::vector<RouterWarning>& lasting() const { return lasting_; }
+
+  // All that add() depends on, for checkpoints.
+  base::Json state() const;
+  // Throws base::Json::exception.
+  void restore(const base::Json& state);
+
+ private:
+  std::vector<RouterWarning> last_row_;
+  std::vector<RouterWarning> lasting_;
+};
 
 // The routers of a model, as a trainer deals with them.
 class RouterWatch {

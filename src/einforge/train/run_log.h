@@ -29,7 +29,7 @@ struct LogRow {
   double val_loss = std::numeric_limits<double>::quiet_NaN();
   // Of the last micro-batch; empty where the model has no routers.
   std::vector<RouterRow> routers;
-  std::vector<std::string> warnings;
+  std::vector<std::string> warnings;  // about them
 };
 
 // log.jsonl and the TensorBoard events of a run. Rows are there after kill -9;

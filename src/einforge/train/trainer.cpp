@@ -106,9 +106,8 @@ class Trainer {
   // As of the last watch_routers(), and its warnings.
   std::vector<RouterRow> router_rows_;
   std::int64_t router_step_ = 0;
-  std::vector<std::string> warnings_;
-  // The first of each layer and kind.
-  std::vector<RouterWarning> first_warnings_;
+  std::vector<std::string> row_warnings_;
+  RouterWarnings warnings_;
   torch::Tensor loss_sum_;  // float64, on the device, since the last settle()
   std::int64_t loss_count_ = 0;
   Clock::time_point mark_ = Clock::now();
@@ -192,9 +191,9 @@ void Trainer::resume() {
     val_loss_ = state.at("val_loss").get<double>();
     since_log_ = Mean::from_json(state.at("since_log"));
     since_point_ = Mean::from_json(state.at("since_point"));
-    for (const base::Json& warning :
-         state.value("router_warnings", base::Json::array())) {
-      first_warnings_.push_back(router_warning(warning));
+    if (const auto found = state.find("router_warnings");
+        found != state.end()) {
+      warnings_.restore(*found);
     }
   } catch (const base::Json::exception& error) {
     throw base::InvalidInput(fmt::format(
@@ -262,24 +261,20 @@ bool Trainer::settle() {
 void Trainer::watch_routers() {
   router_rows_ = routers_.look();
   router_step_ = step_;
-  warnings_.clear();
+  row_warnings_.clear();
+  std::vector<RouterWarning> found;
   // All routers start at zero, where the first experts take everything; they
   // have the warm-up to part.
-  if (step_ <= config_.schedule.warmup(config_.steps)) {
-    return;
-  }
-  for (const RouterRow& row : router_rows_) {
-    for (RouterWarning& warning : find_warnings(row, step_)) {
-      warnings_.push_back(warning.message);
-      const bool first = std::none_of(
-          first_warnings_.begin(), first_warnings_.end(), [&](const auto& w) {
-            return w.layer == warning.layer && w.kind == warning.kind;
-          });
-      if (first) {
-        warn(warning.message);
-        first_warnings_.push_back(std::move(warning));
+  if (step_ > config_.schedule.warmup(config_.steps)) {
+    for (const RouterRow& row : router_rows_) {
+      for (RouterWarning& warning : find_warnings(row, step_)) {
+        row_warnings_.push_back(warning.message);
+        found.push_back(std::move(warning));
       }
     }
+  }
+  for (const RouterWarning& warning : warnings_.add(found)) {
+    warn(to_json(warning)["message"].get<std::string>());
   }
 }
 
@@ -287,7 +282,7 @@ void Trainer::log(double val_loss) {
   LogRow row;
   if (router_step_ == step_) {
     row.routers = router_rows_;
-    row.warnings = warnings_;
+    row.warnings = row_warnings_;
   }
   row.step = step_;
   row.tokens = step_ * summary_.tokens_per_step;
@@ -345,10 +340,6 @@ void Trainer::evaluate() {
 
 void Trainer::checkpoint() {
   log_->sync();
-  base::Json warnings = base::Json::array();
-  for (const RouterWarning& warning : first_warnings_) {
-    warnings.push_back(to_json(warning));
-  }
   checkpoints_.write(
       step_,
       state_tensors(*model_),
@@ -364,7 +355,7 @@ void Trainer::checkpoint() {
        {"val_loss", val_loss_},
        {"since_log", since_log_.to_json()},
        {"since_point", since_point_.to_json()},
-       {"router_warnings", warnings},
+       {"router_warnings", warnings_.state()},
        {"threads", torch::get_num_threads()}},
       config_.keep_checkpoints);
   mark_ = Clock::now();
@@ -388,7 +379,7 @@ base::Json Trainer::routers() const {
   for (const RouterRow& row : router_rows_) {
     json["layers"].push_back(to_json(row));
   }
-  for (const RouterWarning& warning : first_warnings_) {
+  for (const RouterWarning& warning : warnings_.lasting()) {
     json["warnings"].push_back(to_json(warning));
   }
   return json;

@@ -55,8 +55,9 @@ struct TrainResult {
   double flops = 0;
   double seconds = 0;  // training time over all resumptions
   // {"step", "layers", "warnings"}: what the routers of mixtures of experts
-  // last did, see RouterRow, and the first warning of each kind and layer, with
-  // its step; null where the model has none or was not logged yet.
+  // last did, see RouterRow, and the latest warning that lasted of each layer
+  // and kind, see RouterWarning; null where the model has none or was not
+  // logged yet.
   base::Json routers;
 };
 
