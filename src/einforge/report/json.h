@@ -8,9 +8,8 @@
 namespace einforge::report {
 
 // {"baseline", "trials": [...], "ranking": [...], "fits": {"flops", "seconds"},
-//  "bootstrap", "metadata"}; docs/report.md lists the keys. What is not known
-//  is null, with
-// a reason beside it.
+// "bootstrap", "metadata"}; docs/report.md lists the keys. What is not known is
+// null, with a reason beside it.
 base::Json to_json(const Summary& summary);
 
 // One analysis; the "fits" entries above and what `einforge fit --json` prints.
