@@ -30,7 +30,7 @@ std::optional<std::int64_t> size_of(const fs::path& file) {
 
 // Hidden, or about the texts rather than one of them.
 bool is_left_out(const fs::path& path) {
-  const std::string& name = path.filename().native();
+  const std::string name = path.filename().string();
   return name.starts_with('.') || name.starts_with("README");
 }
 
