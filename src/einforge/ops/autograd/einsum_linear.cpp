@@ -4,6 +4,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <array>
 #include <optional>
 
 #include "einforge/ops/kernel_choice.h"
@@ -88,14 +90,16 @@ std::optional<LowRank> low_rank(
   if (x.dim() < 1 || core_a.dim() != 5 || core_b.dim() != 5) {
     return std::nullopt;
   }
-  // The core as (size of `dim`, rho) where all other sizes are 1.
-  const auto matrix = [](Tensor core, std::int64_t dim) {
-    for (std::int64_t other = 3; other >= 0; --other) {
-      if (other != dim && core.defined()) {
-        core = core.sym_size(other) == 1 ? core.select(other, 0) : Tensor();
-      }
-    }
-    return core;
+  // The core as (size of `in_or_out`, rho) where all other sizes are 1; by
+  // squeeze, whose backward is a view too.
+  const auto matrix = [](const Tensor& core, std::int64_t in_or_out) {
+    const std::array<std::int64_t, 3> ones{1, 3, 2 - in_or_out};
+    return std::all_of(
+               ones.begin(),
+               ones.end(),
+               [&](std::int64_t dim) { return core.sym_size(dim) == 1; })
+               ? core.squeeze(ones)
+               : Tensor();
   };
   for (const bool ab : {true, false}) {
     const LowRank found{
