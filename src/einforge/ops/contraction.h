@@ -3,6 +3,7 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "einforge/structure/structure.h"
 
@@ -31,6 +32,16 @@ struct Contraction {
   std::int64_t d_in() const { return first_in * second_in * gamma; }
   std::int64_t d_out() const { return first_out * second_out * phi; }
   bool ab() const { return order == structure::Order::kAB; }
+
+  // What belongs to core A and to core B, the first core's before the second's;
+  // and back again.
+  template <typename T>
+  std::pair<T, T> ordered(T a, T b) const {
+    if (!ab()) {
+      std::swap(a, b);
+    }
+    return {std::move(a), std::move(b)};
+  }
 
   // (tokens, d_in) <-> (tokens, first_in, second_in, gamma), views.
   torch::Tensor split_input(const torch::Tensor& x) const;

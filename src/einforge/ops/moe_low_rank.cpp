@@ -1,5 +1,7 @@
 #include "einforge/ops/moe_low_rank.h"
 
+#include <tuple>
+
 #include "einforge/ops/contraction.h"
 #include "einforge/ops/moe_grouped.h"
 #include "einforge/ops/moe_routing.h"
@@ -35,7 +37,7 @@ bool supports(const BttMoeProblem& problem) {
 
 // y = second first^T x for each expert, and what both passes need.
 struct LowRank {
-  bool ab;
+  Contraction c;
   Tensor first;   // (E, d_in, rho)
   Tensor second;  // (E, d_out, rho)
   MoeDispatch dispatch;
@@ -43,12 +45,13 @@ struct LowRank {
   Tensor z;  // (T k, rho) = x first
 
   LowRank(const BttMoeProblem& problem, const BttMoeOperands& operands)
-      : ab(Contraction(problem.expert.sizes).ab()),
-        first(matrices(ab ? operands.core_a : operands.core_b)),
-        second(matrices(ab ? operands.core_b : operands.core_a)),
+      : c(problem.expert.sizes),
         dispatch(moe_dispatch(operands.experts, problem.experts)),
-        x(moe_gather(operands.x, dispatch)),
-        z(multiply(x, first.transpose(1, 2))) {}
+        x(moe_gather(operands.x, dispatch)) {
+    std::tie(first, second) =
+        c.ordered(matrices(operands.core_a), matrices(operands.core_b));
+    z = multiply(x, first.transpose(1, 2));
+  }
 
   // Rows by matrices (E, d_out, d_in).
   Tensor multiply(const Tensor& rows, const Tensor& weight) const {
@@ -87,12 +90,13 @@ BttMoeGradients backward(
   const Tensor dy = moe_gather(grad, dispatch);  // (T k, d_out)
   const Tensor dz =
       layer.multiply(dy, layer.second.transpose(1, 2));  // (T k, rho)
+  const auto [first_asked, second_asked] = layer.c.ordered(mask[1], mask[2]);
   Tensor grad_first;
   Tensor grad_second;
-  if (mask[layer.ab ? 1 : 2]) {
+  if (first_asked) {
     grad_first = moe_grouped_outer(layer.x, scaled(dz), dispatch.offsets);
   }
-  if (mask[layer.ab ? 2 : 1]) {
+  if (second_asked) {
     grad_second = moe_grouped_outer(dy, scaled(layer.z), dispatch.offsets);
   }
   BttMoeGradients result;
@@ -112,8 +116,9 @@ BttMoeGradients backward(
   const auto shaped = [](const Tensor& matrices, const Tensor& core) {
     return matrices.defined() ? matrices.view(core.sizes()) : matrices;
   };
-  result.core_a = shaped(layer.ab ? grad_first : grad_second, operands.core_a);
-  result.core_b = shaped(layer.ab ? grad_second : grad_first, operands.core_b);
+  const auto [grad_a, grad_b] = layer.c.ordered(grad_first, grad_second);
+  result.core_a = shaped(grad_a, operands.core_a);
+  result.core_b = shaped(grad_b, operands.core_b);
   return result;
 }
 

@@ -84,8 +84,9 @@ Tensor forward(
     const Tensor& core_b,
     const std::optional<Tensor>& bias) {
   const Contraction c(problem.sizes);
-  const Tensor first = c.pack_first(c.ab() ? core_a : core_b);
-  const Tensor second = c.pack_second(c.ab() ? core_b : core_a);
+  const auto [first_core, second_core] = c.ordered(core_a, core_b);
+  const Tensor first = c.pack_first(first_core);
+  const Tensor second = c.pack_second(second_core);
   const Tensor bias_row = bias ? bias->contiguous() : Tensor();
   Tensor y = x.new_empty({problem.tokens, c.d_out()});
   cpu::EinsumForward args;
@@ -113,8 +114,9 @@ EinsumLinearGradients backward(
     const Tensor& core_b,
     const GradientMask& mask) {
   const Contraction c(problem.sizes);
-  const Tensor first = c.pack_first(c.ab() ? core_a : core_b);
-  const Tensor second = c.pack_second(c.ab() ? core_b : core_a);
+  const auto [first_core, second_core] = c.ordered(core_a, core_b);
+  const Tensor first = c.pack_first(first_core);
+  const Tensor second = c.pack_second(second_core);
   Tensor grad_x;
   Tensor grad_first;
   Tensor grad_second;
@@ -134,8 +136,9 @@ EinsumLinearGradients backward(
   args.first = first.const_data_ptr<float>();
   args.second = second.const_data_ptr<float>();
   args.grad_x = output(mask[0], grad_x, x);
-  args.grad_first = output(mask[c.ab() ? 1 : 2], grad_first, first);
-  args.grad_second = output(mask[c.ab() ? 2 : 1], grad_second, second);
+  const auto [first_asked, second_asked] = c.ordered(mask[1], mask[2]);
+  args.grad_first = output(first_asked, grad_first, first);
+  args.grad_second = output(second_asked, grad_second, second);
   args.grad_bias = output(mask[3], grad_bias, grad[0]);
   const Tensor workspace = workspaces(args.tiling, x);
   float* memory = workspace.mutable_data_ptr<float>();
@@ -152,11 +155,8 @@ EinsumLinearGradients backward(
   if (grad_second.defined()) {
     grad_second = c.unpack_second(grad_second);
   }
-  return {
-      .x = grad_x,
-      .core_a = c.ab() ? grad_first : grad_second,
-      .core_b = c.ab() ? grad_second : grad_first,
-      .bias = grad_bias};
+  const auto [grad_a, grad_b] = c.ordered(grad_first, grad_second);
+  return {.x = grad_x, .core_a = grad_a, .core_b = grad_b, .bias = grad_bias};
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <tuple>
+
 #include "einforge/kernels/cuda/btt_backward.h"
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_weight_grad.h"
@@ -99,10 +101,11 @@ Tensor forward(
     const Tensor& core_b,
     const std::optional<Tensor>& bias) {
   const Contraction c(problem.sizes);
+  const auto [first, second] = c.ordered(core_a, core_b);
   Tensor y = torch::empty({problem.tokens, c.d_out()}, x.options());
   run_fused(
       btt::sizes_of(c),
-      btt::cores_of(c.ab() ? core_a : core_b, c.ab() ? core_b : core_a),
+      btt::cores_of(first, second),
       btt::aligned(x),
       y,
       bias ? bias->contiguous() : Tensor(),
@@ -203,10 +206,8 @@ EinsumLinearGradients backward(
     const Tensor& core_b,
     const GradientMask& mask) {
   const Contraction c(problem.sizes);
-  const Tensor& first = c.ab() ? core_a : core_b;
-  const Tensor& second = c.ab() ? core_b : core_a;
-  const bool first_asked = mask[c.ab() ? 1 : 2];
-  const bool second_asked = mask[c.ab() ? 2 : 1];
+  const auto [first, second] = c.ordered(core_a, core_b);
+  const auto [first_asked, second_asked] = c.ordered(mask[1], mask[2]);
   const BackwardProblem p{
       .sizes = btt::sizes_of(c),
       .cores = btt::cores_of(first, second),
@@ -222,8 +223,8 @@ EinsumLinearGradients backward(
   if (mask[3]) {
     result.bias = grad.sum(0);
   }
-  result.core_a = c.ab() ? p.grad_first : p.grad_second;
-  result.core_b = c.ab() ? p.grad_second : p.grad_first;
+  std::tie(result.core_a, result.core_b) =
+      c.ordered(p.grad_first, p.grad_second);
   return result;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <tuple>
 
 #include "einforge/ops/contraction.h"
 #ifdef EINFORGE_HAVE_CUDA
@@ -391,9 +392,9 @@ EinsumLinearGradients general_backward(
     const Tensor& core_b,
     const GradientMask& mask) {
   const Contraction& c = l.c;
-  const bool first_asked = mask[c.ab() ? 1 : 2];
-  const bool second_asked = mask[c.ab() ? 2 : 1];
-  const Tensor first = c.pack_first(c.ab() ? core_a : core_b);
+  const auto [first_asked, second_asked] = c.ordered(mask[1], mask[2]);
+  const auto [first_core, second_core] = c.ordered(core_a, core_b);
+  const Tensor first = c.pack_first(first_core);
   const Tensor dy = l.output(grad);
   const Tensor input = first_asked || second_asked ? l.input(x) : Tensor();
   EinsumLinearGradients result;
@@ -412,7 +413,7 @@ EinsumLinearGradients general_backward(
                       .permute({3, 2, 4, 0, 1});
   }
   if (mask[0] || first_asked) {
-    const Tensor core = l.second(c.ab() ? core_b : core_a);
+    const Tensor core = l.second(second_core);
     const Tensor dz =
         l.by_gamma(torch::bmm(core, dy.transpose(1, 2))).transpose(1, 2);
     if (first_asked) {
@@ -422,8 +423,7 @@ EinsumLinearGradients general_backward(
       result.x = l.join_input(torch::bmm(dz, first.transpose(1, 2)));
     }
   }
-  result.core_a = c.ab() ? grad_first : grad_second;
-  result.core_b = c.ab() ? grad_second : grad_first;
+  std::tie(result.core_a, result.core_b) = c.ordered(grad_first, grad_second);
   return result;
 }
 
@@ -434,14 +434,11 @@ Tensor forward(
     const Tensor& core_b,
     const std::optional<Tensor>& bias) {
   const Contraction c(problem.sizes);
+  const auto [first, second] = c.ordered(core_a, core_b);
   const Tensor y =
       is_kronecker(problem.sizes)
           ? kronecker_forward(c, kronecker_of(problem.sizes, core_a, core_b), x)
-          : general_forward(
-                {c, problem.tokens},
-                x,
-                c.ab() ? core_a : core_b,
-                c.ab() ? core_b : core_a);
+          : general_forward({c, problem.tokens}, x, first, second);
   return bias ? y + *bias : y;
 }
 

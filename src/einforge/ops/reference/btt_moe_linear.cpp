@@ -111,16 +111,14 @@ struct ExpertCores {
   BlockCores packed;  // (gamma, E, ..), (phi, E, ..)
 
   ExpertCores(const BttMoeProblem& problem, const BttMoeOperands& operands)
-      : c(problem.expert.sizes),
-        packed{
-            (c.ab() ? operands.core_a : operands.core_b)
-                .permute({2, 0, 1, 3, 4, 5})
-                .reshape(
-                    {c.gamma, -1, c.first_in, c.first_out * c.phi * c.rho}),
-            (c.ab() ? operands.core_b : operands.core_a)
-                .permute({4, 0, 1, 2, 5, 3})
-                .reshape(
-                    {c.phi, -1, c.second_in * c.gamma * c.rho, c.second_out})} {
+      : c(problem.expert.sizes) {
+    const auto [first, second] = c.ordered(operands.core_a, operands.core_b);
+    packed.first =
+        first.permute({2, 0, 1, 3, 4, 5})
+            .reshape({c.gamma, -1, c.first_in, c.first_out * c.phi * c.rho});
+    packed.second =
+        second.permute({4, 0, 1, 2, 5, 3})
+            .reshape({c.phi, -1, c.second_in * c.gamma * c.rho, c.second_out});
   }
 
   BlockCores of(const Blocks& blocks) const {
@@ -183,8 +181,7 @@ BttMoeGradients backward(
   const Contraction& c = cores.c;
   const Blocks all(problem, operands);
   const Tensor& x = operands.x;
-  const bool first_asked = mask[c.ab() ? 1 : 2];
-  const bool second_asked = mask[c.ab() ? 2 : 1];
+  const auto [first_asked, second_asked] = c.ordered(mask[1], mask[2]);
   Pairs grad_x(problem, mask[0] ? c.d_in() : 0, x);
   Pairs grad_gates(problem, mask[3] ? 1 : 0, operands.gates);
   const auto sum_of = [&](bool asked, const Tensor& packed) {
@@ -235,10 +232,11 @@ BttMoeGradients backward(
   const Tensor second =
       second_asked ? cores.unpack_second(sums.second.to(x.scalar_type()))
                    : Tensor();
+  const auto [grad_a, grad_b] = c.ordered(first, second);
   return {
       .x = mask[0] ? grad_x.by_token().sum(1) : Tensor(),
-      .core_a = c.ab() ? first : second,
-      .core_b = c.ab() ? second : first,
+      .core_a = grad_a,
+      .core_b = grad_b,
       .gates = mask[3] ? grad_gates.by_token().squeeze(2) : Tensor()};
 }
 

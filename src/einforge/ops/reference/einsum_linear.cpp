@@ -61,9 +61,8 @@ Tensor block_gradients(
 // One block.
 BlockCores cores_of(
     const Contraction& c, const Tensor& core_a, const Tensor& core_b) {
-  return {
-      c.pack_first(c.ab() ? core_a : core_b).unsqueeze(1),
-      c.pack_second(c.ab() ? core_b : core_a).unsqueeze(1)};
+  const auto [first, second] = c.ordered(core_a, core_b);
+  return {c.pack_first(first).unsqueeze(1), c.pack_second(second).unsqueeze(1)};
 }
 
 bool supports_bmm(const EinsumLinearProblem&) {
@@ -89,8 +88,7 @@ EinsumLinearGradients backward(
     const Tensor& core_b,
     const GradientMask& mask) {
   const Contraction c(problem.sizes);
-  const bool first_asked = mask[c.ab() ? 1 : 2];
-  const bool second_asked = mask[c.ab() ? 2 : 1];
+  const auto [first_asked, second_asked] = c.ordered(mask[1], mask[2]);
   auto [grad_x, cores] = blocks_backward(
       c,
       grad,
@@ -105,10 +103,11 @@ EinsumLinearGradients backward(
   if (second_asked) {
     cores.second = c.unpack_second(cores.second);
   }
+  const auto [grad_a, grad_b] = c.ordered(cores.first, cores.second);
   return {
       .x = grad_x,
-      .core_a = c.ab() ? cores.first : cores.second,
-      .core_b = c.ab() ? cores.second : cores.first,
+      .core_a = grad_a,
+      .core_b = grad_b,
       .bias = mask[3] ? grad.sum(0) : Tensor()};
 }
 
