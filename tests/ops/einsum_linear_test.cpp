@@ -351,7 +351,8 @@ TEST(EinsumLinearErrors, SayWhatWasExpectedAndWhatCame) {
       "[0, 4, 5, 2, 3] and core_b of size [3, 4, 6, 2, 3]");
   EXPECT_EQ(
       error(x.to(torch::kFloat64), a, b),
-      "[einsum_linear] expected cores of x's dtype Double; got Float");
+      "[einsum_linear] expected cores of x's dtype Double on cpu; got Float on "
+      "cpu");
   EXPECT_EQ(
       error(x.to(torch::kInt64), a.to(torch::kInt64), b.to(torch::kInt64)),
       "[einsum_linear] expected x of a floating-point dtype; got Long");

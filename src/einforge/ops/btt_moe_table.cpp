@@ -2,34 +2,16 @@
 
 #include <fmt/format.h>
 
-#include <vector>
-
 #include "einforge/ops/btt_moe_linear.h"
 #include "einforge/ops/kernel_choice.h"
+#include "einforge/ops/operands.h"
 
 namespace einforge::ops {
 namespace {
 
 using torch::Tensor;
 
-void check_dtype_and_device(
-    const char* name,
-    const Tensor& tensor,
-    torch::ScalarType dtype,
-    const Tensor& x) {
-  TORCH_CHECK(
-      tensor.scalar_type() == dtype && tensor.device() == x.device(),
-      "[btt_moe_linear] expected ",
-      name,
-      " ",
-      dtype,
-      " on ",
-      x.device(),
-      "; got ",
-      tensor.scalar_type(),
-      " on ",
-      tensor.device());
-}
+constexpr std::string_view kOp = "btt_moe_linear";
 
 // A call's operands, checked and in the form that kernels take.
 struct Call {
@@ -45,18 +27,9 @@ Call check(
     const Tensor& gates,
     Pass pass) {
   const structure::Sizes sizes = expert_sizes(core_a, core_b);
-  TORCH_CHECK(
-      x.dim() >= 1 && x.size(-1) == sizes.d_in(),
-      "[btt_moe_linear] expected x of size (..., ",
-      sizes.d_in(),
-      "); got ",
-      x.sizes());
-  TORCH_CHECK(
-      x.is_floating_point(),
-      "[btt_moe_linear] expected x of a floating-point dtype; got ",
-      x.scalar_type());
-  check_dtype_and_device("core_a", core_a, x.scalar_type(), x);
-  check_dtype_and_device("core_b", core_b, x.scalar_type(), x);
+  check_x(kOp, x, sizes.d_in());
+  check_dtype_and_device(kOp, "core_a", core_a, x.scalar_type(), x);
+  check_dtype_and_device(kOp, "core_b", core_b, x.scalar_type(), x);
   const std::int64_t tokens = x.numel() / sizes.d_in();
   const std::int64_t count = core_a.size(0);
   TORCH_CHECK(
@@ -79,8 +52,9 @@ Call check(
           experts.scalar_type() == torch::kInt64,
       "[btt_moe_linear] expected experts int32 or int64; got ",
       experts.scalar_type());
-  check_dtype_and_device("experts", experts, experts.scalar_type(), x);
+  check_dtype_and_device(kOp, "experts", experts, experts.scalar_type(), x);
   check_dtype_and_device(
+      kOp,
       "gates",
       gates,
       x.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32,
@@ -103,15 +77,9 @@ Call check(
           .gates = gates.contiguous()}};
 }
 
-std::vector<std::int64_t> with_last(c10::IntArrayRef sizes, std::int64_t last) {
-  std::vector<std::int64_t> result = sizes.vec();
-  result.back() = last;
-  return result;
-}
-
 const BttMoeKernel& choose(
     std::span<const BttMoeKernel> table, const BttMoeProblem& problem) {
-  return choose_row("btt_moe_linear", table, problem);
+  return choose_row(kOp, table, problem);
 }
 
 }  // namespace
@@ -155,13 +123,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run_moe_backward(
   const auto [problem, operands] =
       check(x, core_a, core_b, experts, gates, Pass::kBackward);
   const std::int64_t d_out = problem.expert.sizes.d_out();
-  TORCH_CHECK(
-      grad.sizes() == with_last(x.sizes(), d_out),
-      "[btt_moe_linear_backward] expected grad of size ",
-      c10::IntArrayRef(with_last(x.sizes(), d_out)),
-      "; got ",
-      grad.sizes());
-  check_dtype_and_device("grad", grad, x.scalar_type(), x);
+  check_grad(kOp, grad, x, d_out);
   BttMoeGradients result;
   if (problem.expert.tokens == 0) {
     result = {

@@ -2,65 +2,27 @@
 
 #include <fmt/format.h>
 
-#include <vector>
-
 #include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/kernel_choice.h"
+#include "einforge/ops/operands.h"
 
 namespace einforge::ops {
 namespace {
 
 using torch::Tensor;
 
-bool is_floating(torch::ScalarType dtype) {
-  return dtype == torch::kFloat32 || dtype == torch::kFloat64 ||
-         dtype == torch::kBFloat16 || dtype == torch::kFloat16;
-}
+constexpr std::string_view kOp = "einsum_linear";
 
 // Shapes, dtypes and devices of the operands that both passes have.
 structure::Sizes check_operands(
     const Tensor& x, const Tensor& core_a, const Tensor& core_b) {
   const structure::Sizes sizes = core_sizes(core_a, core_b);
-  TORCH_CHECK(
-      x.dim() >= 1 && x.size(-1) == sizes.d_in(),
-      "[einsum_linear] expected x of size (..., ",
-      sizes.d_in(),
-      "); got ",
-      x.sizes());
-  TORCH_CHECK(
-      is_floating(x.scalar_type()),
-      "[einsum_linear] expected x of a floating-point dtype; got ",
-      x.scalar_type());
+  check_x(kOp, x, sizes.d_in());
   for (const Tensor* core : {&core_a, &core_b}) {
-    TORCH_CHECK(
-        core->scalar_type() == x.scalar_type(),
-        "[einsum_linear] expected cores of x's dtype ",
-        x.scalar_type(),
-        "; got ",
-        core->scalar_type());
-    TORCH_CHECK(
-        core->device() == x.device(),
-        "[einsum_linear] expected cores on x's device ",
-        x.device(),
-        "; got ",
-        core->device());
+    check_dtype_and_device(
+        kOp, "cores of x's dtype", *core, x.scalar_type(), x);
   }
   return sizes;
-}
-
-void check_like_x(const char* name, const Tensor& tensor, const Tensor& x) {
-  TORCH_CHECK(
-      tensor.scalar_type() == x.scalar_type() && tensor.device() == x.device(),
-      "[einsum_linear] expected ",
-      name,
-      " of x's dtype ",
-      x.scalar_type(),
-      " on ",
-      x.device(),
-      "; got ",
-      tensor.scalar_type(),
-      " on ",
-      tensor.device());
 }
 
 EinsumLinearProblem problem_of(
@@ -71,12 +33,6 @@ EinsumLinearProblem problem_of(
       .dtype = x.scalar_type(),
       .device = x.device().type(),
       .pass = pass};
-}
-
-std::vector<std::int64_t> with_last(c10::IntArrayRef sizes, std::int64_t last) {
-  std::vector<std::int64_t> result = sizes.vec();
-  result.back() = last;
-  return result;
 }
 
 }  // namespace
@@ -100,7 +56,7 @@ std::string EinsumLinearProblem::to_string() const {
 const EinsumLinearKernel& choose(
     std::span<const EinsumLinearKernel> table,
     const EinsumLinearProblem& problem) {
-  return choose_row("einsum_linear", table, problem);
+  return choose_row(kOp, table, problem);
 }
 
 Tensor run_forward(
@@ -117,7 +73,7 @@ Tensor run_forward(
         sizes.d_out(),
         "); got ",
         bias->sizes());
-    check_like_x("bias", *bias, x);
+    check_dtype_and_device(kOp, "bias of x's dtype", *bias, x.scalar_type(), x);
   }
   const auto y_sizes = with_last(x.sizes(), sizes.d_out());
   if (x.numel() == 0) {
@@ -142,13 +98,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(
     const Tensor& core_b,
     const GradientMask& mask) {
   const structure::Sizes sizes = check_operands(x, core_a, core_b);
-  TORCH_CHECK(
-      grad.sizes() == with_last(x.sizes(), sizes.d_out()),
-      "[einsum_linear_backward] expected grad of size ",
-      c10::IntArrayRef(with_last(x.sizes(), sizes.d_out())),
-      "; got ",
-      grad.sizes());
-  check_like_x("grad", grad, x);
+  check_grad(kOp, grad, x, sizes.d_out());
   EinsumLinearGradients result;
   if (x.numel() == 0) {
     result = {
