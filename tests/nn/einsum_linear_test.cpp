@@ -1,24 +1,19 @@
 #include "einforge/nn/einsum_linear.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include <array>
 #include <cmath>
-#include <map>
 #include <string>
 
 #include "einforge/ops/kernel_table.h"
 #include "tests/base/test_name.h"
+#include "tests/nn/testing.h"
 
 namespace einforge::nn {
 namespace {
-
-at::Generator generator(std::uint64_t seed = 0) {
-  return at::detail::createCPUGenerator(seed);
-}
 
 std::shared_ptr<EinsumLinear> layer(
     const std::string& spec,
@@ -31,34 +26,14 @@ std::shared_ptr<EinsumLinear> layer(
       generator());
 }
 
-std::map<std::string, Parameter> by_name(const Layer& module) {
-  std::map<std::string, Parameter> parameters;
-  for (const Parameter& parameter : module.trainable()) {
-    parameters.emplace(parameter.name, parameter);
-  }
-  return parameters;
-}
-
-double rms(const torch::Tensor& t) {
-  return t.detach().to(torch::kFloat64).square().mean().sqrt().item<double>();
-}
-
-// gamma M / max(1, rms(M) / cap) in float64, from its definition.
-torch::Tensor capped(
-    const torch::Tensor& core, const torch::Tensor& gamma, double cap) {
-  const torch::Tensor m = core.detach().to(torch::kFloat64);
-  return gamma.detach().to(torch::kFloat64) * m /
-         std::max(1.0, rms(core) / cap);
-}
-
 // The layer in float64 by its definition, index by index through einsum.
 torch::Tensor reference(EinsumLinear& module, const torch::Tensor& x) {
   auto p = by_name(module);
   const structure::Structure& s = module.structure();
-  const torch::Tensor x64 = x.detach().to(torch::kFloat64);
+  const torch::Tensor x64 = wide(x);
   torch::Tensor y;
   if (s.dense) {
-    y = x64.matmul(p["weight"].tensor.detach().to(torch::kFloat64).t());
+    y = x64.matmul(wide(p["weight"].tensor).t());
   } else {
     const auto cores = structure::parametrisation(s);
     const auto one = torch::ones({});

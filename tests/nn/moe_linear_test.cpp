@@ -1,6 +1,5 @@
 #include "einforge/nn/moe_linear.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -10,13 +9,10 @@
 #include <string>
 
 #include "einforge/nn/moe_ffn.h"
+#include "tests/nn/testing.h"
 
 namespace einforge::nn {
 namespace {
-
-at::Generator generator(std::uint64_t seed = 0) {
-  return at::detail::createCPUGenerator(seed);
-}
 
 std::shared_ptr<MoeLinear> layer(
     const std::string& spec,
@@ -31,18 +27,6 @@ std::shared_ptr<MoeLinear> layer(
       generator());
 }
 
-std::map<std::string, Parameter> by_name(const Layer& module) {
-  std::map<std::string, Parameter> parameters;
-  for (const Parameter& parameter : module.trainable()) {
-    parameters.emplace(parameter.name, parameter);
-  }
-  return parameters;
-}
-
-double rms(const torch::Tensor& t) {
-  return t.detach().to(torch::kFloat64).square().mean().sqrt().item<double>();
-}
-
 // Away from the initial values, some cores over the cap.
 void shake(Layer& module) {
   const torch::NoGradGuard no_grad;
@@ -51,15 +35,6 @@ void shake(Layer& module) {
     const double scale = p.name == "core_a" ? 3 : 0.5;
     p.tensor.mul_(scale).add_(torch::randn(p.tensor.sizes()), 0.02);
   }
-}
-
-torch::Tensor wide(const torch::Tensor& t) {
-  return t.detach().to(torch::kFloat64);
-}
-
-torch::Tensor capped(
-    const torch::Tensor& core, const torch::Tensor& gamma, double cap) {
-  return wide(gamma) * wide(core) / std::max(1.0, rms(core) / cap);
 }
 
 // One expert for all tokens, by its definition in float64.
