@@ -15,9 +15,17 @@ for program in einforge ops_tests nn_tests models_tests train_tests; do
     cp "$build/bin/$program" "$out/bin/"
   fi
 done
-# The standalone check of single kernels, where benchmarks/cuda/build.sh made it.
-if [[ -x $root/build/cuda/btt_check ]]; then
-  cp "$root/build/cuda/btt_check" "$out/bin/"
+# The standalone check of single kernels, where benchmarks/cuda/build.sh made it
+# from the kernels as they are.
+check="$root/build/cuda/btt_check"
+if [[ -x $check ]]; then
+  newer="$(find "$root/src/einforge/kernels/cuda" \
+    "$root/benchmarks/cuda/btt_check.cu" -type f -newer "$check" -print -quit)"
+  if [[ -z $newer ]]; then
+    cp "$check" "$out/bin/"
+  else
+    echo "without btt_check, older than ${newer#"$root"/}: benchmarks/cuda/build.sh"
+  fi
 fi
 strip --strip-unneeded "$out"/bin/* "$out"/lib/*
 # All but the libraries of C and C++ and what torch brings.
