@@ -30,7 +30,8 @@ DTYPES = {
 INPUTS = 4
 WARM_UP = 3
 ROW_MS = 150
-FLUSHES = 4
+FLUSHES = 10
+LEAD_IN_S = 0.05
 
 
 def cheaper_is_ab(sizes):
@@ -125,6 +126,9 @@ def measure(row, timer, device, repeats):
         run = runner(row, device)
         for i in range(WARM_UP):
             last = timer.milliseconds(lambda: run(i))
+        start = time.perf_counter()
+        while timer.cuda and time.perf_counter() - start < LEAD_IN_S:
+            timer.milliseconds(lambda: run(0))
         times = [
             timer.milliseconds(lambda: run(i))
             for i in range(max(6, min(repeats, int(ROW_MS / last))))

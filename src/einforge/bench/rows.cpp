@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <optional>
 
@@ -18,13 +19,15 @@ using torch::Tensor;
 
 // Inputs that runs take in turn, so that none stays in a cache by luck.
 constexpr std::size_t kInputs = 4;
-constexpr int kWarmUp = 2;
-// CUDA: about the time that one row may take, the least runs, and the runs of
-// a block that do not count.
+constexpr std::int64_t kWarmUp = 2;
+// CUDA: about the time that the runs of a row may take, and the least of them.
 constexpr double kRowMilliseconds = 150;
 constexpr std::int64_t kLeastRuns = 6;
-constexpr std::int64_t kLeadIn = 3;
-constexpr std::int64_t kBlocks = 2;
+// CUDA: for so long an implementation runs before its runs count, as the clock
+// follows the load. A burst of dense products lowers it for about 100 ms, so
+// that dense itself and what comes after it need longer.
+constexpr std::chrono::milliseconds kLeadIn{50};
+constexpr std::chrono::milliseconds kLeadInByDense{200};
 
 struct Inputs {
   std::vector<Tensor> x;
@@ -75,48 +78,49 @@ class Runner {
         runs_(machine.repeats) {}
 
   void warm_up() {
-    double last = 0;
-    for (int i = 0; i < kWarmUp; ++i) {
-      last = run();
-    }
+    const std::vector<double> times = run(kWarmUp);
     if (machine_.device.is_cuda() && error_.empty()) {
       const auto affordable = static_cast<std::int64_t>(
-          std::min(kRowMilliseconds / std::max(last, 1e-3), 1e6));
+          std::min(kRowMilliseconds / std::max(times.back(), 1e-3), 1e6));
       runs_ = std::clamp(
           affordable, std::min(kLeastRuns, machine_.repeats), machine_.repeats);
     }
   }
-  // Runs `lead_in` times in vain, then its share of `blocks` blocks.
-  void run_block(std::int64_t lead_in, std::int64_t blocks) {
-    for (std::int64_t i = 0; i < lead_in; ++i) {
-      run();
+  void run_once_more() { keep(run(1)); }
+  // All runs, after `lead_in` of the same in vain.
+  void run_block(std::chrono::milliseconds lead_in) {
+    const auto start = std::chrono::steady_clock::now();
+    while (error_.empty() &&
+           std::chrono::steady_clock::now() - start < lead_in) {
+      run(1);
     }
-    for (std::int64_t i = 0; i < (runs_ + blocks - 1) / blocks; ++i) {
-      const double time = run();
-      if (error_.empty()) {
-        times_.push_back(time);
-      }
-    }
+    keep(run(runs_));
   }
 
   const std::vector<double>& times() const { return times_; }
   const std::string& error() const { return error_; }
 
  private:
-  double run() {
+  // Empty where it failed, now or before.
+  std::vector<double> run(std::int64_t runs) {
     if (!error_.empty()) {
-      return 0;
+      return {};
     }
-    const std::size_t i = next_++ % kInputs;
+    const auto work = [&] {
+      const std::size_t i = next_++ % kInputs;
+      run_once(implementation_, pass_, inputs_.x[i], inputs_.grad[i]);
+    };
     try {
-      return machine_.timer.milliseconds([&] {
-        run_once(implementation_, pass_, inputs_.x[i], inputs_.grad[i]);
-      });
+      return machine_.timer.milliseconds(work, runs);
     } catch (const std::exception& error) {
       error_ = describe(error);
       free_memory(machine_.device);
-      return 0;
+      return {};
     }
+  }
+
+  void keep(const std::vector<double>& times) {
+    times_.insert(times_.end(), times.begin(), times.end());
   }
 
   const Implementation& implementation_;
@@ -165,11 +169,19 @@ void measure_pass(
     runners.emplace_back(implementation, pass, inputs, machine);
     runners.back().warm_up();
   }
-  const bool cuda = machine.device.is_cuda();
-  const std::int64_t blocks = cuda ? kBlocks : machine.repeats;
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    for (Runner& runner : runners) {
-      runner.run_block(cuda ? kLeadIn : 0, blocks);
+  if (machine.device.is_cuda()) {
+    const auto is_dense = [&](std::size_t i) {
+      return problem.implementations[i].name == "dense";
+    };
+    for (std::size_t i = 0; i < runners.size(); ++i) {
+      const bool by_dense = is_dense(i) || (i > 0 && is_dense(i - 1));
+      runners[i].run_block(by_dense ? kLeadInByDense : kLeadIn);
+    }
+  } else {
+    for (std::int64_t round = 0; round < machine.repeats; ++round) {
+      for (Runner& runner : runners) {
+        runner.run_once_more();
+      }
     }
   }
   std::optional<double> dense_ms;

@@ -57,11 +57,12 @@ std::string name_of(torch::ScalarType dtype);
 // Standard normal values.
 torch::Tensor random(const Machine& machine, c10::IntArrayRef sizes);
 
-// Adds the rows of a problem. The implementations take turns: on the CPU run
-// by run, so that a busy machine hurts all alike; on CUDA in blocks of runs
-// whose first ones do not count, because the clock follows the load and no
-// model alternates between layers of dense and of ours. There an
-// implementation that is slow runs less often.
+// Adds the rows of a problem. On the CPU the implementations take turns run by
+// run, so that a busy machine hurts all alike. On CUDA each has a block of runs
+// after a lead-in of its own (200 ms for dense and for what comes after it,
+// else 50 ms), because the clock follows the load, late, and no model
+// alternates between layers of dense and of ours. There an implementation that
+// is slow runs less often.
 //
 // Fields: the labels, pass, implementation, median_ms, min_ms, spread, tflops,
 // gb_per_s, limit_ms, share_of_limit, ratio_to_dense (dense's median / this

@@ -27,26 +27,40 @@ Timer::Timer(torch::Device device) : device_(device) {
   }
 }
 
-double Timer::milliseconds(const std::function<void()>& work) {
+std::vector<double> Timer::milliseconds(
+    const std::function<void()>& work, std::int64_t calls) {
+  std::vector<double> times;
   if (!device_.is_cuda()) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    return std::chrono::duration<double, std::milli>(
-               std::chrono::steady_clock::now() - start)
-        .count();
+    for (std::int64_t call = 0; call < calls; ++call) {
+      const auto start = std::chrono::steady_clock::now();
+      work();
+      times.push_back(std::chrono::duration<double, std::milli>(
+                          std::chrono::steady_clock::now() - start)
+                          .count());
+    }
+    return times;
   }
   const c10::impl::VirtualGuardImpl guard(device_.type());
   const c10::Stream stream = guard.getStream(device_);
-  c10::Event start(device_.type(), c10::EventFlag::BACKEND_DEFAULT);
-  c10::Event end(device_.type(), c10::EventFlag::BACKEND_DEFAULT);
-  for (int i = 0; i < kFlushes; ++i) {
-    flush_.zero_();
+  const auto record = [&](std::vector<c10::Event>& events) {
+    events.emplace_back(device_.type(), c10::EventFlag::BACKEND_DEFAULT)
+        .record(stream);
+  };
+  std::vector<c10::Event> starts;
+  std::vector<c10::Event> ends;
+  for (std::int64_t call = 0; call < calls; ++call) {
+    for (int i = 0; i < kFlushes; ++i) {
+      flush_.zero_();
+    }
+    record(starts);
+    work();
+    record(ends);
   }
-  start.record(stream);
-  work();
-  end.record(stream);
-  end.synchronize();
-  return start.elapsedTime(end);
+  ends.back().synchronize();
+  for (std::size_t i = 0; i < ends.size(); ++i) {
+    times.push_back(starts[i].elapsedTime(ends[i]));
+  }
+  return times;
 }
 
 Times summarise(std::vector<double> milliseconds) {

@@ -2,18 +2,25 @@
 
 #include <torch/types.h>
 
+#include <cstdint>
 #include <functional>
 #include <vector>
 
 namespace einforge::bench {
 
-// Milliseconds of one call on the device: by events on CUDA, after its L2
+// Milliseconds of calls on the device: by events on CUDA, each after its L2
 // cache was overwritten; by the clock on the CPU.
 class Timer {
  public:
   explicit Timer(torch::Device device);
 
-  double milliseconds(const std::function<void()>& work);
+  // Of each of `calls`, at least one. On CUDA the host waits for the last one
+  // alone.
+  std::vector<double> milliseconds(
+      const std::function<void()>& work, std::int64_t calls);
+  double milliseconds(const std::function<void()>& work) {
+    return milliseconds(work, 1).front();
+  }
 
  private:
   torch::Device device_;
