@@ -73,15 +73,19 @@ MoeLinear::MoeLinear(
 }
 
 torch::Tensor MoeLinear::mix(
-    const torch::Tensor& x, const ops::MoeRouting& routing) {
+    const torch::Tensor& x, const std::optional<ops::MoeRouting>& given) {
   if (!expert_.dense) {
-    return ops::btt_moe_linear(
-        x,
-        ops::rms_cap(core_a_, optional(gamma_a_), max_rms_a_),
-        ops::rms_cap(core_b_, optional(gamma_b_), max_rms_b_),
-        routing.experts,
-        routing.gates);
+    const torch::Tensor a =
+        ops::rms_cap(core_a_, optional(gamma_a_), max_rms_a_);
+    const torch::Tensor b =
+        ops::rms_cap(core_b_, optional(gamma_b_), max_rms_b_);
+    if (!given && router() != nullptr) {
+      return router()->forward_btt(x, a, b);
+    }
+    const ops::MoeRouting routing = route(x, given);
+    return ops::btt_moe_linear(x, a, b, routing.experts, routing.gates);
   }
+  const ops::MoeRouting routing = route(x, given);
   auto y_sizes = x.sizes().vec();
   y_sizes.back() = expert_.d_out;
   const ops::MoeDispatch dispatch =
@@ -99,7 +103,7 @@ torch::Tensor MoeLinear::forward(
     const torch::Tensor& input, const std::optional<ops::MoeRouting>& routing) {
   // Once for the router and the experts, which keep it for backward.
   const torch::Tensor x = ops::in_autocast_dtype(input);
-  torch::Tensor y = mix(x, route(x, routing));  // (..., d_out)
+  torch::Tensor y = mix(x, routing);  // (..., d_out)
   if (shared_ != nullptr) {
     y = y + shared_->forward(x);
   }

@@ -40,7 +40,8 @@ class MoeLinear : public MoeLayer {
   const structure::Structure& expert() const { return expert_; }
 
  private:
-  torch::Tensor mix(const torch::Tensor& x, const ops::MoeRouting& routing);
+  torch::Tensor mix(
+      const torch::Tensor& x, const std::optional<ops::MoeRouting>& given);
 
   structure::Structure expert_;
   torch::Tensor weight_;  // (E, d_out, d_in) of dense experts

@@ -7,6 +7,8 @@
 #include <stdexcept>
 
 #include "einforge/base/error.h"
+#include "einforge/ops/btt_moe_linear.h"
+#include "einforge/ops/btt_moe_routed.h"
 
 namespace einforge::nn {
 namespace {
@@ -72,17 +74,46 @@ MoeRouter::MoeRouter(
 
 ops::MoeRouting MoeRouter::forward(const torch::Tensor& x) {
   torch::Tensor seen = x;
-  if (is_training() && options_.jitter > 0) {
+  if (jitters()) {
     seen = x * (1 + options_.jitter * (2 * torch::rand_like(x) - 1));
   }
   const torch::Tensor logits = ops::moe_logits(seen, weight_);  // (T, E)
+  ops::MoeRouting routing = ops::moe_route(logits, active_, route_options());
+  observe(logits, routing.experts);
+  return routing;
+}
+
+torch::Tensor MoeRouter::forward_btt(
+    const torch::Tensor& x,
+    const torch::Tensor& core_a,
+    const torch::Tensor& core_b) {
+  if (jitters()) {
+    const ops::MoeRouting routing = forward(x);
+    return ops::btt_moe_linear(
+        x, core_a, core_b, routing.experts, routing.gates);
+  }
+  const ops::BttMoeRouted routed =
+      ops::btt_moe_routed(x, weight_, core_a, core_b, active_, route_options());
+  observe(routed.logits, routed.routing.experts);
+  return routed.y;
+}
+
+bool MoeRouter::jitters() const {
+  return is_training() && options_.jitter > 0;
+}
+
+ops::MoeRouteOptions MoeRouter::route_options() const {
   ops::MoeRouteOptions options{.softmax_first = options_.softmax_first};
   if (bias_.defined()) {
     options.bias = bias_;
   }
-  ops::MoeRouting routing = ops::moe_route(logits, active_, options);
+  return options;
+}
+
+void MoeRouter::observe(
+    const torch::Tensor& logits, const torch::Tensor& chosen) {
   logits_ = logits.detach();
-  chosen_ = routing.experts;
+  chosen_ = chosen;
   auxiliary_loss_ = torch::Tensor();
   if (is_training() && logits.size(0) > 0) {
     const torch::Tensor counts = ops::moe_counts(chosen_, experts_);  // (E)
@@ -92,7 +123,6 @@ ops::MoeRouting MoeRouter::forward(const torch::Tensor& x) {
       load_.add_(counts);
     }
   }
-  return routing;
 }
 
 RouterHealth MoeRouter::health() const {

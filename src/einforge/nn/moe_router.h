@@ -50,6 +50,14 @@ class MoeRouter : public Layer {
   // @return experts (T, k) int32 and gates (T, k)
   ops::MoeRouting forward(const torch::Tensor& x);
 
+  // The same, and at once the mixture of two-core layers that goes by it.
+  //
+  // @return (..., d_out)
+  torch::Tensor forward_btt(
+      const torch::Tensor& x,
+      const torch::Tensor& core_a,
+      const torch::Tensor& core_b);
+
   // The weighted loss of the last forward pass, to be added to the model's; no
   // dimensions. Undefined unless that was in training mode and had tokens.
   const torch::Tensor& auxiliary_loss() const { return auxiliary_loss_; }
@@ -67,6 +75,11 @@ class MoeRouter : public Layer {
   std::int64_t active() const { return active_; }
 
  private:
+  bool jitters() const;
+  ops::MoeRouteOptions route_options() const;
+  // Keeps what health() tells, and makes the loss.
+  void observe(const torch::Tensor& logits, const torch::Tensor& chosen);
+
   std::int64_t experts_;
   std::int64_t active_;
   RouterOptions options_;

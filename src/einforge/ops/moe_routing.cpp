@@ -25,8 +25,8 @@ class Logits : public torch::autograd::Function<Logits> {
         c10::autocast_dispatch_keyset);
     context->save_for_backward({x, weight});
 #ifdef EINFORGE_HAVE_CUDA
-    if (fused::takes_logits(x, weight, /*backward=*/false)) {
-      return fused::logits(x.reshape({-1, weight.size(1)}), weight);
+    if (fused::takes_logits(x, weight)) {
+      return fused::logits(x, weight);
     }
 #endif
     return rows(x, weight).matmul(weight.t());
@@ -41,15 +41,13 @@ class Logits : public torch::autograd::Function<Logits> {
     const Tensor& weight = saved[1];
     variable_list result(2);
 #ifdef EINFORGE_HAVE_CUDA
-    if (fused::takes_logits(x, weight, /*backward=*/true)) {
+    if (fused::takes_logits(x, weight)) {
       const auto grad = fused::logits_backward(
           grads[0],
-          x.reshape({-1, weight.size(1)}),
+          x,
           weight,
           {context->needs_input_grad(0), context->needs_input_grad(1)});
-      result[0] = grad[0].defined() ? grad[0].view(x.sizes()) : grad[0];
-      result[1] = grad[1];
-      return result;
+      return {grad[0], grad[1]};
     }
 #endif
     if (context->needs_input_grad(0)) {
@@ -79,6 +77,7 @@ class Route : public torch::autograd::Function<Route> {
       const std::optional<Tensor>& bias) {
     const MoeRouting routing = fused::route(
         logits, active, {.softmax_first = softmax_first, .bias = bias});
+    context->set_materialize_grads(false);
     context->save_for_backward({logits, routing.experts, routing.gates});
     context->saved_data["softmax_first"] = softmax_first;
     context->mark_non_differentiable({routing.experts});
@@ -87,6 +86,9 @@ class Route : public torch::autograd::Function<Route> {
 
   static variable_list backward(
       torch::autograd::AutogradContext* context, const variable_list& grads) {
+    if (!grads[1].defined()) {
+      return variable_list(4);
+    }
     const variable_list saved = context->get_saved_variables();
     return {
         fused::route_backward(

@@ -6,51 +6,20 @@
 #include <cstddef>
 #include <cstdint>
 
-// The router of a mixture of experts: scores, the choice, and their gradients.
-// x is bfloat16; weights, scores and gates are float32 and are computed so.
+// The router of a mixture of experts: scores and the choice. x is bfloat16;
+// weights, scores and gates are float32 and are computed so. Gradients are in
+// moe_router_backward.h.
 namespace einforge::kernels::cuda {
 
-// d a multiple of 32; at most 64 experts forward and 16 backward.
-[[nodiscard]] bool moe_router_supports(int experts, int d, bool backward);
-
-// Bytes of the weight as three bfloat16 matrices, which add up to it.
-[[nodiscard]] size_t moe_logits_bytes(int experts, int d);
-
-// logits (tokens, experts) = x (tokens, d) weight^T (experts, d).
-[[nodiscard]] cudaError_t moe_logits(
-    const __nv_bfloat16* x,
-    const float* weight,
-    int64_t tokens,
-    int experts,
-    int d,
-    void* workspace,
-    float* logits,
-    cudaStream_t stream);
-
-// Bytes of the weight gradient's partial sums.
-[[nodiscard]] size_t moe_logits_backward_bytes(
-    int64_t tokens, int experts, int d);
-
-// dx (tokens, d) = dlogits weight, dweight (experts, d) = dlogits^T x; null
-// where not asked for.
-[[nodiscard]] cudaError_t moe_logits_backward(
-    const float* dlogits,
-    const __nv_bfloat16* x,
-    const float* weight,
-    int64_t tokens,
-    int experts,
-    int d,
-    void* workspace,
-    __nv_bfloat16* dx,
-    float* dweight,
-    cudaStream_t stream);
+// d a multiple of 8, at most 64 experts.
+[[nodiscard]] bool moe_router_supports(int experts, int d);
 
 struct MoeRouteLaunch {
   const float* logits = nullptr;  // (tokens, experts)
   const float* bias = nullptr;    // (experts), for the choice only, or null
   int64_t tokens = 0;
   int experts = 1;
-  int active = 1;              // at most 8
+  int active = 1;              // at most kMoeActive
   bool softmax_first = false;  // gates are shares of all, not of the chosen
   int32_t* chosen = nullptr;   // (tokens, active), the best first
   float* gates = nullptr;      // (tokens, active)
@@ -60,11 +29,21 @@ struct MoeRouteLaunch {
 [[nodiscard]] cudaError_t moe_route(
     const MoeRouteLaunch& launch, cudaStream_t stream);
 
-// dlogits (tokens, experts) from dgates (tokens, active).
-[[nodiscard]] cudaError_t moe_route_backward(
-    const MoeRouteLaunch& launch,
-    const float* dgates,
-    float* dlogits,
-    cudaStream_t stream);
+struct MoeLogitsLaunch {
+  const __nv_bfloat16* x = nullptr;  // (tokens, d)
+  const float* weight = nullptr;     // (experts, d)
+  int d = 0;
+  void* workspace = nullptr;  // of moe_logits_bytes()
+  float* logits = nullptr;    // (tokens, experts) = x weight^T
+  // Tokens and experts; with `chosen` not null the choice too, as of
+  // moe_route(). Its `logits` is not read.
+  MoeRouteLaunch route;
+};
+
+// Bytes of the weight as three bfloat16 matrices, which add up to it.
+[[nodiscard]] size_t moe_logits_bytes(int experts, int d);
+
+[[nodiscard]] cudaError_t moe_logits(
+    const MoeLogitsLaunch& launch, cudaStream_t stream);
 
 }  // namespace einforge::kernels::cuda

@@ -1,5 +1,7 @@
 #include "einforge/kernels/cuda/moe_rows.h"
 
+#include "einforge/kernels/cuda/blocks.h"
+
 namespace einforge::kernels::cuda {
 
 namespace {
@@ -171,10 +173,6 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
   }
-}
-
-unsigned blocks_of(int64_t items, int each) {
-  return static_cast<unsigned>((items + each - 1) / each);
 }
 
 }  // namespace

@@ -1,17 +1,26 @@
 #include "einforge/ops/cuda/btt_moe_fused.h"
 
 #include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <cstdint>
 #include <limits>
+#include <string>
+#include <tuple>
+#include <utility>
 
 #include "einforge/kernels/cuda/btt_backward.h"
 #include "einforge/kernels/cuda/btt_pinned.h"
+#include "einforge/kernels/cuda/moe_router_backward.h"
 #include "einforge/kernels/cuda/moe_rows.h"
+#include "einforge/ops/btt_moe_linear.h"
 #include "einforge/ops/cuda/btt_operands.h"
 #include "einforge/ops/cuda/btt_tuner.h"
+#include "einforge/ops/cuda/moe_router.h"
+#include "einforge/ops/kernel_choice.h"
 #include "einforge/ops/moe_routing.h"
+#include "einforge/ops/operands.h"
 
 namespace einforge::ops {
 namespace {
@@ -25,7 +34,9 @@ struct Dispatch {
   ek::RoutedRows rows;
 
   Dispatch(const Tensor& experts, std::int64_t count)
-      : pairs(moe_dispatch(experts, count)),
+      : Dispatch(moe_dispatch(experts, count), experts, count) {}
+  Dispatch(MoeDispatch given, const Tensor& experts, std::int64_t count)
+      : pairs(std::move(given)),
         rows{
             .offsets = pairs.offsets.const_data_ptr<std::int32_t>(),
             .order = pairs.order.const_data_ptr<std::int32_t>(),
@@ -99,9 +110,11 @@ bool supports(const BttMoeProblem& problem) {
          ek::btt_backward_supports(sizes, limits);
 }
 
-Tensor forward(const BttMoeProblem& problem, const BttMoeOperands& operands) {
+Tensor forward(
+    const BttMoeProblem& problem,
+    const BttMoeOperands& operands,
+    const Dispatch& dispatch) {
   const Layer layer(problem, operands);
-  const Dispatch dispatch(operands.experts, problem.experts);
   const Tensor x = btt::aligned(operands.x);
   const Tensor rows = run_rows(layer.sizes, layer.cores, x, dispatch.rows);
   const Tensor gates = operands.gates.to(torch::kFloat32);
@@ -117,21 +130,81 @@ Tensor forward(const BttMoeProblem& problem, const BttMoeOperands& operands) {
   return y;
 }
 
+Tensor forward(const BttMoeProblem& problem, const BttMoeOperands& operands) {
+  return forward(
+      problem, operands, Dispatch(operands.experts, problem.experts));
+}
+
+// Of the router, beside the layer's own. What else its scores and gates went
+// to, or undefined: (T, E) and (T, k).
+struct RouterGradient {
+  Tensor weight;
+  Tensor logits;
+  bool softmax_first;
+  Tensor dlogits;
+  Tensor dgates;
+  bool asked;
+  Tensor dweight;
+};
+
+// The sum of the rows, and all that the router adds to it.
+Tensor finish_routed(
+    const Tensor& rows,
+    const Tensor& x,
+    const BttMoeOperands& operands,
+    bool dx_asked,
+    RouterGradient& router) {
+  const auto pointer = [](const Tensor& tensor) {
+    return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
+  };
+  const auto tokens = x.size(0);
+  const auto d = static_cast<int>(x.size(1));
+  const auto experts = static_cast<int>(router.weight.size(0));
+  const Tensor dx = dx_asked ? torch::empty_like(x) : Tensor();
+  const Tensor space =
+      btt::workspace(x, ek::moe_router_backward_bytes(tokens, experts, d));
+  if (router.asked) {
+    router.dweight = torch::empty_like(router.weight);
+  }
+  C10_CUDA_CHECK(ek::moe_router_backward(
+      {.x = btt::data(x),
+       .weight = pointer(router.weight),
+       .d = d,
+       .dlogits = pointer(router.dlogits),
+       .rows = btt::data(rows),
+       .dgates = pointer(router.dgates),
+       .route = fused::route_launch(
+           router.logits,
+           {operands.experts, operands.gates},
+           router.softmax_first),
+       .workspace = space.mutable_data_ptr(),
+       .dx = dx_asked ? btt::mutable_data(dx) : nullptr,
+       .dweight =
+           router.asked ? router.dweight.mutable_data_ptr<float>() : nullptr},
+      c10::cuda::getCurrentCUDAStream()));
+  return dx;
+}
+
 // With r = rows of the transposed layer on dy: dx[t] = sum_j g[t,j] r[t,j], and
 // since <dy, layer(x)> = <r, x>, dg[t,j] = r[t,j] . x[t].
 BttMoeGradients backward(
     const BttMoeProblem& problem,
     const Tensor& grad,
     const BttMoeOperands& operands,
-    const GradientMask& mask) {
+    const GradientMask& mask,
+    const Dispatch& dispatch,
+    RouterGradient* router) {
   const Layer layer(problem, operands);
-  const Dispatch dispatch(operands.experts, problem.experts);
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const Tensor x = btt::aligned(operands.x);
   const Tensor dy = btt::aligned(grad);
   const Tensor gates = operands.gates.to(torch::kFloat32);
   BttMoeGradients result;
-  if (mask[0] || mask[3]) {
+  if (router != nullptr && (mask[0] || router->asked)) {
+    const Tensor rows = run_rows(
+        layer.sizes.transposed(), layer.cores.transposed(), dy, dispatch.rows);
+    result.x = finish_routed(rows, x, operands, mask[0], *router);
+  } else if (mask[0] || mask[3]) {
     const Tensor rows = run_rows(
         layer.sizes.transposed(), layer.cores.transposed(), dy, dispatch.rows);
     result.x = mask[0] ? torch::empty_like(x) : Tensor();
@@ -181,7 +254,126 @@ BttMoeGradients backward(
   return result;
 }
 
+BttMoeGradients backward(
+    const BttMoeProblem& problem,
+    const Tensor& grad,
+    const BttMoeOperands& operands,
+    const GradientMask& mask) {
+  return backward(
+      problem,
+      grad,
+      operands,
+      mask,
+      Dispatch(operands.experts, problem.experts),
+      nullptr);
+}
+
+BttMoeProblem problem_of(
+    const fused::RoutedOperands& operands, std::int64_t active, Pass pass) {
+  const Tensor& x = operands.x;
+  const structure::Sizes sizes = expert_sizes(operands.core_a, operands.core_b);
+  return {
+      .expert =
+          {.sizes = sizes,
+           .tokens = x.numel() / sizes.d_in(),
+           .dtype = x.scalar_type(),
+           .device = x.device().type(),
+           .pass = pass},
+      .experts = operands.core_a.size(0),
+      .active = active};
+}
+
+BttMoeOperands operands_of(
+    const fused::RoutedOperands& operands, const MoeRouting& routing) {
+  return {
+      .x = operands.x.reshape({-1, operands.x.size(-1)}).contiguous(),
+      .core_a = operands.core_a,
+      .core_b = operands.core_b,
+      .experts = routing.experts,
+      .gates = routing.gates};
+}
+
 }  // namespace
+
+namespace fused {
+
+bool takes_routed(const RoutedOperands& operands, std::int64_t active) {
+  const Tensor& x = operands.x;
+  const Tensor& router = operands.router;
+  const std::string& forced = forced_kernel();
+  for (const Tensor* core : {&operands.core_a, &operands.core_b}) {
+    if (core->scalar_type() != x.scalar_type() ||
+        core->device() != x.device()) {
+      return false;
+    }
+  }
+  if (!x.is_cuda() || router.dim() != 2 || router.device() != x.device() ||
+      active < 1 || active > router.size(0) || !takes_logits(x, router) ||
+      !(forced.empty() || forced == fused_moe_kernel().name)) {
+    return false;
+  }
+  const structure::Sizes sizes = expert_sizes(operands.core_a, operands.core_b);
+  return sizes.d_in() == x.size(-1) && sizes.d_in() == router.size(1) &&
+         operands.core_a.size(0) == router.size(0) &&
+         ek::moe_router_backward_supports(
+             static_cast<int>(router.size(0)),
+             static_cast<int>(router.size(1)),
+             /*with_rows=*/true) &&
+         supports(problem_of(operands, active, Pass::kForward)) &&
+         supports(problem_of(operands, active, Pass::kBackward));
+}
+
+RoutedForward routed_forward(
+    const RoutedOperands& operands,
+    std::int64_t active,
+    const MoeRouteOptions& options) {
+  const c10::cuda::CUDAGuard guard(operands.x.device());
+  RoutedForward result;
+  std::tie(result.logits, result.routing) =
+      logits_route(operands.x, operands.router, active, options);
+  const Dispatch dispatch(result.routing.experts, operands.router.size(0));
+  result.pairs = dispatch.pairs;
+  const BttMoeProblem problem = problem_of(operands, active, Pass::kForward);
+  result.y =
+      forward(problem, operands_of(operands, result.routing), dispatch)
+          .view(with_last(operands.x.sizes(), problem.expert.sizes.d_out()));
+  return result;
+}
+
+RoutedGradients routed_backward(
+    const RoutedOperands& operands,
+    const RoutedForward& saved,
+    const RoutedOutputGradients& grads,
+    bool softmax_first,
+    const GradientMask& mask) {
+  const c10::cuda::CUDAGuard guard(operands.x.device());
+  const auto dense = [](const Tensor& grad) {
+    return grad.defined() ? grad.contiguous() : grad;
+  };
+  RouterGradient router{
+      .weight = operands.router.contiguous(),
+      .logits = saved.logits,
+      .softmax_first = softmax_first,
+      .dlogits = dense(grads.logits),
+      .dgates = dense(grads.gates),
+      .asked = mask[1]};
+  const BttMoeProblem problem =
+      problem_of(operands, saved.routing.gates.size(1), Pass::kBackward);
+  const BttMoeGradients found = backward(
+      problem,
+      grads.y.reshape({problem.expert.tokens, -1}).contiguous(),
+      operands_of(operands, saved.routing),
+      {mask[0], mask[2], mask[3], false},
+      Dispatch(saved.pairs, saved.routing.experts, problem.experts),
+      &router);
+  return {
+      mask[0] ? found.x.view(operands.x.sizes()) : Tensor(),
+      router.dweight,
+      mask[2] ? found.core_a : Tensor(),
+      mask[3] ? found.core_b : Tensor()};
+}
+
+}  // namespace fused
 
 BttMoeKernel fused_moe_kernel() {
   return {

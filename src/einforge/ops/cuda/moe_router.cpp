@@ -5,6 +5,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "einforge/kernels/cuda/moe_router.h"
+#include "einforge/kernels/cuda/moe_router_backward.h"
 #include "einforge/kernels/cuda/moe_rows.h"
 #include "einforge/ops/cuda/btt_operands.h"
 
@@ -14,45 +15,96 @@ namespace {
 namespace ek = kernels::cuda;
 using torch::Tensor;
 
+// What both ways have in common; pointers that are only read backward are not
+// const because forward writes there.
 ek::MoeRouteLaunch route_launch(
-    const Tensor& logits, std::int64_t active, bool softmax_first) {
+    const MoeRouting& routing, std::int64_t experts, bool softmax_first) {
   return {
-      .logits = logits.const_data_ptr<float>(),
-      .tokens = logits.size(0),
-      .experts = static_cast<int>(logits.size(1)),
-      .active = static_cast<int>(active),
-      .softmax_first = softmax_first};
+      .tokens = routing.experts.size(0),
+      .experts = static_cast<int>(experts),
+      .active = static_cast<int>(routing.experts.size(1)),
+      .softmax_first = softmax_first,
+      .chosen = const_cast<std::int32_t*>(
+          routing.experts.const_data_ptr<std::int32_t>()),
+      .gates = const_cast<float*>(routing.gates.const_data_ptr<float>())};
+}
+
+MoeRouting empty_routing(
+    const Tensor& like, std::int64_t tokens, std::int64_t active) {
+  const auto options = like.options().dtype(torch::kFloat32);
+  return {
+      torch::empty({tokens, active}, options.dtype(torch::kInt32)),
+      torch::empty({tokens, active}, options)};
+}
+
+Tensor bias_of(const MoeRouteOptions& options) {
+  return options.bias ? options.bias->to(torch::kFloat32).contiguous()
+                      : Tensor();
+}
+
+const float* pointer(const Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
+}
+
+// Scores, and the choice where `route` has a place for it.
+Tensor run_logits(
+    const Tensor& x, const Tensor& weight, ek::MoeRouteLaunch route) {
+  const auto experts = static_cast<int>(weight.size(0));
+  const auto d = static_cast<int>(weight.size(1));
+  const Tensor rows = btt::aligned(x.reshape({-1, d}).contiguous());
+  const Tensor w = weight.contiguous();
+  const Tensor terms = btt::workspace(x, ek::moe_logits_bytes(experts, d));
+  Tensor result = torch::empty({rows.size(0), experts}, weight.options());
+  route.tokens = rows.size(0);
+  route.experts = experts;
+  C10_CUDA_CHECK(ek::moe_logits(
+      {.x = btt::data(rows),
+       .weight = w.const_data_ptr<float>(),
+       .d = d,
+       .workspace = terms.mutable_data_ptr(),
+       .logits = result.mutable_data_ptr<float>(),
+       .route = route},
+      c10::cuda::getCurrentCUDAStream()));
+  return result;
 }
 
 }  // namespace
 
-bool takes_logits(const Tensor& x, const Tensor& weight, bool backward) {
-  return x.is_cuda() && x.scalar_type() == torch::kBFloat16 &&
+ek::MoeRouteLaunch route_launch(
+    const Tensor& logits, const MoeRouting& routing, bool softmax_first) {
+  ek::MoeRouteLaunch launch =
+      route_launch(routing, logits.size(1), softmax_first);
+  launch.logits = logits.const_data_ptr<float>();
+  return launch;
+}
+
+bool takes_logits(const Tensor& x, const Tensor& weight) {
+  return x.is_cuda() && !x.key_set().has(c10::DispatchKey::Python) &&
+         x.scalar_type() == torch::kBFloat16 &&
          weight.scalar_type() == torch::kFloat32 && x.numel() > 0 &&
          ek::moe_router_supports(
              static_cast<int>(weight.size(0)),
-             static_cast<int>(weight.size(1)),
-             backward);
+             static_cast<int>(weight.size(1)));
 }
 
 Tensor logits(const Tensor& x, const Tensor& weight) {
   const c10::cuda::CUDAGuard guard(x.device());
-  const auto experts = static_cast<int>(weight.size(0));
-  const auto d = static_cast<int>(weight.size(1));
-  const Tensor rows = btt::aligned(x.contiguous());
-  const Tensor w = weight.contiguous();
-  const Tensor terms = btt::workspace(x, ek::moe_logits_bytes(experts, d));
-  Tensor result = torch::empty({x.size(0), experts}, weight.options());
-  C10_CUDA_CHECK(ek::moe_logits(
-      btt::data(rows),
-      w.const_data_ptr<float>(),
-      x.size(0),
-      experts,
-      d,
-      terms.mutable_data_ptr(),
-      result.mutable_data_ptr<float>(),
-      c10::cuda::getCurrentCUDAStream()));
-  return result;
+  return run_logits(x, weight, {});
+}
+
+std::tuple<Tensor, MoeRouting> logits_route(
+    const Tensor& x,
+    const Tensor& weight,
+    std::int64_t active,
+    const MoeRouteOptions& options) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  const Tensor bias = bias_of(options);
+  const MoeRouting routing =
+      empty_routing(x, x.numel() / weight.size(1), active);
+  ek::MoeRouteLaunch launch =
+      route_launch(routing, weight.size(0), options.softmax_first);
+  launch.bias = pointer(bias);
+  return {run_logits(x, weight, launch), routing};
 }
 
 std::array<Tensor, 2> logits_backward(
@@ -63,52 +115,46 @@ std::array<Tensor, 2> logits_backward(
   const c10::cuda::CUDAGuard guard(x.device());
   const auto experts = static_cast<int>(weight.size(0));
   const auto d = static_cast<int>(weight.size(1));
-  const Tensor rows = btt::aligned(x.contiguous());
+  const Tensor rows = btt::aligned(x.reshape({-1, d}).contiguous());
   const Tensor w = weight.contiguous();
   const Tensor dlogits = grad.contiguous();
-  const Tensor partials =
-      btt::workspace(x, ek::moe_logits_backward_bytes(x.size(0), experts, d));
+  const Tensor space = btt::workspace(
+      x, ek::moe_router_backward_bytes(rows.size(0), experts, d));
   std::array<Tensor, 2> result;
   if (asked[0]) {
-    result[0] = torch::empty_like(rows);
+    result[0] = torch::empty(x.sizes(), x.options());
   }
   if (asked[1]) {
     result[1] = torch::empty_like(w);
   }
-  C10_CUDA_CHECK(ek::moe_logits_backward(
-      dlogits.const_data_ptr<float>(),
-      btt::data(rows),
-      w.const_data_ptr<float>(),
-      x.size(0),
-      experts,
-      d,
-      partials.mutable_data_ptr(),
-      asked[0] ? btt::mutable_data(result[0]) : nullptr,
-      asked[1] ? result[1].mutable_data_ptr<float>() : nullptr,
+  C10_CUDA_CHECK(ek::moe_router_backward(
+      {.x = btt::data(rows),
+       .weight = w.const_data_ptr<float>(),
+       .d = d,
+       .dlogits = dlogits.const_data_ptr<float>(),
+       .route = {.tokens = rows.size(0), .experts = experts},
+       .workspace = space.mutable_data_ptr(),
+       .dx = asked[0] ? btt::mutable_data(result[0]) : nullptr,
+       .dweight = asked[1] ? result[1].mutable_data_ptr<float>() : nullptr},
       c10::cuda::getCurrentCUDAStream()));
   return result;
 }
 
 bool takes_route(const Tensor& logits, std::int64_t active) {
-  return logits.is_cuda() && logits.scalar_type() == torch::kFloat32 &&
-         logits.numel() > 0 && active <= ek::kMoeActive;
+  return logits.is_cuda() && !logits.key_set().has(c10::DispatchKey::Python) &&
+         logits.scalar_type() == torch::kFloat32 && logits.numel() > 0 &&
+         active <= ek::kMoeActive;
 }
 
 MoeRouting route(
     const Tensor& logits, std::int64_t active, const MoeRouteOptions& options) {
   const c10::cuda::CUDAGuard guard(logits.device());
   const Tensor scores = logits.contiguous();
-  const Tensor bias =
-      options.bias ? options.bias->to(torch::kFloat32).contiguous() : Tensor();
-  MoeRouting result{
-      torch::empty(
-          {logits.size(0), active}, logits.options().dtype(torch::kInt32)),
-      torch::empty({logits.size(0), active}, logits.options())};
+  const Tensor bias = bias_of(options);
+  MoeRouting result = empty_routing(logits, logits.size(0), active);
   ek::MoeRouteLaunch launch =
-      route_launch(scores, active, options.softmax_first);
-  launch.bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
-  launch.chosen = result.experts.mutable_data_ptr<std::int32_t>();
-  launch.gates = result.gates.mutable_data_ptr<float>();
+      route_launch(scores, result, options.softmax_first);
+  launch.bias = pointer(bias);
   C10_CUDA_CHECK(ek::moe_route(launch, c10::cuda::getCurrentCUDAStream()));
   return result;
 }
@@ -122,14 +168,8 @@ Tensor route_backward(
   const Tensor scores = logits.contiguous();
   const Tensor dgates = grad.contiguous();
   Tensor result = torch::empty_like(scores);
-  ek::MoeRouteLaunch launch =
-      route_launch(scores, routing.gates.size(1), softmax_first);
-  // Only read here.
-  launch.chosen =
-      const_cast<std::int32_t*>(routing.experts.const_data_ptr<std::int32_t>());
-  launch.gates = const_cast<float*>(routing.gates.const_data_ptr<float>());
   C10_CUDA_CHECK(ek::moe_route_backward(
-      launch,
+      route_launch(scores, routing, softmax_first),
       dgates.const_data_ptr<float>(),
       result.mutable_data_ptr<float>(),
       c10::cuda::getCurrentCUDAStream()));

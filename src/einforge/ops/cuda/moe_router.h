@@ -3,19 +3,27 @@
 #include <torch/types.h>
 
 #include <array>
+#include <tuple>
 
+#include "einforge/kernels/cuda/moe_router.h"
 #include "einforge/ops/moe_routing.h"
 
 // The steps of routing (moe_routing.h) in one or two kernels each, where these
 // take the problem; none is differentiable by itself.
 namespace einforge::ops::fused {
 
-// x bfloat16, weight float32, both contiguous on CUDA.
-bool takes_logits(
-    const torch::Tensor& x, const torch::Tensor& weight, bool backward);
+// x bfloat16, weight float32 on CUDA.
+bool takes_logits(const torch::Tensor& x, const torch::Tensor& weight);
 
-// @param x (T, d), T > 0
+// @param x (..., d), at least one row
 torch::Tensor logits(const torch::Tensor& x, const torch::Tensor& weight);
+
+// The choice with it, as route() makes it.
+std::tuple<torch::Tensor, MoeRouting> logits_route(
+    const torch::Tensor& x,
+    const torch::Tensor& weight,
+    std::int64_t active,
+    const MoeRouteOptions& options);
 
 // Gradients of x and of the weight; undefined where not asked for.
 std::array<torch::Tensor, 2> logits_backward(
@@ -31,6 +39,10 @@ MoeRouting route(
     const torch::Tensor& logits,
     std::int64_t active,
     const MoeRouteOptions& options);
+
+// A routing that was, as its gradients take it; contiguous logits.
+kernels::cuda::MoeRouteLaunch route_launch(
+    const torch::Tensor& logits, const MoeRouting& routing, bool softmax_first);
 
 // @param grad (T, k), of the gates
 // @return (T, E)

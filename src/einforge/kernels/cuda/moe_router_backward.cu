@@ -1,0 +1,717 @@
+#include "einforge/kernels/cuda/moe_router_backward.h"
+
+#include <algorithm>
+
+#include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/moe_rows.h"
+#include "einforge/kernels/cuda/moe_softmax.cuh"
+#include "einforge/kernels/cuda/ptx.cuh"
+
+namespace einforge::kernels::cuda {
+
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int kWideThreads = 512;  // of a block that has a wide x
+constexpr int kMostWarps = kWideThreads / 32;
+constexpr int kWideFrom = 2048;
+constexpr int kTokens = 16;  // of a tile, the rows of an mma
+constexpr int kSide = 16;    // of experts, an mma's depth or rows
+constexpr int kMostSides = 4;
+constexpr int kColumns = 32;      // of a step of dx
+constexpr int kWideColumns = 64;  // of a warp of dweight
+constexpr int kMostWidth = 4096;
+constexpr unsigned kAll = 0xFFFFFFFFU;
+
+// The gradient of dx has two terms of each factor (16 bits; dx has 8), that of
+// the weight three of dlogits (24 bits).
+constexpr int kDxTerms = 2;
+constexpr int kWeightTerms = 3;
+
+// What a router's gradient needs on the way; the parts of the workspace.
+struct Layout {
+  int tiles;   // of tokens
+  int sides;   // of experts
+  int groups;  // of kColumns
+  int column_blocks;
+  int shares;  // of the tokens, each with a sum of dweight of its own
+
+  Layout(int64_t tokens, int experts, int d)
+      : tiles(static_cast<int>(blocks_of(tokens, kTokens))),
+        sides(static_cast<int>(blocks_of(experts, kSide))),
+        groups(static_cast<int>(blocks_of(d, kColumns))),
+        column_blocks(static_cast<int>(blocks_of(d, kWideColumns * kWarps))),
+        // Two blocks for each multiprocessor of an H100.
+        shares(std::clamp(264 / column_blocks, 1, std::max(tiles / 4, 1))) {}
+
+  // All multiples of 16.
+  [[nodiscard]] size_t weight_bytes() const {
+    return size_t{1024} * kDxTerms * sides * groups;
+  }
+  [[nodiscard]] size_t dlogits_bytes() const {
+    return size_t{512} * kWeightTerms * sides * tiles;
+  }
+  [[nodiscard]] size_t partial_bytes(int experts, int d) const {
+    return sizeof(float) * shares * static_cast<size_t>(experts) * d;
+  }
+};
+
+// The next bfloat16 term of a pair, which becomes what remains.
+__device__ __forceinline__ uint32_t take_term(float& first, float& second) {
+  const uint32_t pair = ptx::round_pair(first, second);
+  first -= __uint_as_float(pair << 16);
+  second -= __uint_as_float(pair & 0xFFFF0000U);
+  return pair;
+}
+
+// d logit_e = share_e (d gate_e - sum_j gate_j d gate_j), share the softmax's:
+// `rest` of the experts that are not chosen.
+__device__ __forceinline__ float gradient_of_logit(
+    const int32_t* chosen,
+    const float* gates,
+    const float* dgates,
+    int active,
+    float mean,
+    int expert,
+    float rest) {
+  float value = rest;
+  for (int j = 0; j < active; ++j) {
+    if (chosen[j] == expert) {
+      value = gates[j] * (dgates[j] - mean);
+    }
+  }
+  return value;
+}
+
+// A thread has a token.
+__global__ void __launch_bounds__(kThreads) route_backward_kernel(
+    const __grid_constant__ MoeRouteLaunch p,
+    const float* __restrict__ dgates,
+    float* __restrict__ dlogits) {
+  const int64_t token =
+      static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (token >= p.tokens) {
+    return;
+  }
+  const float* logits = p.logits + token * p.experts;
+  const int64_t pair = token * p.active;
+  float mean = 0.0F;
+  for (int j = 0; j < p.active; ++j) {
+    mean += p.gates[pair + j] * dgates[pair + j];
+  }
+  const Softmax softmax =
+      p.softmax_first ? softmax_of_all(logits, p.experts) : Softmax{};
+  for (int e = 0; e < p.experts; ++e) {
+    dlogits[token * p.experts + e] = gradient_of_logit(
+        p.chosen + pair,
+        p.gates + pair,
+        dgates + pair,
+        p.active,
+        mean,
+        e,
+        p.softmax_first ? -mean * softmax.share(logits[e]) : 0.0F);
+  }
+}
+
+// The weight as the right factors of mma: a lane has, for 16 experts and 32
+// columns, four tiles of eight columns. Column m of tile i is column
+// 8 (m / 2) + 2 i + m % 2, so that of the product a lane has eight neighbours.
+__global__ void __launch_bounds__(kThreads) pack_weight(
+    const float* __restrict__ weight,
+    int experts,
+    int d,
+    int groups,
+    int sides,
+    uint4* __restrict__ packed) {  // [side][group][term][2][lane]
+  const int i = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  const int lane = i % 32;
+  const int group = i / 32 % groups;
+  const int side = i / 32 / groups;
+  if (side >= sides) {
+    return;
+  }
+  const int m = lane / 4;
+  uint32_t words[kDxTerms][8];
+#pragma unroll
+  for (int tile = 0; tile < 4; ++tile) {
+    const int column = group * kColumns + 8 * (m / 2) + 2 * tile + m % 2;
+#pragma unroll
+    for (int high = 0; high < 2; ++high) {
+      float pair[2];
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const int expert = side * kSide + lane % 4 * 2 + high * 8 + k;
+        pair[k] = expert < experts && column < d
+                      ? weight[static_cast<int64_t>(expert) * d + column]
+                      : 0.0F;
+      }
+#pragma unroll
+      for (int term = 0; term < kDxTerms; ++term) {
+        words[term][2 * tile + high] = take_term(pair[0], pair[1]);
+      }
+    }
+  }
+  uint4* to = packed + static_cast<int64_t>(i / 32) * (kDxTerms * 2 * 32);
+#pragma unroll
+  for (int term = 0; term < kDxTerms; ++term) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t* w = words[term] + 4 * half;
+      to[(term * 2 + half) * 32 + lane] = {w[0], w[1], w[2], w[3]};
+    }
+  }
+}
+
+struct TokensArguments {
+  MoeRouterBackwardLaunch p;
+  const uint4* weight = nullptr;  // of pack_weight, or null with dx
+  uint4* dlogits = nullptr;       // [tile][side][term][lane], or null
+};
+
+// What a block of sixteen tokens holds besides the sums of their rows.
+template <int kActive>
+struct TokensShared {
+  static constexpr int kSlots = kActive > 0 ? kActive : 1;
+  float dots[kMostWarps][kTokens][kSlots];
+  float dgates[kTokens][kSlots];
+  float mean[kTokens];
+  Softmax softmax[kTokens];
+  float dlogits[kTokens][kMostSides * kSide + 1];
+  uint4 left[kMostSides][kDxTerms][32];  // dlogits as left factors
+};
+
+__device__ __forceinline__ void unpack(const uint4& v, float (&out)[8]) {
+  const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    out[2 * i] = __uint_as_float(words[i] << 16);
+    out[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000U);
+  }
+}
+
+__device__ __forceinline__ uint4 round8(const float (&v)[8]) {
+  return {
+      ptx::round_pair(v[0], v[1]),
+      ptx::round_pair(v[2], v[3]),
+      ptx::round_pair(v[4], v[5]),
+      ptx::round_pair(v[6], v[7])};
+}
+
+// First pass: sum_j gates r into `held`, rounded, and each warp's share of the
+// dots. A lane has eight columns of two tokens, as the product of the second
+// pass has them.
+template <int kActive>
+__device__ __forceinline__ void read_rows(
+    const MoeRouterBackwardLaunch& p,
+    int64_t first,
+    TokensShared<kActive>& s,
+    uint4* held) {  // [group][2][lane]
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int warps = static_cast<int>(blockDim.x) / 32;
+  const int active = p.route.active;
+  const int vectors = p.d / 8;
+  const int groups = (p.d + kColumns - 1) / kColumns;
+  const auto* x = reinterpret_cast<const uint4*>(p.x);
+  const auto* rows = reinterpret_cast<const uint4*>(p.rows);
+  int64_t token[2];
+  float gate[2][kActive];
+  float dot[2][kActive] = {};
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    token[half] = min(first + lane / 4 + 8 * half, p.route.tokens - 1);
+#pragma unroll
+    for (int j = 0; j < kActive; ++j) {
+      gate[half][j] =
+          j < active ? __ldg(p.route.gates + token[half] * active + j) : 0.0F;
+    }
+  }
+#pragma unroll(kActive <= 2 ? 2 : 1)
+  for (int group = warp; group < groups; group += warps) {
+    const int v = group * 4 + lane % 4;
+    if (v < vectors) {
+      uint4 other[2];
+      uint4 row[2][kActive];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        other[half] = __ldg(x + token[half] * vectors + v);
+#pragma unroll
+        for (int j = 0; j < kActive; ++j) {
+          if (j < active) {
+            row[half][j] =
+                __ldcs(rows + (token[half] * active + j) * vectors + v);
+          }
+        }
+      }
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float values[8];
+        unpack(other[half], values);
+        float sum[8] = {};
+#pragma unroll
+        for (int j = 0; j < kActive; ++j) {
+          if (j < active) {
+            float r[8];
+            unpack(row[half][j], r);
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+              sum[i] += gate[half][j] * r[i];
+              dot[half][j] += values[i] * r[i];
+            }
+          }
+        }
+        if (p.dx != nullptr) {
+          held[(group * 2 + half) * 32 + lane] = round8(sum);
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int j = 0; j < kActive; ++j) {
+      dot[half][j] += __shfl_xor_sync(kAll, dot[half][j], 1);
+      dot[half][j] += __shfl_xor_sync(kAll, dot[half][j], 2);
+      if (lane % 4 == 0) {
+        s.dots[warp][lane / 4 + 8 * half][j] = dot[half][j];
+      }
+    }
+  }
+}
+
+// dlogits of the block's tokens, zero past the last; of rows after a barrier.
+template <int kActive>
+__device__ __forceinline__ void find_dlogits(
+    const MoeRouterBackwardLaunch& p,
+    int64_t first,
+    int sides,
+    TokensShared<kActive>& s) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const MoeRouteLaunch& route = p.route;
+  if constexpr (kActive > 0) {
+    const int64_t token = first + thread;
+    if (thread < kTokens && token < route.tokens) {
+      float mean = 0.0F;
+#pragma unroll
+      for (int j = 0; j < kActive; ++j) {
+        if (j < route.active) {
+          const int64_t pair = token * route.active + j;
+          float sum = p.dgates == nullptr ? 0.0F : p.dgates[pair];
+          for (int w = 0; w < static_cast<int>(blockDim.x) / 32; ++w) {
+            sum += s.dots[w][thread][j];
+          }
+          s.dgates[thread][j] = sum;
+          mean += route.gates[pair] * sum;
+        }
+      }
+      s.mean[thread] = mean;
+      if (route.softmax_first) {
+        s.softmax[thread] =
+            softmax_of_all(route.logits + token * route.experts, route.experts);
+      }
+    }
+    __syncthreads();
+  }
+  for (int i = thread; i < kTokens * sides * kSide;
+       i += static_cast<int>(blockDim.x)) {
+    const int t = i / (sides * kSide);
+    const int e = i % (sides * kSide);
+    const int64_t token = first + t;
+    float value = 0.0F;
+    if (token < route.tokens && e < route.experts) {
+      const int64_t at = token * route.experts + e;
+      value = p.dlogits == nullptr ? 0.0F : p.dlogits[at];
+      if constexpr (kActive > 0) {
+        const int64_t pair = token * route.active;
+        value += gradient_of_logit(
+            route.chosen + pair,
+            route.gates + pair,
+            s.dgates[t],
+            route.active,
+            s.mean[t],
+            e,
+            route.softmax_first
+                ? -s.mean[t] * s.softmax[t].share(route.logits[at])
+                : 0.0F);
+      }
+    }
+    s.dlogits[t][e] = value;
+  }
+}
+
+// A block has sixteen tokens and all of d. kActive 0: no rows.
+template <int kActive>
+__global__ void __launch_bounds__(kWideThreads)
+    tokens_kernel(const __grid_constant__ TokensArguments a) {
+  extern __shared__ uint4 held[];
+  __shared__ TokensShared<kActive> s;
+  const MoeRouterBackwardLaunch& p = a.p;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int warps = static_cast<int>(blockDim.x) / 32;
+  const int row = lane / 4;
+  const int q = lane % 4;
+  const int tile = static_cast<int>(blockIdx.x);
+  const int64_t first = static_cast<int64_t>(tile) * kTokens;
+  const int sides = (p.route.experts + kSide - 1) / kSide;
+  if constexpr (kActive > 0) {
+    read_rows<kActive>(p, first, s, held);
+    __syncthreads();
+  }
+  find_dlogits<kActive>(p, first, sides, s);
+  __syncthreads();
+  // The first warps: dlogits as left factors of dx; the last: transposed, of
+  // dweight.
+  if (warp < sides) {
+    const auto pair = [&](int t, int e) {
+      return make_float2(s.dlogits[t][e], s.dlogits[t][e + 1]);
+    };
+    const int e = warp * kSide + 2 * q;
+    float2 pairs[4] = {
+        pair(row, e), pair(row + 8, e), pair(row, e + 8), pair(row + 8, e + 8)};
+#pragma unroll
+    for (int term = 0; term < kDxTerms; ++term) {
+      uint32_t words[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        words[i] = take_term(pairs[i].x, pairs[i].y);
+      }
+      s.left[warp][term][lane] = {words[0], words[1], words[2], words[3]};
+    }
+  }
+  const int side = warps - 1 - warp;
+  if (a.dlogits != nullptr && side < sides) {
+    const auto pair = [&](int t, int e) {
+      return make_float2(s.dlogits[t][e], s.dlogits[t + 1][e]);
+    };
+    const int e = side * kSide + row;
+    float2 pairs[4] = {
+        pair(2 * q, e),
+        pair(2 * q, e + 8),
+        pair(2 * q + 8, e),
+        pair(2 * q + 8, e + 8)};
+    uint4* to = a.dlogits + (static_cast<int64_t>(tile) * sides + side) *
+                                (kWeightTerms * 32);
+#pragma unroll
+    for (int term = 0; term < kWeightTerms; ++term) {
+      uint32_t words[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        words[i] = take_term(pairs[i].x, pairs[i].y);
+      }
+      to[term * 32 + lane] = {words[0], words[1], words[2], words[3]};
+    }
+  }
+  if (p.dx == nullptr) {
+    return;
+  }
+  __syncthreads();
+  // Second pass: the products, and what is held.
+  const int vectors = p.d / 8;
+  const int groups = (p.d + kColumns - 1) / kColumns;
+#pragma unroll 2
+  for (int group = warp; group < groups; group += warps) {
+    float sums[4][4] = {};
+#pragma unroll 1
+    for (int i = 0; i < sides; ++i) {
+      const uint4* from =
+          a.weight +
+          (static_cast<int64_t>(i) * groups + group) * (kDxTerms * 2 * 32) +
+          lane;
+      uint4 w[kDxTerms][2];
+#pragma unroll
+      for (int term = 0; term < kDxTerms; ++term) {
+        w[term][0] = __ldg(from + term * 64);
+        w[term][1] = __ldg(from + term * 64 + 32);
+      }
+      const uint4 high = s.left[i][0][lane];
+      const uint4 low = s.left[i][1][lane];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float(&even)[4] = sums[2 * half];
+        float(&odd)[4] = sums[2 * half + 1];
+        ptx::mma(even, low, w[0][half].x, w[0][half].y);
+        ptx::mma(odd, low, w[0][half].z, w[0][half].w);
+        ptx::mma(even, high, w[1][half].x, w[1][half].y);
+        ptx::mma(odd, high, w[1][half].z, w[1][half].w);
+        ptx::mma(even, high, w[0][half].x, w[0][half].y);
+        ptx::mma(odd, high, w[0][half].z, w[0][half].w);
+      }
+    }
+    const int v = group * 4 + q;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int64_t token = first + row + 8 * half;
+      if (v < vectors && token < p.route.tokens) {
+        float value[8] = {};
+        if constexpr (kActive > 0) {
+          unpack(held[(group * 2 + half) * 32 + lane], value);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          value[2 * i] += sums[i][2 * half];
+          value[2 * i + 1] += sums[i][2 * half + 1];
+        }
+        reinterpret_cast<uint4*>(p.dx)[token * vectors + v] = round8(value);
+      }
+    }
+  }
+}
+
+// A warp has 64 columns of every expert's sum over a share of the tokens. A
+// lane reads eight neighbours along d of four tokens of a tile: the right
+// factors of eight mmas, column n of the i-th being column 8 n + i.
+template <int kSides>
+__global__ void __launch_bounds__(kThreads) dweight_kernel(
+    const uint4* __restrict__ dlogits,  // [tile][side][term][lane]
+    const __nv_bfloat16* __restrict__ x,
+    int64_t tokens,
+    int tiles,
+    int experts,
+    int d,
+    float* __restrict__ partials) {  // (shares, experts, d)
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int row = lane / 4;
+  const int q = lane % 4;
+  const int base = static_cast<int>(blockIdx.y * kWarps + warp) * kWideColumns;
+  if (base >= d) {
+    return;
+  }
+  const int vectors = d / 8;
+  const auto* from =
+      reinterpret_cast<const uint4*>(x) + min(base / 8 + row, vectors - 1);
+  const int share = static_cast<int>(blockIdx.x);
+  const int shares = static_cast<int>(gridDim.x);
+  const auto begin = static_cast<int>(int64_t{tiles} * share / shares);
+  const auto end = static_cast<int>(int64_t{tiles} * (share + 1) / shares);
+  float sums[kSides][8][4] = {};
+#pragma unroll(kSides <= 1 ? 2 : 1)
+  for (int tile = begin; tile < end; ++tile) {
+    const int64_t first = int64_t{tile} * kTokens + 2 * q;
+    uint32_t word[4][4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      // dlogits are zero past the last token.
+      const int64_t token = min(first + i % 2 + i / 2 * 8, tokens - 1);
+      const uint4 v = __ldg(from + token * vectors);
+      word[i][0] = v.x;
+      word[i][1] = v.y;
+      word[i][2] = v.z;
+      word[i][3] = v.w;
+    }
+#pragma unroll
+    for (int side = 0; side < kSides; ++side) {
+      uint4 left[kWeightTerms];
+#pragma unroll
+      for (int term = 0; term < kWeightTerms; ++term) {
+        left[term] = __ldg(
+            dlogits +
+            ((static_cast<int64_t>(tile) * kSides + side) * kWeightTerms +
+             term) *
+                32 +
+            lane);
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t low[2] = {
+            ptx::low_pair(word[0][i], word[1][i]),
+            ptx::low_pair(word[2][i], word[3][i])};
+        const uint32_t high[2] = {
+            ptx::high_pair(word[0][i], word[1][i]),
+            ptx::high_pair(word[2][i], word[3][i])};
+#pragma unroll
+        for (int term = kWeightTerms - 1; term >= 0; --term) {
+          ptx::mma(sums[side][2 * i], left[term], low[0], low[1]);
+          ptx::mma(sums[side][2 * i + 1], left[term], high[0], high[1]);
+        }
+      }
+    }
+  }
+#pragma unroll
+  for (int side = 0; side < kSides; ++side) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int expert = side * kSide + row + i / 2 * 8;
+      const int column = base + 16 * q + i % 2 * 8;
+      if (expert < experts && column < d) {
+        auto* to = reinterpret_cast<float4*>(
+            partials + (static_cast<int64_t>(share) * experts + expert) * d +
+            column);
+        const auto& sum = sums[side];
+        to[0] = {sum[0][i], sum[1][i], sum[2][i], sum[3][i]};
+        to[1] = {sum[4][i], sum[5][i], sum[6][i], sum[7][i]};
+      }
+    }
+  }
+}
+
+// A block has 128 neighbours, a warp every eighth sum of them.
+__global__ void __launch_bounds__(kThreads) add_partials(
+    const float4* __restrict__ partials,
+    int count,
+    int64_t size,  // of four floats
+    float4* __restrict__ out) {
+  __shared__ float4 shared[kWarps][32];
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * 32 + lane;
+  float4 sum{0.0F, 0.0F, 0.0F, 0.0F};
+  const auto add = [&](const float4& v) {
+    sum.x += v.x;
+    sum.y += v.y;
+    sum.z += v.z;
+    sum.w += v.w;
+  };
+  if (i < size) {
+#pragma unroll 8
+    for (int n = warp; n < count; n += kWarps) {
+      add(partials[n * size + i]);
+    }
+  }
+  shared[warp][lane] = sum;
+  __syncthreads();
+  if (warp == 0 && i < size) {
+#pragma unroll
+    for (int w = 1; w < kWarps; ++w) {
+      add(shared[w][lane]);
+    }
+    out[i] = sum;
+  }
+}
+
+template <int kActive>
+cudaError_t launch_tokens(
+    const TokensArguments& a, const Layout& layout, cudaStream_t stream) {
+  size_t bytes = 0;
+  if (kActive > 0 && a.p.dx != nullptr) {
+    bytes = sizeof(uint4) * 64 * static_cast<size_t>(layout.groups);
+    const cudaError_t error = cudaFuncSetAttribute(
+        tokens_kernel<kActive>,
+        cudaFuncAttributeMaxDynamicSharedMemorySize,
+        static_cast<int>(bytes));
+    if (error != cudaSuccess) {
+      return error;
+    }
+  }
+  const int threads = a.p.d > kWideFrom ? kWideThreads : kThreads;
+  tokens_kernel<kActive>
+      <<<static_cast<unsigned>(layout.tiles), threads, bytes, stream>>>(a);
+  return cudaGetLastError();
+}
+
+cudaError_t launch_tokens(
+    const TokensArguments& a, const Layout& layout, cudaStream_t stream) {
+  const int active = a.p.route.active;
+  if (a.p.rows == nullptr) {
+    return launch_tokens<0>(a, layout, stream);
+  }
+  if (active == 1) {
+    return launch_tokens<1>(a, layout, stream);
+  }
+  if (active == 2) {
+    return launch_tokens<2>(a, layout, stream);
+  }
+  return launch_tokens<kMoeActive>(a, layout, stream);
+}
+
+cudaError_t launch_dweight(
+    const MoeRouterBackwardLaunch& p,
+    const Layout& layout,
+    const uint4* dlogits,
+    float* partials,
+    cudaStream_t stream) {
+  const dim3 grid(
+      static_cast<unsigned>(layout.shares),
+      static_cast<unsigned>(layout.column_blocks));
+  const auto launch = [&](auto kernel) {
+    kernel<<<grid, kThreads, 0, stream>>>(
+        dlogits,
+        p.x,
+        p.route.tokens,
+        layout.tiles,
+        p.route.experts,
+        p.d,
+        partials);
+  };
+  switch (layout.sides) {
+    case 1:
+      launch(dweight_kernel<1>);
+      break;
+    case 2:
+      launch(dweight_kernel<2>);
+      break;
+    case 3:
+      launch(dweight_kernel<3>);
+      break;
+    default:
+      launch(dweight_kernel<kMostSides>);
+      break;
+  }
+  const int64_t size = static_cast<int64_t>(p.route.experts) * p.d / 4;
+  add_partials<<<blocks_of(size, 32), kThreads, 0, stream>>>(
+      reinterpret_cast<const float4*>(partials),
+      layout.shares,
+      size,
+      reinterpret_cast<float4*>(p.dweight));
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+bool moe_router_backward_supports(int experts, int d, bool with_rows) {
+  return moe_router_supports(experts, d) && (!with_rows || d <= kMostWidth);
+}
+
+size_t moe_router_backward_bytes(int64_t tokens, int experts, int d) {
+  const Layout layout(tokens, experts, d);
+  return layout.weight_bytes() + layout.dlogits_bytes() +
+         layout.partial_bytes(experts, d);
+}
+
+cudaError_t moe_router_backward(
+    const MoeRouterBackwardLaunch& p, cudaStream_t stream) {
+  const MoeRouteLaunch& route = p.route;
+  if (!moe_router_backward_supports(route.experts, p.d, p.rows != nullptr) ||
+      route.tokens <= 0 || (p.rows == nullptr && p.dlogits == nullptr) ||
+      (p.rows != nullptr && (route.active < 1 || route.active > kMoeActive))) {
+    return cudaErrorInvalidValue;
+  }
+  const Layout layout(route.tokens, route.experts, p.d);
+  auto* workspace = static_cast<std::byte*>(p.workspace);
+  auto* weight = reinterpret_cast<uint4*>(workspace);
+  auto* dlogits = reinterpret_cast<uint4*>(workspace + layout.weight_bytes());
+  auto* partials = reinterpret_cast<float*>(
+      workspace + layout.weight_bytes() + layout.dlogits_bytes());
+  if (p.dx != nullptr) {
+    const int64_t threads = int64_t{32} * layout.groups * layout.sides;
+    pack_weight<<<blocks_of(threads, kThreads), kThreads, 0, stream>>>(
+        p.weight, route.experts, p.d, layout.groups, layout.sides, weight);
+  }
+  const cudaError_t error = launch_tokens(
+      {.p = p,
+       .weight = weight,
+       .dlogits = p.dweight == nullptr ? nullptr : dlogits},
+      layout,
+      stream);
+  if (error != cudaSuccess || p.dweight == nullptr) {
+    return error;
+  }
+  return launch_dweight(p, layout, dlogits, partials, stream);
+}
+
+cudaError_t moe_route_backward(
+    const MoeRouteLaunch& p,
+    const float* dgates,
+    float* dlogits,
+    cudaStream_t stream) {
+  if (p.tokens <= 0 || p.active < 1 || p.active > kMoeActive) {
+    return cudaErrorInvalidValue;
+  }
+  route_backward_kernel<<<blocks_of(p.tokens, kThreads), kThreads, 0, stream>>>(
+      p, dgates, dlogits);
+  return cudaGetLastError();
+}
+
+}  // namespace einforge::kernels::cuda

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <cstdint>
+
+#include "einforge/ops/moe_routing.h"
+
+namespace einforge::ops {
+
+struct BttMoeRouted {
+  torch::Tensor y;       // (..., d_out), the dtype of x
+  torch::Tensor logits;  // (T, E), the dtype of router; for losses
+  MoeRouting routing;
+};
+
+// A mixture with its router, by definition
+//
+//   logits = moe_logits(x, router); routing = moe_route(logits, active,
+//   options) y = btt_moe_linear(x, core_a, core_b, routing.experts,
+//   routing.gates)
+//
+// and where a kernel has all of it (bfloat16 x and cores, float32 router, on
+// sm_90) without the passes over memory between these: the choice comes with
+// the scores, and backward adds the router's part of x's gradient to the
+// layer's as it sums that. Also torch.ops.einforge.btt_moe_routed, which
+// returns (y, logits, experts, gates).
+//
+// x and cores are taken in autocast's dtype, as the three would.
+// Differentiable in x, router and cores, by y, logits and gates.
+BttMoeRouted btt_moe_routed(
+    const torch::Tensor& x,
+    const torch::Tensor& router,
+    const torch::Tensor& core_a,
+    const torch::Tensor& core_b,
+    std::int64_t active,
+    const MoeRouteOptions& options = {});
+
+}  // namespace einforge::ops
