@@ -27,8 +27,8 @@ std::set<std::string> measured(const Sizes& sizes) {
   }
   const std::string text = ops::EinsumLinearProblem{.sizes = sizes}.to_string();
   const std::string name = text.substr(text.find('('));
-  for (const auto& [version, choices] :
-       base::Json::parse(base::read_file(file)).items()) {
+  const base::Json all = base::Json::parse(base::read_file(file));
+  for (const auto& [version, choices] : all.items()) {
     for (const auto& [problem, choice] : choices.items()) {
       if (problem.find(name) != std::string::npos) {
         problems.insert(problem);
