@@ -46,22 +46,6 @@ class FusedBtt : public ::testing::Test {
   }
 };
 
-// torch::empty gives NaNs while this lives, so that an element that nobody
-// writes is seen.
-class Poison {
- public:
-  Poison() { set(true); }
-  Poison(const Poison&) = delete;
-  Poison& operator=(const Poison&) = delete;
-  ~Poison() { set(false); }
-
- private:
-  static void set(bool on) {
-    at::globalContext().setDeterministicAlgorithms(on, /*warn_only=*/true);
-    at::globalContext().setDeterministicFillUninitializedMemory(on);
-  }
-};
-
 std::vector<Tensor> run(const Values& v) {
   const Tensor y = ops::einsum_linear(v.x, v.core_a, v.core_b, v.bias);
   const auto [x, a, b, bias] = ops::einsum_linear_backward(
@@ -125,7 +109,7 @@ const char* const kNames[] = {"y", "dx", "dA", "dB", "dbias"};
 // No worse than 1.5 times the error of the two bfloat16 matmuls done one
 // after the other.
 void compare(const std::string& what, const Values& v, const Sizes& s) {
-  const Poison poison;
+  const testing::Poison poison;
   const auto got = run_with("fused", v);
   const auto plain = run_with("bmm", v);
   const auto exact = stepwise_reference(v, s);

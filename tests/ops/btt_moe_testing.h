@@ -285,6 +285,7 @@ class BttMoe : public ::testing::TestWithParam<Device> {
           active,
           {dtype},
           [&](const std::string& what, torch::ScalarType) {
+            const Poison poison;
             compare(what, run(here), expected, s, dtype);
           });
     }

@@ -77,6 +77,7 @@ TEST_P(KernelTable, EveryKernelAgreesWithTheDefinition) {
           const ForcedKernel forced{std::string(kernel.name)};
           const Values exact =
               testing::random_values(random, s, {tokens}, dtype);
+          const testing::Poison poison;
           const auto actual = run(exact.to(GetParam().type, dtype));
           const auto expected = testing::reference(exact, s);
           const auto magnitude = testing::reference(

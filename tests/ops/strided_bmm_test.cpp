@@ -50,6 +50,7 @@ void check(
   for (const auto dtype :
        {torch::kFloat64, torch::kFloat32, torch::kBFloat16}) {
     const Values exact = testing::random_values(random, s, {tokens}, dtype);
+    const testing::Poison poison;
     const auto actual = run(s, exact.to(device, dtype), kAll);
     const auto expected = testing::reference(exact, s);
     const auto magnitude = testing::reference(

@@ -193,6 +193,24 @@ inline structure::Structure random_structure(base::Random& random) {
   }
 }
 
+// torch::empty gives NaNs (and the largest whole numbers) while this lives, so
+// that an element that nobody writes shows, of an output or of a workspace.
+// compute-sanitizer's initcheck cannot tell: it does not see what the copy
+// engine writes.
+class Poison {
+ public:
+  Poison() { set(true); }
+  Poison(const Poison&) = delete;
+  Poison& operator=(const Poison&) = delete;
+  ~Poison() { set(false); }
+
+ private:
+  static void set(bool on) {
+    at::globalContext().setDeterministicAlgorithms(on, /*warn_only=*/true);
+    at::globalContext().setDeterministicFillUninitializedMemory(on);
+  }
+};
+
 inline std::string describe(const structure::Sizes& s) {
   return fmt::format("({})", fmt::join(s.values(), ","));
 }
