@@ -11,7 +11,9 @@ rm -rf "$out"
 mkdir -p "$out/bin" "$out/lib"
 cp "$build/lib/libeinforge_ops.so" "$out/lib/"
 for program in einforge ops_tests nn_tests models_tests train_tests; do
-  if [[ -x $build/bin/$program ]]; then
+  if [[ $build/bin/$program -ot $build/lib/libeinforge_ops.so ]]; then
+    echo "without $program, which is missing or older than libeinforge_ops.so"
+  else
     cp "$build/bin/$program" "$out/bin/"
   fi
 done
