@@ -67,6 +67,33 @@ TEST_F(SpaceTest, MixturesAreStructuresCountedByWhatTheyDo) {
   EXPECT_LT(found.at("btt_moe:E=8,k=2").trial.taxonomy["omega"], 0);
 }
 
+TEST_F(SpaceTest, AStructureMayNameItsOwnLearningRate) {
+  config_.widths = {16};
+  config_.structures = {"dense", "btt-moe:E=4@2e-3", "btt_moe:E=4,k=2@0.002"};
+  config_.learning_rates = {1e-3, 4e-3};
+  const auto rates = [&](std::string_view structure) {
+    std::vector<double> found;
+    for (const Proposal& proposal : propose(config_)) {
+      if (proposal.trial.structure == structure) {
+        EXPECT_EQ(
+            proposal.trial.learning_rate,
+            proposal.config.optimizer.learning_rate);
+        found.push_back(proposal.trial.learning_rate);
+      }
+    }
+    return found;
+  };
+  EXPECT_THAT(rates("dense"), ElementsAre(1e-3, 4e-3));
+  EXPECT_THAT(rates("btt_moe:E=4,k=2"), ElementsAre(2e-3));
+  config_.scheduler.kind = "random";
+  config_.scheduler.trials = 4;
+  EXPECT_THAT(rates("btt_moe:E=4,k=2"), ElementsAre(2e-3));
+  for (const char* wrong : {"dense@", "dense@0", "dense@x", "dense@-1"}) {
+    config_.structures = {wrong};
+    EXPECT_THROW(propose(config_), base::InvalidInput) << wrong;
+  }
+}
+
 TEST_F(SpaceTest, SettingsOfMixturesAreNoPartOfOtherTrials) {
   train::TrainConfig config;
   train::TrainConfig other = config;

@@ -298,6 +298,19 @@ TEST_F(TrainerTest, ACollapsedRouterIsNamed) {
   EXPECT_EQ(warnings[1]["kind"], "crowded");
 }
 
+TEST_F(TrainerTest, CheckpointsOnlyWhenStopped) {
+  TrainConfig c = config();
+  c.checkpoint_every = -1;
+  TrainOptions o = options("stopped");
+  o.stop_at_step = 12;
+  EXPECT_EQ(train(c, o).outcome, Outcome::kPaused);
+  EXPECT_TRUE(fs::exists(root_ / "stopped/checkpoints/step_12"));
+  o.resume = true;
+  o.stop_at_step = -1;
+  EXPECT_EQ(train(c, o).outcome, Outcome::kFinished);
+  EXPECT_FALSE(fs::exists(root_ / "stopped/checkpoints/step_23"));
+}
+
 TEST_F(TrainerTest, PausesAndGoesOn) {
   const TrainConfig c = config();
   train(c, options("whole"));
@@ -450,7 +463,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"log_every", [](auto& c) { c.log_every = 0; }},
         Bad{"eval_every", [](auto& c) { c.eval_every = -1; }},
         Bad{"eval_batches", [](auto& c) { c.eval_batches = 0; }},
-        Bad{"checkpoint_every", [](auto& c) { c.checkpoint_every = -1; }},
+        Bad{"checkpoint_every", [](auto& c) { c.checkpoint_every = -2; }},
         Bad{"keep_checkpoints", [](auto& c) { c.keep_checkpoints = 0; }},
         Bad{"device", [](auto& c) { c.device = "gpu"; }},
         Bad{"dtype", [](auto& c) { c.dtype = "fp8"; }}),

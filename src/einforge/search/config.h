@@ -85,7 +85,7 @@ struct SearchConfig {
         "structures",
         self.structures,
         "axis: structures; paper_sweep: the paper's 23; random:N: N drawn "
-        "from the space");
+        "from the space; NAME@RATE: with this learning rate alone");
     visit("widths", self.widths, "axis: train.model.width");
     visit("layers", self.layers, "axis: train.model.layers");
     visit(

@@ -42,6 +42,27 @@ structure::Theta draw_theta(base::Random& random) {
   return theta;
 }
 
+// "monarch@2e-3" is a structure and the learning rate that it has in place of
+// the axis's; without an @ the rate is 0.
+struct StructureAndRate {
+  std::string structure;
+  double rate = 0;
+};
+
+StructureAndRate split_rate(const std::string& text) {
+  const std::size_t at = text.find('@');
+  if (at == std::string::npos) {
+    return {text};
+  }
+  const double rate =
+      base::parse_double("structures: STRUCTURE@RATE", text.substr(at + 1));
+  base::check(
+      rate > 0 && std::isfinite(rate),
+      "structures: expected a learning rate above 0 after @; got '{}'",
+      text);
+  return {text.substr(0, at), rate};
+}
+
 // One point of the space. The learning rate is apart because the random
 // scheduler draws it from a range.
 struct Point {
@@ -50,6 +71,7 @@ struct Point {
   std::int64_t layers = 0;
   std::uint64_t seed = 0;
   double learning_rate = 0;
+  bool own_rate = false;  // named with the structure
 };
 
 std::vector<Point> grid(
@@ -76,12 +98,13 @@ std::vector<Point> grid(
       kMostTrials,
       size);
   std::vector<Point> points;
-  for (const std::string& structure : structures) {
+  for (const std::string& text : structures) {
+    const auto [structure, own] = split_rate(text);
     for (const std::int64_t width : widths) {
       for (const std::int64_t depth : layers) {
-        for (const double rate : rates) {
+        for (const double rate : own > 0 ? std::vector{own} : rates) {
           for (const std::uint64_t seed : config.seeds) {
-            points.push_back({structure, width, depth, seed, rate});
+            points.push_back({structure, width, depth, seed, rate, own > 0});
           }
         }
       }
@@ -119,7 +142,9 @@ std::vector<Point> draw(
     deck.pop_back();
     // Three digits, so that the rate reads as what it is.
     const double rate = *least * std::pow(*greatest / *least, random.uniform());
-    point.learning_rate = std::stod(fmt::format("{:.3g}", rate));
+    if (!point.own_rate) {
+      point.learning_rate = std::stod(fmt::format("{:.3g}", rate));
+    }
     points.push_back(point);
   }
   return points;
@@ -215,7 +240,11 @@ std::vector<std::string> expand_structures(
     const std::vector<std::string>& structures, std::uint64_t seed) {
   std::vector<std::string> result;
   const auto add = [&](const std::string& text) {
-    const std::string name = structure::parse(text).text;
+    const auto [structure, rate] = split_rate(text);
+    std::string name = structure::parse(structure).text;
+    if (rate > 0) {
+      name += fmt::format("@{:g}", rate);
+    }
     if (std::find(result.begin(), result.end(), name) == result.end()) {
       result.push_back(name);
     }

@@ -28,7 +28,8 @@ struct Proposal {
 std::string kind_of(const Proposal& proposal);
 
 // The structures as specs: "paper_sweep" and "random:N" expanded, duplicates
-// dropped, each normalised. Throws base::InvalidInput for an unknown one.
+// dropped, each normalised, with its "@RATE" where it has one. Throws
+// base::InvalidInput for an unknown one.
 std::vector<std::string> expand_structures(
     const std::vector<std::string>& structures, std::uint64_t seed);
 

@@ -72,7 +72,7 @@ void TrainConfig::validate() const {
   check_at_least("log_every", log_every, 1);
   check_at_least("eval_every", eval_every, 0);
   check_at_least("eval_batches", eval_batches, 1);
-  check_at_least("checkpoint_every", checkpoint_every, 0);
+  check_at_least("checkpoint_every", checkpoint_every, -1);
   check_at_least("keep_checkpoints", keep_checkpoints, 1);
   base::check(
       device == "auto" || device == "cpu" || device.starts_with("cuda"),

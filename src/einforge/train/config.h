@@ -96,7 +96,9 @@ struct TrainConfig {
     visit("eval_every", self.eval_every, "steps; 0: only at the end");
     visit("eval_batches", self.eval_batches, "batches an evaluation");
     visit(
-        "checkpoint_every", self.checkpoint_every, "steps; 0: only at the end");
+        "checkpoint_every",
+        self.checkpoint_every,
+        "steps; 0: only at the end; -1: only when stopped before it");
     visit("keep_checkpoints", self.keep_checkpoints, "newest checkpoints kept");
     visit("seed", self.seed, "of weights and data order");
     visit("device", self.device, "auto, cpu, cuda or cuda:N");

@@ -1,6 +1,7 @@
 #include "einforge/train/trainer.h"
 
 #include <fmt/format.h>
+#include <torch/cuda.h>
 #include <torch/types.h>
 #include <torch/utils.h>
 #include <unistd.h>
@@ -63,6 +64,8 @@ class Trainer {
 
  private:
   void resume();
+  // One pass that changes nothing, before the clock starts.
+  void warm_up();
   void step();
   // Waits for the device, adds the losses since the last call to the means and
   // the time to the clock; false when a loss was not finite.
@@ -209,6 +212,28 @@ void Trainer::resume() {
         threads,
         torch::get_num_threads()));
   }
+}
+
+// On a GPU the first pass loads kernels, makes handles and tunes layers, which
+// no step after it does.
+void Trainer::warm_up() {
+  if (!device_.is_cuda()) {
+    return;
+  }
+  const data::Batch batch = task_->validation(0);
+  torch::Tensor loss;
+  model_->eval();  // the load of routers stays as it is
+  {
+    const Autocast autocast(device_, dtype_);
+    loss = model_->loss(batch.x, batch.y);
+  }
+  loss.backward();
+  model_->train();
+  for (const nn::Parameter& parameter : parameters_) {
+    torch::Tensor tensor = parameter.tensor;
+    tensor.mutable_grad().reset();
+  }
+  torch::cuda::synchronize(device_.index());
 }
 
 void Trainer::step() {
@@ -414,6 +439,7 @@ TrainResult Trainer::run() {
   start_progress();
   rate_step_ = step_;
   rate_seconds_ = seconds_;
+  warm_up();
   mark_ = Clock::now();
   if (step_ == 0) {
     evaluate();
@@ -431,7 +457,9 @@ TrainResult Trainer::run() {
     }
     step();
     const bool eval_now = due(config_.eval_every);
-    const bool checkpoint_now = due(config_.checkpoint_every);
+    const bool checkpoint_now =
+        due(config_.checkpoint_every) &&
+        (config_.checkpoint_every >= 0 || target < config_.steps);
     if (eval_now || checkpoint_now || due(config_.log_every)) {
       if (!settle()) {
         log(kUnknown);
