@@ -167,7 +167,13 @@ TEST_P(Moe, LogitsAreWide) {
     std::int64_t tokens, width, experts;
   };
   for (const auto [tokens, width, experts] :
-       {Case{40, 96, 16}, {1, 1024, 16}, {333, 512, 64}, {5001, 256, 2}}) {
+       {Case{40, 96, 16},
+        {1, 1024, 16},
+        {37, 2056, 8},
+        {333, 512, 64},
+        {129, 40, 33},
+        {1000, 4096, 16},
+        {5001, 256, 2}}) {
     const Tensor x = here(torch::randn({1, tokens, width}).to(torch::kBFloat16))
                          .requires_grad_();
     const Tensor weight = here(torch::randn({experts, width})).requires_grad_();

@@ -50,6 +50,7 @@ class Routed : public torch::autograd::Function<Routed> {
       std::int64_t active,
       bool softmax_first,
       const std::optional<Tensor>& bias) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
     const fused::RoutedForward result = fused::routed_forward(
         {x, router, core_a, core_b},
         active,
@@ -207,23 +208,19 @@ BttMoeRouted btt_moe_routed(
     const Tensor& core_b,
     std::int64_t active,
     const MoeRouteOptions& options) {
-  const Tensor cast_x = in_autocast_dtype(x);
-  const Tensor cast_a = in_autocast_dtype(core_a);
-  const Tensor cast_b = in_autocast_dtype(core_b);
 #ifdef EINFORGE_HAVE_CUDA
-  if (fused::takes_routed({cast_x, router, cast_a, cast_b}, active)) {
-    const variable_list found = Routed::apply(
-        cast_x,
-        router,
-        cast_a,
-        cast_b,
-        active,
-        options.softmax_first,
-        options.bias);
-    return {found[0], found[1], {found[2], found[3]}};
+  // The router sees x as it is, which must then be autocast's own.
+  if (in_autocast_dtype(x).is_same(x)) {
+    const Tensor a = in_autocast_dtype(core_a);
+    const Tensor b = in_autocast_dtype(core_b);
+    if (fused::takes_routed({x, router, a, b}, active)) {
+      const variable_list found = Routed::apply(
+          x, router, a, b, active, options.softmax_first, options.bias);
+      return {found[0], found[1], {found[2], found[3]}};
+    }
   }
 #endif
-  return by_definition(cast_x, router, cast_a, cast_b, active, options);
+  return by_definition(x, router, core_a, core_b, active, options);
 }
 
 TORCH_LIBRARY_FRAGMENT(einforge, m) {

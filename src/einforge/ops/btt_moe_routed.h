@@ -26,7 +26,6 @@ struct BttMoeRouted {
 // layer's as it sums that. Also torch.ops.einforge.btt_moe_routed, which
 // returns (y, logits, experts, gates).
 //
-// x and cores are taken in autocast's dtype, as the three would.
 // Differentiable in x, router and cores, by y, logits and gates.
 BttMoeRouted btt_moe_routed(
     const torch::Tensor& x,

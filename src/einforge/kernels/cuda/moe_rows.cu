@@ -133,6 +133,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int j = 0; j < kActive; ++j) {
     gate[j] = j < p.active ? p.gates[token * p.active + j] : 0.0F;
   }
+#pragma unroll(kActive <= 2 ? 2 : 1)
   for (int v = lane; v < vectors; v += 32) {
     float other[8] = {};
     if (p.other != nullptr) {
@@ -144,7 +145,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int j = 0; j < kActive; ++j) {
       if (j < p.active) {
         float row[8];
-        unpack(rows[static_cast<int64_t>(j) * vectors + v], row);
+        unpack(__ldcs(rows + static_cast<int64_t>(j) * vectors + v), row);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
           sum[i] += gate[j] * row[i];
