@@ -26,6 +26,7 @@ struct Options {
   std::string device;
   bool resume = false;
   bool json = false;
+  std::int64_t profile = 0;
 };
 
 constexpr const char* kExamples = R"(
@@ -34,6 +35,7 @@ Examples:
   einforge train my.toml --set model.width=512 --set model.structure.all=monarch
   einforge train my.toml --out runs/long --set steps=100000
   einforge train my.toml --out runs/long --set steps=100000 --resume
+  einforge train my.toml --out runs/look --set steps=40 --profile
 
 Ctrl-C writes a checkpoint; --resume goes on from the newest one.
 docs/training.md has the details, docs/configuration.md all keys.)";
@@ -171,7 +173,19 @@ int run(Options options) {
       {.directory = options.out,
        .resume = options.resume,
        .should_stop = [] { return interrupted != 0; },
-       .progress = !options.json});
+       .progress = !options.json,
+       .profile_steps = options.profile,
+       .on_profile =
+           [&](const train::Profile& profile) {
+             if (!options.json) {
+               fmt::print(
+                   "\n{}the timeline, for chrome://tracing or "
+                   "ui.perfetto.dev: {}/profile.json\n",
+                   train::profile_table(profile),
+                   options.out);
+               std::fflush(stdout);
+             }
+           }});
 
   if (options.json) {
     const auto summary = train::summarise(config);
@@ -231,6 +245,13 @@ void add_train(CLI::App& app) {
   command->add_option("--device", options->device, "auto, cpu, cuda, cuda:N");
   command->add_flag(
       "--resume", options->resume, "go on from the newest checkpoint");
+  command
+      ->add_flag(
+          "--profile{5}",
+          options->profile,
+          "[=STEPS] say where the time of a step goes, from so many steps (5) "
+          "after the first ten; writes profile.json, profile_summary.json")
+      ->check(CLI::Range(1, 1000));
   command->add_flag("--json", options->json, "print the result as JSON");
   command->footer(kExamples);
   command->callback([options] {

@@ -87,6 +87,34 @@ TEST_F(ProgramTest, TrainsAndWritesText) {
   EXPECT_EQ(run(generate + " --tokens 40 --seed 1").output, first.output);
 }
 
+TEST_F(ProgramTest, ProfilesWithoutChangingTheRun) {
+  const CommandResult plain = run(train("--set steps=30 --json") + out("a"));
+  ASSERT_EQ(plain.code, 0) << plain.output;
+  const CommandResult profiled =
+      run(train("--set steps=30 --profile=4") + out("b"));
+  ASSERT_EQ(profiled.code, 0) << profiled.output;
+  EXPECT_NE(profiled.output.find("einforge::"), std::string::npos)
+      << profiled.output;
+  const auto summary =
+      base::Json::parse(base::read_file(root_ / "b/profile_summary.json"));
+  EXPECT_EQ(summary["steps"], 4);
+  EXPECT_EQ(summary["rows_are"], "operators");
+  EXPECT_GT(summary["step_milliseconds"], 0);
+  EXPECT_TRUE(summary["gpu_idle_share"].is_null());
+  EXPECT_GT(summary["rows"].size(), 5U);
+  EXPECT_TRUE(base::Json::accept(base::read_file(root_ / "b/profile.json")));
+  const fs::path weights = "checkpoints/step_00000030/model.safetensors";
+  EXPECT_EQ(
+      base::read_file(root_ / "a" / weights),
+      base::read_file(root_ / "b" / weights));
+  expect_one_line(run(train("--profile=0") + out("c")), 2);
+  // 5 steps, the default; JSON alone on standard output.
+  const CommandResult json =
+      run(train("--set steps=3 --profile --json") + out("d"));
+  ASSERT_EQ(json.code, 0) << json.output;
+  EXPECT_EQ(base::Json::parse(json.output)["steps"], 3);
+}
+
 TEST_F(ProgramTest, SurvivesTwentyKills) {
   const CommandResult result = run_command(fmt::format(
       "{}/scripts/kill_test.sh {} {}/tiny.toml {}/data 20 1.2",

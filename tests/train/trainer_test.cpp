@@ -304,11 +304,11 @@ TEST_F(TrainerTest, CheckpointsOnlyWhenStopped) {
   TrainOptions o = options("stopped");
   o.stop_at_step = 12;
   EXPECT_EQ(train(c, o).outcome, Outcome::kPaused);
-  EXPECT_TRUE(fs::exists(root_ / "stopped/checkpoints/step_12"));
+  EXPECT_TRUE(fs::exists(root_ / "stopped/checkpoints/step_00000012"));
   o.resume = true;
   o.stop_at_step = -1;
   EXPECT_EQ(train(c, o).outcome, Outcome::kFinished);
-  EXPECT_FALSE(fs::exists(root_ / "stopped/checkpoints/step_23"));
+  EXPECT_FALSE(fs::exists(root_ / "stopped/checkpoints/step_00000023"));
 }
 
 TEST_F(TrainerTest, PausesAndGoesOn) {

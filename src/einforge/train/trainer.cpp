@@ -67,6 +67,8 @@ class Trainer {
   // One pass that changes nothing, before the clock starts.
   void warm_up();
   void step();
+  // Starts and ends profiling, between steps.
+  void profile();
   // Waits for the device, adds the losses since the last call to the means and
   // the time to the clock; false when a loss was not finite.
   bool settle();
@@ -99,6 +101,9 @@ class Trainer {
   RouterWatch routers_;
   std::optional<RunLog> log_;
   std::optional<base::Progress> progress_;
+  std::optional<ProfileWindow> profile_window_;
+  std::optional<Profiler> profiler_;
+  double profile_seconds_ = 0;  // at its timed_from, a step's from its from on
 
   std::int64_t step_ = 0;
   double seconds_ = 0;
@@ -264,6 +269,41 @@ void Trainer::step() {
   ++step_;
   optimizer_.step(step_, factor);
   routers_.update_biases();
+}
+
+void Trainer::profile() {
+  if (!profile_window_) {
+    return;
+  }
+  const auto [timed_from, from, to] = *profile_window_;
+  if (step_ == timed_from && timed_from < from) {
+    settle();
+    profile_seconds_ = seconds_;
+  }
+  if (step_ == from) {
+    settle();
+    profile_seconds_ =
+        (seconds_ - profile_seconds_) / static_cast<double>(from - timed_from);
+    profiler_.emplace(device_);
+    mark_ = Clock::now();
+  }
+  if (step_ == to) {
+    settle();
+    const Profile found = profiler_->stop(
+        to - from,
+        timed_from < from ? std::optional(1e3 * profile_seconds_)
+                          : std::nullopt,
+        options_.directory / "profile.json");
+    base::write_file_atomically(
+        options_.directory / "profile_summary.json",
+        to_json(found).dump(2) + "\n");
+    profiler_.reset();
+    profile_window_.reset();
+    if (options_.on_profile) {
+      options_.on_profile(found);
+    }
+    mark_ = Clock::now();
+  }
 }
 
 bool Trainer::settle() {
@@ -445,9 +485,18 @@ TrainResult Trainer::run() {
     evaluate();
     log(val_loss_);
   }
-  const auto due = [&](std::int64_t every) {
-    return step_ == target || (every > 0 && step_ % every == 0);
+  const auto due_at = [&](std::int64_t step, std::int64_t every) {
+    return step == target || (every > 0 && step % every == 0);
   };
+  const auto due = [&](std::int64_t every) { return due_at(step_, every); };
+  if (options_.profile_steps > 0) {
+    profile_window_ = profile_window(
+        step_, target, options_.profile_steps, [&](std::int64_t step) {
+          return due_at(step, config_.log_every) ||
+                 due_at(step, config_.eval_every) ||
+                 due_at(step, config_.checkpoint_every);
+        });
+  }
   while (step_ < target) {
     if (options_.should_stop && options_.should_stop()) {
       if (settle() && step_ > 0) {
@@ -455,7 +504,11 @@ TrainResult Trainer::run() {
       }
       return result(Outcome::kInterrupted);
     }
+    profile();
     step();
+    if (step_ == target) {
+      profile();
+    }
     const bool eval_now = due(config_.eval_every);
     const bool checkpoint_now =
         due(config_.checkpoint_every) &&

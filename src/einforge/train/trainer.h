@@ -7,6 +7,7 @@
 
 #include "einforge/store/store.h"
 #include "einforge/train/config.h"
+#include "einforge/train/profile.h"
 
 namespace einforge::train {
 
@@ -45,6 +46,11 @@ struct TrainOptions {
   std::function<bool()> should_stop;
   // The trainer's own progress bar.
   bool progress = true;
+  // Profile so many steps, to profile.json (a Chrome trace) and
+  // profile_summary.json in the directory; 0: none.
+  std::int64_t profile_steps = 0;
+  // Called when that is done.
+  std::function<void(const Profile&)> on_profile;
 };
 
 struct TrainResult {
