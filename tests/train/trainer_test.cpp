@@ -18,6 +18,9 @@
 #include "einforge/train/load_model.h"
 #include "tests/base/test_name.h"
 #include "tests/train/testing.h"
+#ifdef EINFORGE_HAVE_CUDA
+#include <c10/cuda/CUDAFunctions.h>
+#endif
 
 namespace einforge::train {
 namespace {
@@ -297,6 +300,41 @@ TEST_F(TrainerTest, ACollapsedRouterIsNamed) {
   EXPECT_EQ(warnings[0]["message"], dead + " at step 23, since step 4");
   EXPECT_EQ(warnings[1]["kind"], "crowded");
 }
+
+#ifdef EINFORGE_HAVE_CUDA
+// Torch refuses to wait for the GPU while it is told to.
+void allow_waiting(bool allow) {
+  c10::cuda::warning_state().set_sync_debug_mode(
+      allow ? c10::cuda::SyncDebugMode::L_DISABLED
+            : c10::cuda::SyncDebugMode::L_ERROR);
+}
+
+TEST_F(TrainerTest, DoesNotWaitForTheGpuBetweenLogs) {
+  if (!torch::cuda::is_available()) {
+    GTEST_SKIP() << "no GPU";
+  }
+  const torch::Tensor one = torch::ones({}, torch::kCUDA);
+  allow_waiting(false);
+  EXPECT_THROW(one.item<float>(), c10::Error);
+  allow_waiting(true);
+  for (const char* structure :
+       {"dense", "monarch", "ffn_moe:E=4", "btt_moe:E=4"}) {
+    TrainConfig c = config(structure);
+    c.model.width = 64;
+    c.device = "cuda";
+    c.dtype = "bfloat16";
+    c.steps = 16;
+    c.log_every = 8;
+    c.eval_every = c.checkpoint_every = 0;
+    TrainOptions o = options(structure);
+    o.on_step = [](std::int64_t step, double) {
+      allow_waiting(step < 3 || step % 8 == 7);
+    };
+    EXPECT_NO_THROW(train(c, o)) << structure;
+    allow_waiting(true);
+  }
+}
+#endif
 
 TEST_F(TrainerTest, CheckpointsOnlyWhenStopped) {
   TrainConfig c = config();
