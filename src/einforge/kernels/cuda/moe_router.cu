@@ -113,15 +113,17 @@ __global__ void __launch_bounds__(kRouteThreads)
 template <int kTiles>  // of eight experts
 struct LogitsLayout {
   static constexpr int kTermRows = kTerms * kTiles * 8;
-  static constexpr int kStage = (kTermRows + kTokens) * kVectors;  // vectors
+  static constexpr uint32_t kRowBytes = sizeof(uint4) * kVectors;
+  static constexpr uint32_t kStageBytes = (kTermRows + kTokens) * kRowBytes;
   // What is loaded ahead, within the 99 KB of the smallest device.
   static constexpr int kStages = kTiles <= 2 ? 4 : kTiles <= 4 ? 3 : 2;
   static constexpr int kScores = kTiles * 8 + 1;  // of a token, padded
-  static constexpr size_t kBytes = sizeof(uint4) * kStages * kStage;
+  static constexpr size_t kBytes = size_t{kStageBytes} * kStages;
   static_assert(sizeof(float) * kTokens * kScores <= kBytes);
 
-  __device__ static int at(int row, int vector) {
-    return row * kVectors + (vector ^ (row % kVectors));
+  __device__ static uint32_t at(int row, int vector) {
+    return row * kRowBytes +
+           (vector ^ (row % kVectors)) * static_cast<uint32_t>(sizeof(uint4));
   }
 };
 
@@ -138,33 +140,37 @@ __global__ void __launch_bounds__(kThreads) logits_kernel(
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kTokens;
   const int vectors = p.d / 8;
   const int chunks = (p.d + kChunk - 1) / kChunk;
+  // What this thread copies: a vector of every 32nd row.
+  constexpr int kApart = kThreads / kVectors;
+  const int v = thread % kVectors;
+  const int r = thread / kVectors;
+  const auto* terms_from =
+      reinterpret_cast<const uint4*>(terms) + r * vectors + v;
+  const auto* x_from =
+      reinterpret_cast<const uint4*>(p.x) + (first + r) * vectors + v;
+  const int64_t rows = p.route.tokens - first - r;
+  const uint32_t base = ptx::shared_address(shared);
+  const uint32_t place = base + Layout::at(r, v);
   const auto copy = [&](int chunk) {
     if (chunk < chunks) {
-      const uint32_t stage = ptx::shared_address(
-          shared + chunk % Layout::kStages * Layout::kStage);
-      const int v = thread % kVectors;
-      const int column = chunk * kVectors + v;
-      const bool inside = column < vectors;
-      const auto to = [&](int row) {
-        return stage +
-               static_cast<uint32_t>(Layout::at(row, v) * sizeof(uint4));
-      };
-      for (int row = thread / kVectors; row < Layout::kTermRows;
-           row += kThreads / kVectors) {
-        ptx::copy_async(
-            to(row),
-            terms + (inside ? (static_cast<int64_t>(row) * vectors + column) * 8
-                            : 0),
-            inside);
+      const uint32_t to = place + chunk % Layout::kStages * Layout::kStageBytes;
+      const int column = chunk * kVectors;
+      const bool inside = column + v < vectors;
+#pragma unroll
+      for (int i = 0; i * kApart < Layout::kTermRows; ++i) {
+        if (i * kApart + r < Layout::kTermRows) {
+          ptx::copy_async(
+              to + i * kApart * Layout::kRowBytes,
+              terms_from + i * kApart * vectors + column,
+              inside);
+        }
       }
 #pragma unroll
-      for (int i = 0; i < kTokens * kVectors / kThreads; ++i) {
-        const int row = thread / kVectors + i * (kThreads / kVectors);
-        const bool valid = inside && first + row < p.route.tokens;
+      for (int i = 0; i * kApart < kTokens; ++i) {
         ptx::copy_async(
-            to(Layout::kTermRows + row),
-            p.x + (valid ? ((first + row) * vectors + column) * 8 : 0),
-            valid);
+            to + (Layout::kTermRows + i * kApart) * Layout::kRowBytes,
+            x_from + static_cast<int64_t>(i * kApart) * vectors + column,
+            inside && i * kApart < rows);
       }
     }
     ptx::copy_async_commit();
@@ -179,11 +185,9 @@ __global__ void __launch_bounds__(kThreads) logits_kernel(
     ptx::copy_async_wait<Layout::kStages - 2>();
     __syncthreads();  // this chunk is here, and nobody reads the one before
     copy(chunk + Layout::kStages - 1);
-    const uint32_t stage =
-        ptx::shared_address(shared + chunk % Layout::kStages * Layout::kStage);
+    const uint32_t stage = base + chunk % Layout::kStages * Layout::kStageBytes;
     const auto from = [&](int row, int vector) {
-      return stage +
-             static_cast<uint32_t>(Layout::at(row, vector) * sizeof(uint4));
+      return stage + Layout::at(row, vector);
     };
 #pragma unroll
     for (int half = 0; half < kVectors / 4; ++half) {  // 32 of d

@@ -169,6 +169,12 @@ struct TokensArguments {
   uint4* dlogits = nullptr;       // [tile][side][term][lane], or null
 };
 
+// A kernel of one or two experts is for exactly as many.
+template <int kActive>
+__device__ __forceinline__ int count_active(int active) {
+  return kActive <= 2 ? kActive : active;
+}
+
 // What a block of sixteen tokens holds besides the sums of their rows.
 template <int kActive>
 struct TokensShared {
@@ -210,7 +216,7 @@ __device__ __forceinline__ void read_rows(
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int warps = static_cast<int>(blockDim.x) / 32;
-  const int active = p.route.active;
+  const int active = count_active<kActive>(p.route.active);
   const int vectors = p.d / 8;
   const int groups = (p.d + kColumns - 1) / kColumns;
   const auto* x = reinterpret_cast<const uint4*>(p.x);
@@ -289,14 +295,15 @@ __device__ __forceinline__ void find_dlogits(
     TokensShared<kActive>& s) {
   const int thread = static_cast<int>(threadIdx.x);
   const MoeRouteLaunch& route = p.route;
+  [[maybe_unused]] const int active = count_active<kActive>(route.active);
   if constexpr (kActive > 0) {
     const int64_t token = first + thread;
     if (thread < kTokens && token < route.tokens) {
       float mean = 0.0F;
 #pragma unroll
       for (int j = 0; j < kActive; ++j) {
-        if (j < route.active) {
-          const int64_t pair = token * route.active + j;
+        if (j < active) {
+          const int64_t pair = token * active + j;
           float sum = p.dgates == nullptr ? 0.0F : p.dgates[pair];
           for (int w = 0; w < static_cast<int>(blockDim.x) / 32; ++w) {
             sum += s.dots[w][thread][j];
@@ -323,12 +330,12 @@ __device__ __forceinline__ void find_dlogits(
       const int64_t at = token * route.experts + e;
       value = p.dlogits == nullptr ? 0.0F : p.dlogits[at];
       if constexpr (kActive > 0) {
-        const int64_t pair = token * route.active;
+        const int64_t pair = token * active;
         value += gradient_of_logit(
             route.chosen + pair,
             route.gates + pair,
             s.dgates[t],
-            route.active,
+            active,
             s.mean[t],
             e,
             route.softmax_first
@@ -612,6 +619,9 @@ cudaError_t launch_tokens(
   }
   if (active == 2) {
     return launch_tokens<2>(a, layout, stream);
+  }
+  if (active <= 4) {
+    return launch_tokens<4>(a, layout, stream);
   }
   return launch_tokens<kMoeActive>(a, layout, stream);
 }

@@ -114,10 +114,11 @@ __device__ __forceinline__ void unpack(const uint4& v, float (&out)[8]) {
   }
 }
 
-// A warp has a token.
-template <int kActive>
+// A warp has a token. A kernel of one or two experts is for exactly as many.
+template <int kActive, bool kDots>
 __global__ void __launch_bounds__(kThreads)
     moe_combine_rows(const __grid_constant__ MoeCombineLaunch p) {
+  const int active = kActive <= 2 ? kActive : p.active;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t token = static_cast<int64_t>(blockIdx.x) * kWarps +
                         static_cast<int>(threadIdx.x) / 32;
@@ -126,54 +127,92 @@ __global__ void __launch_bounds__(kThreads)
   }
   const int vectors = p.width / 8;
   const auto* rows =
-      reinterpret_cast<const uint4*>(p.rows) + token * p.active * vectors;
+      reinterpret_cast<const uint4*>(p.rows) + token * active * vectors;
+  [[maybe_unused]] const auto* others =
+      reinterpret_cast<const uint4*>(p.other) + token * vectors;
+  auto* sums = reinterpret_cast<uint4*>(p.sum) + token * vectors;
   float gate[kActive];
-  float dot[kActive] = {};
+  [[maybe_unused]] float dot[kActive] = {};
 #pragma unroll
   for (int j = 0; j < kActive; ++j) {
-    gate[j] = j < p.active ? p.gates[token * p.active + j] : 0.0F;
+    gate[j] = j < active ? p.gates[token * active + j] : 0.0F;
   }
-#pragma unroll(kActive <= 2 ? 2 : 1)
-  for (int v = lane; v < vectors; v += 32) {
-    float other[8] = {};
-    if (p.other != nullptr) {
-      unpack(
-          reinterpret_cast<const uint4*>(p.other)[token * vectors + v], other);
-    }
-    float sum[8] = {};
+  // All that is loaded at once comes before what is stored, which the compiler
+  // takes to be the same memory.
+  constexpr int kAtOnce = kActive <= 2 ? 4 : kActive <= 4 ? 2 : 1;
+#pragma unroll 1
+  for (int base = lane; base < vectors; base += 32 * kAtOnce) {
+    uint4 row[kAtOnce][kActive];
+    [[maybe_unused]] uint4 other[kAtOnce];
 #pragma unroll
-    for (int j = 0; j < kActive; ++j) {
-      if (j < p.active) {
-        float row[8];
-        unpack(__ldcs(rows + static_cast<int64_t>(j) * vectors + v), row);
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int v = base + 32 * i;
+      if (v < vectors) {
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-          sum[i] += gate[j] * row[i];
-          dot[j] += other[i] * row[i];
+        for (int j = 0; j < kActive; ++j) {
+          if (j < active) {
+            row[i][j] = __ldcs(rows + j * vectors + v);
+          }
+        }
+        if constexpr (kDots) {
+          other[i] = __ldg(others + v);
         }
       }
     }
-    if (p.sum != nullptr) {
-      alignas(16) __nv_bfloat162 out[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        out[i] = __floats2bfloat162_rn(sum[2 * i], sum[2 * i + 1]);
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int v = base + 32 * i;
+      if (v < vectors) {
+        [[maybe_unused]] float factors[8];
+        if constexpr (kDots) {
+          unpack(other[i], factors);
+        }
+        float sum[8] = {};
+#pragma unroll
+        for (int j = 0; j < kActive; ++j) {
+          if (j < active) {
+            float values[8];
+            unpack(row[i][j], values);
+#pragma unroll
+            for (int c = 0; c < 8; ++c) {
+              sum[c] += gate[j] * values[c];
+              if constexpr (kDots) {
+                dot[j] += factors[c] * values[c];
+              }
+            }
+          }
+        }
+        if (p.sum != nullptr) {
+          alignas(16) __nv_bfloat162 out[4];
+#pragma unroll
+          for (int c = 0; c < 4; ++c) {
+            out[c] = __floats2bfloat162_rn(sum[2 * c], sum[2 * c + 1]);
+          }
+          sums[v] = *reinterpret_cast<const uint4*>(out);
+        }
       }
-      reinterpret_cast<uint4*>(p.sum)[token * vectors + v] =
-          *reinterpret_cast<const uint4*>(out);
     }
   }
-  if (p.dots != nullptr) {
+  if constexpr (kDots) {
 #pragma unroll
     for (int j = 0; j < kActive; ++j) {
       for (int hop = 16; hop > 0; hop /= 2) {
         dot[j] += __shfl_xor_sync(kAll, dot[j], hop);
       }
-      if (lane == 0 && j < p.active) {
-        p.dots[token * p.active + j] = dot[j];
+      if (lane == 0 && j < active) {
+        p.dots[token * active + j] = dot[j];
       }
     }
   }
+}
+
+template <bool kDots>
+void launch_combine(const MoeCombineLaunch& p, cudaStream_t stream) {
+  const auto kernel = p.active == 1   ? moe_combine_rows<1, kDots>
+                      : p.active == 2 ? moe_combine_rows<2, kDots>
+                      : p.active <= 4 ? moe_combine_rows<4, kDots>
+                                      : moe_combine_rows<kMoeActive, kDots>;
+  kernel<<<blocks_of(p.tokens, kWarps), kThreads, 0, stream>>>(p);
 }
 
 }  // namespace
@@ -207,11 +246,10 @@ cudaError_t moe_combine(const MoeCombineLaunch& p, cudaStream_t stream) {
       p.active > kMoeActive) {
     return cudaErrorInvalidValue;
   }
-  const unsigned blocks = blocks_of(p.tokens, kWarps);
-  if (p.active <= 2) {
-    moe_combine_rows<2><<<blocks, kThreads, 0, stream>>>(p);
+  if (p.other != nullptr) {
+    launch_combine<true>(p, stream);
   } else {
-    moe_combine_rows<kMoeActive><<<blocks, kThreads, 0, stream>>>(p);
+    launch_combine<false>(p, stream);
   }
   return cudaGetLastError();
 }
