@@ -183,7 +183,8 @@ class Experiment:
         env = environment(self.program)
         env["EINFORGE_CACHE_DIR"] = str((folder / "cache").resolve())
         sys.stdout.flush()
-        process = subprocess.Popen(command, env=env)
+        # Its table comes without intervals; ours comes later.
+        process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
         try:
             left = deadline - time.monotonic()
             code = process.wait(None if math.isinf(left) else max(1, left))
@@ -210,6 +211,9 @@ class Experiment:
         return found
 
     def tune(self):
+        if rows(self.train_folder / "trials.db", "SELECT id FROM trials"):
+            print("quality: training has begun; the rates stay as they are")
+            return
         deadline = time.monotonic() + self.options.tune_limit
         ask = [f"{s}@{rate:g}" for s in self.structures for rate in self.rates]
         for _ in range(1 + self.options.tune_rounds):
@@ -222,6 +226,8 @@ class Experiment:
                 break
             ask = []
             for structure, losses in self.tuned().items():
+                if len(losses) >= len(self.rates) + self.options.tune_rounds:
+                    continue
                 best = min(losses, key=losses.get)
                 for edge, factor in ((min, 0.5), (max, 2.0)):
                     if best == edge(losses):
@@ -269,7 +275,11 @@ class Experiment:
         columns = ("structure", "model", "parameters", "learning_rate",
                    "status", "flops", "seconds", "loss")
         runs = [dict(zip(columns, row)) for row in trained]
-        present = {run["structure"] for run in runs}
+        with_curve = {structure for structure, in rows(
+            store, "SELECT DISTINCT structure FROM trials JOIN curves ON "
+            "sequence = trial WHERE step > 0")}
+        if not with_curve:
+            sys.exit("quality: nothing has been trained; run --stages train")
         self.output_of(
             "report", store, "--out", self.options.out / "report.html",
             "--json", self.results / "report.json",
@@ -278,7 +288,7 @@ class Experiment:
         multipliers = []
         for baseline in self.options.baselines:
             for metric in METRICS:
-                if baseline not in present:
+                if baseline not in with_curve:
                     print(f"quality: no run of {baseline} to compare with")
                     continue
                 text = self.output_of("fit", store, "--metric", metric,
