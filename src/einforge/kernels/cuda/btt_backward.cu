@@ -1,10 +1,11 @@
 #include "einforge/kernels/cuda/btt_backward.h"
 
 #include <algorithm>
-#include <utility>
 
+#include "einforge/kernels/cuda/blocks.h"
 #include "einforge/kernels/cuda/btt_backward.cuh"
 #include "einforge/kernels/cuda/btt_weight_grad.h"
+#include "einforge/kernels/cuda/launch.h"
 #include "einforge/kernels/cuda/tensor_map.h"
 
 namespace einforge::kernels::cuda {
@@ -62,26 +63,8 @@ const Variant* variant_of(const BttSizes& s) {
 }
 
 // Blocks that share the tokens of one split.
-int blocks_of(const BttSizes& s) {
+int blocks_of_split(const BttSizes& s) {
   return s.gamma / kBackwardOwn * (s.phi / kBackwardOwn) * s.rho;
-}
-
-struct Launch {
-  cudaLaunchConfig_t config{};
-  cudaLaunchAttribute cluster{};
-};
-
-void configure(Launch& launch, const Variant& v, cudaStream_t stream) {
-  launch.cluster.id = cudaLaunchAttributeClusterDimension;
-  launch.cluster.val.clusterDim.x = static_cast<unsigned>(v.cluster());
-  launch.cluster.val.clusterDim.y = 1;
-  launch.cluster.val.clusterDim.z = 1;
-  launch.config.gridDim = dim3(static_cast<unsigned>(v.cluster()));
-  launch.config.blockDim = dim3(static_cast<unsigned>(v.threads));
-  launch.config.dynamicSmemBytes = static_cast<size_t>(v.shared_bytes);
-  launch.config.stream = stream;
-  launch.config.attrs = &launch.cluster;
-  launch.config.numAttrs = 1;
 }
 
 // Few waves of the clusters that run at once, and full ones. A block's start
@@ -93,24 +76,20 @@ int splits_of(
     const DeviceLimits& limits) {
   constexpr int64_t kStartTiles = 10;
   constexpr int64_t kMostSplits = 32;
-  Launch launch;
-  configure(launch, v, nullptr);
-  cudaFuncSetAttribute(
-      v.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, v.shared_bytes);
-  const int active =
-      active_clusters(reinterpret_cast<const void*>(v.kernel), launch.config);
-  const int64_t at_once =
-      active > 0 ? active : std::max(1, limits.multiprocessors / v.cluster());
-  const int64_t clusters = blocks_of(s) / v.cluster();
-  const int64_t tiles = (rows + kBackwardTokens - 1) / kBackwardTokens;
+  Launch launch(v.threads, v.shared_bytes, nullptr);
+  launch.set_cluster(v.cluster());
+  const int64_t at_once = launch.clusters_at_once(
+      reinterpret_cast<const void*>(v.kernel), limits.multiprocessors);
+  const int64_t clusters = blocks_of_split(s) / v.cluster();
+  const int64_t tiles = blocks_of(rows, kBackwardTokens);
   const int64_t most = std::clamp<int64_t>(
       tiles / 2, 1, std::max(kMostSplits, at_once / clusters));
   int64_t best = 1;
   int64_t best_time = INT64_MAX;
   for (int64_t splits = 1; splits <= most; ++splits) {
-    const int64_t waves = (clusters * splits + at_once - 1) / at_once;
+    const int64_t waves = blocks_of(clusters * splits, at_once);
     const int64_t time =
-        waves * ((tiles + splits - 1) / splits + kStartTiles) + splits / 4;
+        waves * (blocks_of(tiles, splits) + kStartTiles) + splits / 4;
     if (time < best_time) {
       best = splits;
       best_time = time;
@@ -127,12 +106,15 @@ bool btt_backward_supports(const BttSizes& s, const DeviceLimits& limits) {
          v->shared_bytes <= limits.shared_bytes;
 }
 
-size_t btt_backward_bytes(
+BttBackwardSpace btt_backward_space(
     const BttSizes& s, int64_t rows, int experts, const DeviceLimits& limits) {
   const size_t cores =
       static_cast<size_t>(s.gamma) * s.phi * s.rho * (s.alpha + s.epsilon);
-  const int slots = splits_of(*variant_of(s), s, rows, limits) + experts - 1;
-  return sizeof(float) * cores * static_cast<size_t>(slots);
+  const int splits = splits_of(*variant_of(s), s, rows, limits);
+  return {
+      .splits = splits,
+      .bytes =
+          sizeof(float) * cores * static_cast<size_t>(splits + experts - 1)};
 }
 
 cudaError_t btt_backward(
@@ -146,9 +128,7 @@ cudaError_t btt_backward(
   }
   const Variant& v = *variant_of(s);
   const RoutedRows& rows = launch.rows;
-  const bool routed = rows.offsets != nullptr;
-  const int splits =
-      splits_of(v, s, routed ? rows.pairs : launch.tokens, limits);
+  const int splits = launch.splits;
   const int slots = splits + rows.experts - 1;
   auto* a_partials = static_cast<float*>(launch.workspace);
   auto* b_partials = a_partials + static_cast<int64_t>(slots) * s.gamma *
@@ -201,37 +181,30 @@ cudaError_t btt_backward(
   if (status != cudaSuccess) {
     return status;
   }
-  const BackwardKernel kernel = routed ? v.routed : v.kernel;
-  status = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, v.shared_bytes);
+  Launch configured(v.threads, v.shared_bytes, stream);
+  configured.set_cluster(v.cluster());
+  configured.start_early();
+  status = configured.run(
+      rows.offsets != nullptr ? v.routed : v.kernel,
+      static_cast<unsigned>(blocks_of_split(s) / v.cluster() * splits),
+      params);
   if (status != cudaSuccess) {
     return status;
   }
-  Launch configured;
-  configure(configured, v, stream);
-  configured.config.gridDim.x = static_cast<unsigned>(blocks_of(s) * splits);
-  status = cudaLaunchKernelEx(&configured.config, kernel, params);
-  if (status != cudaSuccess) {
-    return status;
-  }
-  status = btt_sum_partials(
-      BttWeightGradSizes(s),
-      {.sums = a_partials, .splits = splits, .rows = rows},
-      launch.da,
-      launch.da_strides,
-      launch.da_expert,
-      stream);
-  if (status != cudaSuccess) {
-    return status;
-  }
-  BttCores::Strides strides = launch.db_strides;
-  std::swap(strides.gamma, strides.phi);
   return btt_sum_partials(
-      BttWeightGradSizes(s.transposed()),
-      {.sums = b_partials, .splits = splits, .rows = rows},
-      launch.db,
-      strides,
-      launch.db_expert,
+      {{{.sizes = BttWeightGradSizes(s),
+         .sums = a_partials,
+         .grad = launch.da,
+         .strides = launch.da_strides,
+         .expert_stride = launch.da_expert},
+        {.sizes = BttWeightGradSizes(s.transposed()),
+         .sums = b_partials,
+         .grad = launch.db,
+         .strides = launch.db_strides.exchanged(),
+         .expert_stride = launch.db_expert}},
+       splits,
+       rows},
+      limits,
       stream);
 }
 

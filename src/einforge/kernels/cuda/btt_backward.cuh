@@ -2,6 +2,10 @@
 
 #include <cuda.h>
 
+#include <algorithm>
+#include <type_traits>
+
+#include "einforge/kernels/cuda/btt_backward.h"
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_linear_layout.h"
 #include "einforge/kernels/cuda/ptx_async.cuh"
@@ -57,11 +61,11 @@ struct BttBackwardParams {
   const float* gates;
 };
 
-inline constexpr int kBackwardTokens = 16;  // of a tile
-inline constexpr int kBackwardOwn = 16;     // gammas, and phis, of a block
+inline constexpr int kBackwardOwn = 16;  // gammas, and phis, of a block
 inline constexpr int kBackwardOctets = kBackwardOwn / kVector;
-inline constexpr int kBackwardBuffers = 2;
-inline constexpr int kBackwardWorkers = 8;  // warps
+inline constexpr int kBackwardMade = 2;         // buffers of z and dz
+inline constexpr int kBackwardWorkers = 8;      // warps
+inline constexpr int kMostShared = 227 * 1024;  // bytes a block can have
 
 // What a block keeps of one side, and its index maps in shared memory.
 enum class BttBackwardName { kX, kDy };
@@ -85,7 +89,8 @@ struct BttBackwardSide {
       kAddUnits > kBackwardWorkers ? kAddUnits / kBackwardWorkers : 1;
   static_assert(
       kAddUnits % kBackwardWorkers == 0 || kAddUnits < kBackwardWorkers);
-  static_assert(kBackwardOctets % kWarpUnits == 0);  // they share rows
+  static_assert(kBackwardOctets % kWarpUnits == 0);   // they share rows
+  static_assert(2 * kMakeUnits == kBackwardWorkers);  // half of them a side
 
   __device__ static uint32_t token(int token) {
     return static_cast<uint32_t>(
@@ -122,22 +127,33 @@ struct BttBackwardTile {
   static constexpr int kGammaRanks = kGammaRankCount;
   static constexpr int kPhiRanks = kPhiRankCount;
   static constexpr int kCluster = kGammaRanks * kPhiRanks;
+  static_assert(kCluster > 1);
   using X = BttBackwardSide<BttBackwardName::kX, kAlphaSize>;
   using Dy = BttBackwardSide<BttBackwardName::kDy, kEpsilonSize>;
   // A warpgroup of which one warp copies gives its registers to the workers.
   static constexpr int kThreads = 32 * (kBackwardWorkers + 4);
   static constexpr int kCopierRegisters = 40;
   static constexpr int kWorkerRegisters = 232;
-  // Shared memory: activations, cores, what was made, barriers, gates.
+  // Where the sums leave registers for it, a warp reads the operands of a
+  // product while it computes the one before.
+  static constexpr bool kAhead = X::kWarpUnits + Dy::kWarpUnits < 4;
+  // Shared memory: cores, what was made, activations, barriers, gates.
   static constexpr int kActivationBytes =
       X::kActivationBytes + Dy::kActivationBytes;
-  static constexpr int kCores = kBackwardBuffers * kActivationBytes;
-  static constexpr int kMade = kCores + X::kCoreBytes + Dy::kCoreBytes;
+  static constexpr int kMade = X::kCoreBytes + Dy::kCoreBytes;
   static constexpr int kMadeBytes = X::kMadeBytes + Dy::kMadeBytes;
-  static constexpr int kBarriers = kMade + kBackwardBuffers * kMadeBytes;
-  static constexpr int kGates = kBarriers + 8 * 2 * kBackwardBuffers;
+  static constexpr int kActivations = kMade + kBackwardMade * kMadeBytes;
+  // Tiles that are on their way or at work, as many as there is room for.
+  static constexpr int kSlotBytes =
+      kActivationBytes + 2 * 8 + 4 * kBackwardTokens;
+  static constexpr int kAlign = 256;
+  static constexpr int kBuffers =
+      std::min(4, (kMostShared - kAlign - kActivations) / kSlotBytes);
+  static_assert(kBuffers >= 2);
+  static constexpr int kBarriers = kActivations + kBuffers * kActivationBytes;
+  static constexpr int kGates = kBarriers + kBuffers * 2 * 8;
   static constexpr int kSharedBytes =
-      kGates + 4 * kBackwardTokens * kBackwardBuffers + 256;  // to align
+      kGates + kBuffers * 4 * kBackwardTokens + kAlign;
   // What the copy engine brings to a block for a tile.
   static constexpr int kTileBytes =
       kBackwardTokens * (X::kTokenBytes + Dy::kTokenBytes);
@@ -167,8 +183,7 @@ struct BttBackward {
       : p(params), shared((raw + 255) / 256 * 256) {
     lane = static_cast<int>(threadIdx.x) % 32;
     warp = static_cast<int>(threadIdx.x) / 32;
-    const int rank =
-        Tile::kCluster > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
+    const auto rank = static_cast<int>(ptx::cluster_rank());
     gamma_rank = rank % Tile::kGammaRanks;
     phi_rank = rank / Tile::kGammaRanks;
     // Clusters of the same tokens are neighbours, and meet in L2.
@@ -199,22 +214,11 @@ struct BttBackward {
     }
   }
 
-  // A place in the ring of buffers, and the parity that says it has been filled
-  // in this pass; the other one says that it is free for this pass.
-  struct Ring {
-    int slot = 0;
-    uint32_t phase = 0;
-    __device__ void next() {
-      slot = slot + 1 == kBackwardBuffers ? 0 : slot + 1;
-      phase ^= slot == 0 ? 1 : 0;
-    }
-  };
-
   // --- shared memory -------------------------------------------------------
 
   __device__ uint32_t barrier(int kind, int slot) const {
     return shared + static_cast<uint32_t>(
-                        Tile::kBarriers + 8 * (kind * kBackwardBuffers + slot));
+                        Tile::kBarriers + 8 * (kind * Tile::kBuffers + slot));
   }
   __device__ uint32_t loaded(int slot) const { return barrier(0, slot); }
   __device__ uint32_t read(int slot) const { return barrier(1, slot); }
@@ -222,20 +226,18 @@ struct BttBackward {
   // The first side's places, then the second's.
   template <class Side>
   __device__ uint32_t core_of() const {
-    return shared + static_cast<uint32_t>(
-                        Tile::kCores + (Side::kIsX ? 0 : X::kCoreBytes));
+    return shared + static_cast<uint32_t>(Side::kIsX ? 0 : X::kCoreBytes);
   }
   template <class Side>
-  __device__ uint32_t activations_of(int slot) const {
+  __device__ uint32_t activations_of(int slot = 0) const {
     return shared + static_cast<uint32_t>(
-                        slot * Tile::kActivationBytes +
+                        Tile::kActivations + slot * Tile::kActivationBytes +
                         (Side::kIsX ? 0 : X::kActivationBytes));
   }
   template <class Side>
-  __device__ uint32_t made_of(int slot) const {
+  __device__ uint32_t made_of() const {
     return shared + static_cast<uint32_t>(
-                        Tile::kMade + slot * Tile::kMadeBytes +
-                        (Side::kIsX ? 0 : X::kMadeBytes));
+                        Tile::kMade + (Side::kIsX ? 0 : X::kMadeBytes));
   }
   __device__ uint32_t gate_of(int slot, int token) const {
     return shared + static_cast<uint32_t>(
@@ -260,7 +262,7 @@ struct BttBackward {
 
   __device__ void init_barriers() const {
     if (threadIdx.x == 0) {
-      for (int slot = 0; slot < kBackwardBuffers; ++slot) {
+      for (int slot = 0; slot < Tile::kBuffers; ++slot) {
         ptx::barrier_init(loaded(slot), 1);
         ptx::barrier_init(read(slot), kReceivers * kBackwardWorkers);
       }
@@ -275,49 +277,83 @@ struct BttBackward {
   }
 
   // By all workers, along what is contiguous in a core of the operator's own
-  // layout. Reads many elements before it writes any, because each takes as
-  // long as a trip to L2.
+  // layout: the other index in A, rows in B. Reads many vectors before it
+  // writes any, because each takes as long as a trip to L2.
   template <class Side>
   __device__ void load_core(int expert) const {
-    constexpr int kThreads = 32 * kBackwardWorkers;
-    constexpr int kCount = Side::kCoreBytes / 2;
-    constexpr int kBatch = kCount < 32 * kThreads ? kCount / kThreads : 32;
-    static_assert(kCount % (kBatch * kThreads) == 0);
     const BttBackwardParams::Side& side = params_of<Side>();
     const __nv_bfloat16* from = side.core + expert * side.expert_stride +
                                 first_own<Side>() * side.own_stride +
                                 first_other<Side>() * side.other_stride +
                                 r * side.rho_stride;
-    const auto index = [](int i, int& own, int& row, int& other) {
-      constexpr int kInner = Side::kIsX ? kBackwardOwn : Side::kRows;
-      const int outer = i / kInner % (Side::kRows * kBackwardOwn / kInner);
-      row = Side::kIsX ? outer : i % kInner;
-      other = Side::kIsX ? i % kInner : outer;
-      own = i / (Side::kRows * kBackwardOwn);
-    };
+    const int64_t inner = Side::kIsX ? side.other_stride : side.row_stride;
+    const int64_t outer = Side::kIsX ? side.row_stride : side.other_stride;
+    if (inner == 1 && outer % kVector == 0 && side.own_stride % kVector == 0 &&
+        reinterpret_cast<uintptr_t>(from) % 16 == 0) {
+      load_core<Side, kVector>(from, inner, outer, side.own_stride);
+    } else {
+      load_core<Side, 1>(from, inner, outer, side.own_stride);
+    }
+  }
+  // By elements or by vectors of eight.
+  template <class Side, int kWidth>
+  __device__ __forceinline__ void load_core(
+      const __nv_bfloat16* from,
+      int64_t inner_stride,
+      int64_t outer_stride,
+      int64_t own_stride) const {
+    using Value = std::conditional_t<kWidth == 1, uint16_t, uint4>;
+    constexpr int kThreads = 32 * kBackwardWorkers;
+    constexpr int kCount = Side::kCoreBytes / 2 / kWidth;
+    constexpr int kBatch = std::min(kCount / kThreads, 32 / kWidth * 2);
+    static_assert(kCount % (kBatch * kThreads) == 0);
+    constexpr int kInner = (Side::kIsX ? kBackwardOwn : Side::kRows) / kWidth;
+    constexpr int kOuter = Side::kIsX ? Side::kRows : kBackwardOwn;
 #pragma unroll 1
     for (int first = static_cast<int>(threadIdx.x); first < kCount;
          first += kBatch * kThreads) {
-      __nv_bfloat16 values[kBatch];
-      int own;
-      int row;
-      int other;
+      Value values[kBatch];
 #pragma unroll
       for (int n = 0; n < kBatch; ++n) {
-        index(first + n * kThreads, own, row, other);
-        values[n] = from
-            [other * side.other_stride + row * side.row_stride +
-             own * side.own_stride];
+        const int i = first + n * kThreads;
+        values[n] = *reinterpret_cast<const Value*>(
+            from + i % kInner * kWidth * inner_stride +
+            i / kInner % kOuter * outer_stride +
+            i / kInner / kOuter * own_stride);
       }
 #pragma unroll
       for (int n = 0; n < kBatch; ++n) {
-        index(first + n * kThreads, own, row, other);
-        ptx::store_shared_scalar(
-            core_of<Side>() + Side::core(own, row, other / kVector) +
-                static_cast<uint32_t>(other % kVector * 2),
-            __bfloat16_as_ushort(values[n]));
+        const int i = first + n * kThreads;
+        const int in = i % kInner * kWidth;
+        const int out = i / kInner % kOuter;
+        const int own = i / kInner / kOuter;
+        if constexpr (kWidth == 1) {
+          store_weight<Side>(own, in, out, values[n]);
+        } else if constexpr (Side::kIsX) {
+          ptx::store_shared(
+              core_of<Side>() + Side::core(own, out, in / kVector), values[n]);
+        } else {
+#pragma unroll
+          for (int j = 0; j < kWidth; ++j) {
+            store_weight<Side>(
+                own,
+                in + j,
+                out,
+                static_cast<uint16_t>(word(values[n], j / 2) >> (j % 2 * 16)));
+          }
+        }
       }
     }
+  }
+  template <class Side>
+  __device__ __forceinline__ void store_weight(
+      int own, int inner, int outer, uint16_t value) const {
+    const int row = Side::kIsX ? outer : inner;
+    const int other = Side::kIsX ? inner : outer;
+    ptx::store_shared_scalar(
+        core_of<Side>() + Side::core(own, row, other / kVector) +
+            static_cast<uint32_t>(other % kVector * 2),
+        value);
   }
 
   // --- copies --------------------------------------------------------------
@@ -335,7 +371,7 @@ struct BttBackward {
     for (int i = 0; i < ranks; ++i) {
       blocks |= 1U << (is_x ? rank_of(gamma_rank, i) : rank_of(i, phi_rank));
     }
-    Ring buffer;
+    ptx::Ring<Tile::kBuffers> buffer(1);
     for_spans([&](int expert, int begin, int end) {
 #pragma unroll 1
       for (int tile = begin; tile < end; ++tile) {
@@ -347,7 +383,7 @@ struct BttBackward {
           const int pair = tiles.pair(expert, tile, lane % kBackwardTokens);
           gate = pair < p.rows.pairs ? p.gates[pair] : 0.0F;
         }
-        ptx::barrier_wait(read(buffer.slot), buffer.phase ^ 1);
+        ptx::barrier_wait(read(buffer.slot), buffer.phase);
         if constexpr (kRouted) {
           if (lane < kBackwardTokens) {
             ptx::store_shared_float(gate_of(buffer.slot, lane), gate);
@@ -362,20 +398,14 @@ struct BttBackward {
           const uint32_t place = (is_x ? activations_of<X>(buffer.slot)
                                        : activations_of<Dy>(buffer.slot)) +
                                  to;
-          const void* map = is_x ? &p.x.activations : &p.dy.activations;
-          const int column = is_x ? first_gamma : first_phi;
-          if constexpr (Tile::kCluster > 1) {
-            ptx::tensor_load_multicast(
-                place,
-                map,
-                column,
-                0,
-                token,
-                loaded(buffer.slot),
-                static_cast<uint16_t>(blocks));
-          } else {
-            ptx::tensor_load(place, map, column, 0, token, loaded(buffer.slot));
-          }
+          ptx::tensor_load_multicast(
+              place,
+              is_x ? &p.x.activations : &p.dy.activations,
+              is_x ? first_gamma : first_phi,
+              0,
+              token,
+              loaded(buffer.slot),
+              static_cast<uint16_t>(blocks));
         }
         buffer.next();
       }
@@ -386,17 +416,13 @@ struct BttBackward {
   __device__ void give_back(int slot) const {
     __syncwarp();
     if (lane < kReceivers) {
-      if constexpr (Tile::kCluster > 1) {
-        // Itself, those of the same phis, those of the same gammas.
-        const bool other_gamma = lane > 0 && lane < Tile::kGammaRanks;
-        const bool other_phi = lane >= Tile::kGammaRanks;
-        const uint32_t block = rank_of(
-            other_gamma ? 1 - gamma_rank : gamma_rank,
-            other_phi ? 1 - phi_rank : phi_rank);
-        ptx::barrier_arrive_peer(ptx::peer_address(read(slot), block));
-      } else {
-        ptx::barrier_arrive(read(slot));
-      }
+      // Itself, those of the same phis, those of the same gammas.
+      const bool other_gamma = lane > 0 && lane < Tile::kGammaRanks;
+      const bool other_phi = lane >= Tile::kGammaRanks;
+      const uint32_t block = rank_of(
+          other_gamma ? 1 - gamma_rank : gamma_rank,
+          other_phi ? 1 - phi_rank : phi_rank);
+      ptx::barrier_arrive_peer(ptx::peer_address(read(slot), block));
     }
   }
 
@@ -448,32 +474,107 @@ struct BttBackward {
     }
   }
 
-  // Lanes of ldmatrix: 16 of depth for one matrix, 16 for the next.
-  __device__ int lane_matrix() const { return lane / 16; }
-  __device__ int lane_deep() const { return lane % 16; }
-
-  // Eight own and eight other indices: tokens x rows times rows x others.
+  // What a warp makes: eight own and eight other indices.
   template <class Side>
-  __device__ __forceinline__ void make(int unit, int slot) const {
-    const int octet = unit / kBackwardOctets;
-    const int others = unit % kBackwardOctets;
-    uint32_t from[2];
-#pragma unroll
-    for (int odd = 0; odd < 2; ++odd) {
-      from[odd] = activations_of<Side>(slot) +
-                  Side::activation(octet, lane / 4, lane % 4 + 4 * odd);
+  struct MakeUnit {
+    int octet;
+    int others;
+    __device__ explicit MakeUnit(int worker)
+        : octet(worker % Side::kMakeUnits / kBackwardOctets),
+          others(worker % kBackwardOctets) {}
+  };
+  // What it adds to: units that share their octet and rows.
+  template <class Side>
+  struct AddUnit {
+    int octet;
+    int row_tile;
+    int others;  // the first octet
+    __device__ explicit AddUnit(int worker) {
+      const int unit = worker * Side::kWarpUnits % Side::kAddUnits;
+      others = unit % kBackwardOctets;
+      row_tile = unit / kBackwardOctets % (Side::kRows / 16);
+      octet = unit / kBackwardOctets / (Side::kRows / 16);
     }
-    const uint32_t weights =
-        core_of<Side>() + Side::core(
-                              octet * kVector + lane_matrix(),
-                              alpha_of_depth(lane_deep()),
-                              others);
+    __device__ static bool exists(int worker) {
+      return worker * Side::kWarpUnits < Side::kAddUnits;
+    }
+  };
+
+  // Where a lane of a warp that makes for Made reads and writes, in buffer 0.
+  // Known once for all tiles, and all else is a constant away.
+  template <class Made>
+  struct Places {
+    uint32_t tokens[2];  // to make: tokens x rows, at an even and an odd row
+    uint32_t core;
+    uint32_t to[2];
+    uint32_t x_rows[2];  // to add: rows x tokens
+    uint32_t dy_rows[2];
+    uint32_t z;  // what the others made
+    uint32_t dz;
+
+    __device__ Places(const BttBackward& b, int worker) {
+      const MakeUnit<Made> unit(worker);
+      const int lane = b.lane;
+      core = b.core_of<Made>() + Made::core(
+                                     unit.octet * kVector + lane / 16,
+                                     alpha_of_depth(lane % 16),
+                                     unit.others);
+#pragma unroll
+      for (int odd = 0; odd < 2; ++odd) {
+        tokens[odd] =
+            b.activations_of<Made>() +
+            Made::activation(unit.octet, lane / 4, lane % 4 + 4 * odd);
+        to[odd] =
+            b.made_of<Made>() + Made::made(
+                                    unit.octet,
+                                    unit.others * kVector + lane % 4 * 2 + odd,
+                                    lane / 4);
+      }
+      rows<X>(b, worker, x_rows);
+      rows<Dy>(b, worker, dy_rows);
+      dz = made<X, Dy>(b, worker);
+      z = made<Dy, X>(b, worker);
+    }
+    template <class Side>
+    __device__ static void rows(
+        const BttBackward& b, int worker, uint32_t (&from)[2]) {
+      const AddUnit<Side> unit(worker);
+#pragma unroll
+      for (int odd = 0; odd < 2; ++odd) {
+        from[odd] =
+            b.activations_of<Side>() + Side::activation(
+                                           unit.octet,
+                                           b.lane % 4 + 4 * odd,
+                                           unit.row_tile * 16 + b.lane / 4);
+      }
+    }
+    // One ldmatrix brings two products' worth: one matrix of two units, or two
+    // matrices of one.
+    template <class Side, class Opposite>
+    __device__ static uint32_t made(const BttBackward& b, int worker) {
+      constexpr bool kTwo = Side::kWarpUnits == 2;
+      const AddUnit<Side> unit(worker);
+      const int last = b.lane / 16;
+      return b.made_of<Opposite>() +
+             Opposite::made(
+                 unit.others + (kTwo ? last : 0),
+                 unit.octet * kVector + (kTwo ? 0 : last),
+                 alpha_of_depth(b.lane % 16));
+    }
+  };
+
+  // Tokens x rows times rows x others. Where operands are read ahead, `w` has
+  // those of the first step, and next() is called before the last products.
+  template <class Side, class Next>
+  __device__ __forceinline__ void make(
+      const Places<Side>& at,
+      int slot,
+      int made_slot,
+      Operands& w,
+      const Next& next) const {
     Sums sums;
     clear(sums);
-#pragma unroll 1
-    for (int step = 0; step < Side::kRows / 16; ++step) {
-      Operands w;
-      w.load(from, 4 * Side::kTokenBytes, 8 * 32);
+    const auto multiply = [&](int step, const Operands& tokens) {
 #pragma unroll
       for (int i = 0; i < 8; i += 2) {
         uint32_t a0;
@@ -481,18 +582,37 @@ struct BttBackward {
         uint32_t b0;
         uint32_t b1;
         ptx::load_matrix_transposed(
-            weights + static_cast<uint32_t>(
+            at.core + static_cast<uint32_t>(
                           (i * Side::kRows + step * 16) * kBackwardOctets * 16),
             a0,
             a1,
             b0,
             b1);
-        ptx::mma(sums[i], w.matrix(i), a0, a1);
-        ptx::mma(sums[i + 1], w.matrix(i + 1), b0, b1);
+        ptx::mma(sums[i], tokens.matrix(i), a0, a1);
+        ptx::mma(sums[i + 1], tokens.matrix(i + 1), b0, b1);
       }
-      from[0] += 16 * 32;
-      from[1] += 16 * 32;
+    };
+    constexpr int kSteps = Side::kRows / 16;
+    if constexpr (Tile::kAhead) {
+      Operands ahead[2];
+      ahead[0] = w;
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        if (step + 1 < kSteps) {
+          load_tokens<Side>(at, slot, step + 1, ahead[(step + 1) % 2]);
+        } else {
+          next();
+        }
+        multiply(step, ahead[step % 2]);
+      }
+    } else {
+#pragma unroll 1
+      for (int step = 0; step < kSteps; ++step) {
+        load_tokens<Side>(at, slot, step, w);
+        multiply(step, w);
+      }
     }
+    const auto buffer = static_cast<uint32_t>(made_slot * Tile::kMadeBytes);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       if constexpr (kRouted) {
@@ -508,10 +628,7 @@ struct BttBackward {
       for (int odd = 0; odd < 2; ++odd) {
         const int i = 2 * half + odd;
         ptx::store_shared(
-            made_of<Side>(slot) + Side::made(
-                                      octet,
-                                      others * kVector + 2 * (lane % 4) + odd,
-                                      lane / 4 + 8 * half),
+            at.to[odd] + buffer + static_cast<uint32_t>(half * 8 * 16),
             {ptx::round_pair(sums[0][i], sums[1][i]),
              ptx::round_pair(sums[2][i], sums[3][i]),
              ptx::round_pair(sums[4][i], sums[5][i]),
@@ -519,57 +636,44 @@ struct BttBackward {
       }
     }
   }
-
-  // The units of a warp share their octet and rows.
   template <class Side>
-  struct Unit {
-    int octet;
-    int row_tile;
-    int others;  // the first octet
-    __device__ explicit Unit(int worker) {
-      const int unit = worker * Side::kWarpUnits;
-      others = unit % kBackwardOctets;
-      row_tile = unit / kBackwardOctets % (Side::kRows / 16);
-      octet = unit / kBackwardOctets / (Side::kRows / 16);
-    }
-  };
-
-  // Rows x tokens times tokens x others; Opposite made the second.
-  template <class Side, class Opposite>
-  __device__ __forceinline__ void add(
-      int worker, int slot, Sums (&sums)[Side::kWarpUnits]) const {
-    if (worker * Side::kWarpUnits >= Side::kAddUnits) {
-      return;
-    }
-    const Unit<Side> unit(worker);
-    uint32_t from[2];
-#pragma unroll
-    for (int odd = 0; odd < 2; ++odd) {
-      from[odd] =
-          activations_of<Side>(slot) +
-          Side::activation(
-              unit.octet, lane % 4 + 4 * odd, unit.row_tile * 16 + lane / 4);
-    }
-    Operands w;
+  __device__ __forceinline__ void load_tokens(
+      const Places<Side>& at, int slot, int step, Operands& w) const {
+    const auto offset =
+        static_cast<uint32_t>(slot * Tile::kActivationBytes + step * 16 * 32);
+    w.load(
+        {at.tokens[0] + offset, at.tokens[1] + offset},
+        4 * Side::kTokenBytes,
+        8 * 32);
+  }
+  template <class Side>
+  __device__ __forceinline__ void load_rows(
+      const uint32_t (&from)[2], int slot, Operands& w) const {
+    const auto offset = static_cast<uint32_t>(slot * Tile::kActivationBytes);
     // Eight rows further the swizzle is the same; so it is for eight tokens.
-    w.load(from, 8 * 32, 4 * Side::kTokenBytes);
-    // One ldmatrix brings two products' worth: one matrix of two units, or two
-    // matrices of one.
+    w.load({from[0] + offset, from[1] + offset}, 8 * 32, 4 * Side::kTokenBytes);
+  }
+
+  // Rows x tokens times tokens x others; the other side made the second.
+  template <class Side>
+  __device__ __forceinline__ void add(
+      uint32_t made,
+      int made_slot,
+      const Operands& w,
+      Sums (&sums)[Side::kWarpUnits]) const {
     constexpr int kUnits = Side::kWarpUnits;
     static_assert(kUnits == 1 || kUnits == 2);
+    made += static_cast<uint32_t>(made_slot * Tile::kMadeBytes);
 #pragma unroll
     for (int i = 0; i < 8; i += 3 - kUnits) {
       uint32_t a0;
       uint32_t a1;
       uint32_t b0;
       uint32_t b1;
-      const int last = lane_matrix();
+      // The own index i further, which also turns the places of the tokens.
       ptx::load_matrix_transposed(
-          made_of<Opposite>(slot) +
-              Opposite::made(
-                  unit.others + (kUnits == 2 ? last : 0),
-                  unit.octet * kVector + i + (kUnits == 2 ? 0 : last),
-                  alpha_of_depth(lane_deep())),
+          (made ^ static_cast<uint32_t>(i * 16)) +
+              static_cast<uint32_t>(i * kBackwardTokens * 16),
           a0,
           a1,
           b0,
@@ -588,10 +692,10 @@ struct BttBackward {
   __device__ void store(
       int worker, int slot, const Sums (&sums)[Side::kWarpUnits]) const {
     const BttBackwardParams::Side& side = params_of<Side>();
-    if (worker * Side::kWarpUnits >= Side::kAddUnits) {
+    if (!AddUnit<Side>::exists(worker)) {
       return;
     }
-    const Unit<Side> unit(worker);
+    const AddUnit<Side> unit(worker);
 #pragma unroll
     for (int n = 0; n < Side::kWarpUnits; ++n) {
       const int other =
@@ -612,21 +716,79 @@ struct BttBackward {
     }
   }
 
-  // Keeps the compiler from computing all addresses before the loop over
-  // tiles: there is no room for them beside the sums.
-  __device__ __forceinline__ void forget_addresses(int& worker) {
-    asm volatile("" : "+r"(lane), "+r"(worker));
+  // The tiles of a span, by a warp that makes units of one side and adds to
+  // both gradients. Between two barriers it adds a tile and makes the next.
+  template <class Made>
+  __device__ __forceinline__ void sweep(
+      int worker,
+      int count,
+      ptx::Ring<Tile::kBuffers>& buffer,
+      Sums (&x_sums)[X::kWarpUnits],
+      Sums (&dy_sums)[Dy::kWarpUnits]) const {
+    const Places<Made> at(*this, worker);
+    int made_slot = 0;
+    Operands x;
+    Operands dy;
+    Operands tokens;
+    const auto wait = [&] {
+      ptx::barrier_wait(loaded(buffer.slot), buffer.phase);
+      if constexpr (Tile::kAhead) {
+        load_tokens<Made>(at, buffer.slot, 0, tokens);
+      }
+    };
+    const auto make_tile = [&] {
+      make<Made>(at, buffer.slot, made_slot, tokens, [&] {
+        load_rows<X>(at.x_rows, buffer.slot, x);
+      });
+      // z and dz have two buffers, so nobody overwrites what a slower warp
+      // still adds up.
+      ptx::named_barrier(1, 32 * kBackwardWorkers);
+    };
+    wait();
+    make_tile();
+#pragma unroll 1
+    for (; count > 0; --count) {
+      const int slot = buffer.slot;
+      buffer.next();
+      if constexpr (Tile::kAhead) {
+        load_rows<Dy>(at.dy_rows, slot, dy);
+      } else {
+        load_rows<X>(at.x_rows, slot, x);
+      }
+      if (AddUnit<X>::exists(worker)) {
+        add<X>(at.dz, made_slot, x, x_sums);
+      }
+      if constexpr (Tile::kAhead) {
+        if (count > 1) {
+          wait();
+        }
+      } else {
+        load_rows<Dy>(at.dy_rows, slot, dy);
+      }
+      if (AddUnit<Dy>::exists(worker)) {
+        add<Dy>(at.z, made_slot, dy, dy_sums);
+      }
+      give_back(slot);
+      if constexpr (!Tile::kAhead) {
+        if (count > 1) {
+          wait();
+        }
+      }
+      made_slot ^= 1;
+      if (count > 1) {
+        make_tile();
+      }
+    }
   }
 
   __device__ void run_worker(int worker) {
-    constexpr int kThreads = 32 * kBackwardWorkers;
-    Ring buffer;
+    ptx::Ring<Tile::kBuffers> buffer(0);
     for_spans([&](int expert, int begin, int end) {
       // Nobody still reads the cores before: the last to do so was before the
       // last tile's barrier.
       load_core<X>(expert);
       load_core<Dy>(expert);
-      ptx::named_barrier(1, kThreads);
+      ptx::named_barrier(1, 32 * kBackwardWorkers);
       Sums x_sums[X::kWarpUnits];
       Sums dy_sums[Dy::kWarpUnits];
 #pragma unroll
@@ -637,28 +799,12 @@ struct BttBackward {
       for (int n = 0; n < Dy::kWarpUnits; ++n) {
         clear(dy_sums[n]);
       }
-#pragma unroll 1
-      for (int tile = begin; tile < end; ++tile) {
-        ptx::barrier_wait(loaded(buffer.slot), buffer.phase);
-        forget_addresses(worker);
-#pragma unroll 1
-        for (int unit = worker; unit < X::kMakeUnits + Dy::kMakeUnits;
-             unit += kBackwardWorkers) {
-          if (unit < X::kMakeUnits) {
-            make<X>(unit, buffer.slot);
-          } else {
-            make<Dy>(unit - X::kMakeUnits, buffer.slot);
-          }
+      if (begin < end) {
+        if (worker < X::kMakeUnits) {
+          sweep<X>(worker, end - begin, buffer, x_sums, dy_sums);
+        } else {
+          sweep<Dy>(worker, end - begin, buffer, x_sums, dy_sums);
         }
-        // z and dz have two buffers, so nobody overwrites what a slower warp
-        // still adds up.
-        ptx::named_barrier(1, kThreads);
-        forget_addresses(worker);
-        add<X, Dy>(worker, buffer.slot, x_sums);
-        forget_addresses(worker);
-        add<Dy, X>(worker, buffer.slot, dy_sums);
-        give_back(buffer.slot);
-        buffer.next();
       }
       store<X>(worker, split + expert, x_sums);
       store<Dy>(worker, split + expert, dy_sums);
@@ -667,6 +813,7 @@ struct BttBackward {
 
   __device__ void run() {
     init_barriers();
+    ptx::wait_for_previous_kernel();
     if (warp < kBackwardWorkers) {
       ptx::grow_registers<Tile::kWorkerRegisters>();
       run_worker(warp);

@@ -22,11 +22,14 @@
 // blocks share nothing. (dx is the forward kernel with the cores exchanged.)
 namespace einforge::kernels::cuda {
 
+inline constexpr int kBackwardTokens = 16;  // of a tile
+
 struct BttBackwardLaunch {
   const __nv_bfloat16* x = nullptr;   // (tokens, d_in) contiguous
   const __nv_bfloat16* dy = nullptr;  // (tokens, d_out) contiguous
   int64_t tokens = 0;                 // above 0
-  void* workspace = nullptr;          // of btt_backward_bytes()
+  int splits = 1;                     // of btt_backward_space()
+  void* workspace = nullptr;
   __nv_bfloat16* da = nullptr;
   __nv_bfloat16* db = nullptr;
   BttCores::Strides da_strides;
@@ -46,11 +49,14 @@ struct BttBackwardLaunch {
 [[nodiscard]] bool btt_backward_supports(
     const BttSizes& sizes, const DeviceLimits& limits);
 
-// Bytes of the partial sums: float32, both cores for each split of the rows and
-// for each expert but one.
-//
+// The splits of the rows, and the bytes of their partial sums: float32, both
+// cores for each split and for each expert but one.
+struct BttBackwardSpace {
+  int splits;
+  size_t bytes;
+};
 // @param rows tokens, or pairs of a token and an expert
-[[nodiscard]] size_t btt_backward_bytes(
+[[nodiscard]] BttBackwardSpace btt_backward_space(
     const BttSizes& sizes,
     int64_t rows,
     int experts,

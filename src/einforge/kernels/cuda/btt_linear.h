@@ -43,6 +43,9 @@ struct BttCores {
     int64_t gamma = 0;
     int64_t phi = 0;
     int64_t rho = 0;
+
+    // Those of the same core in the layer that computes the gradient of x.
+    [[nodiscard]] Strides exchanged() const { return {in, phi, gamma, rho}; }
   };
   const __nv_bfloat16* a = nullptr;
   const __nv_bfloat16* b = nullptr;

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "einforge/kernels/cuda/blocks.h"
 #include "einforge/kernels/cuda/btt_pinned.h"
+#include "einforge/kernels/cuda/launch.h"
 
 namespace einforge::kernels::cuda {
 
@@ -127,10 +129,9 @@ cudaError_t btt_forward(
     return cudaSuccess;
   }
   if (plan.kernel == BttKernel::kPinned) {
-    return pinned_forward(s, launch, plan, limits, after_pack, stream);
+    return pinned_forward(s, launch, limits, after_pack, stream);
   }
-  const int64_t tiles =
-      (launch.tokens + plan.tile_tokens() - 1) / plan.tile_tokens();
+  const int64_t tiles = blocks_of(launch.tokens, plan.tile_tokens());
   const size_t one_vectors =
       static_cast<size_t>(s.d_in()) * s.phi * s.rho / kVector;
   const auto* packed = static_cast<const uint4*>(launch.packed);
@@ -151,37 +152,16 @@ cudaError_t btt_forward(
       .x_buffers = plan.x_buffers,
       .wait_for_pack = after_pack ? 1 : 0,
       .layout = layout_of(s, plan)};
-  const ForwardKernel kernel = forward_kernel(plan);
-  const size_t shared = btt_shared_bytes(s, plan);
-  const cudaError_t status = cudaFuncSetAttribute(
-      kernel,
-      cudaFuncAttributeMaxDynamicSharedMemorySize,
-      static_cast<int>(shared));
-  if (status != cudaSuccess) {
-    return status;
+  Launch configured(
+      32 * plan.warps, static_cast<int>(btt_shared_bytes(s, plan)), stream);
+  configured.set_cluster(plan.cluster);
+  if (after_pack && limits.major >= 9) {
+    configured.start_early();
   }
   const int64_t clusters = std::min<int64_t>(
       tiles, std::max(1, limits.multiprocessors / plan.cluster));
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(clusters * plan.cluster));
-  config.blockDim = dim3(static_cast<unsigned>(32 * plan.warps));
-  config.dynamicSmemBytes = shared;
-  config.stream = stream;
-  cudaLaunchAttribute attributes[2];
-  config.attrs = attributes;
-  if (plan.cluster > 1) {
-    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = static_cast<unsigned>(plan.cluster);
-    attribute.val.clusterDim.y = 1;
-    attribute.val.clusterDim.z = 1;
-  }
-  if (after_pack && limits.major >= 9) {
-    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-  }
-  return cudaLaunchKernelEx(&config, kernel, params);
+  return configured.run(
+      forward_kernel(plan), static_cast<unsigned>(clusters), params);
 }
 
 }  // namespace einforge::kernels::cuda

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "einforge/kernels/cuda/blocks.h"
 #include "einforge/kernels/cuda/btt_pinned_launch.cuh"
+#include "einforge/kernels/cuda/launch.h"
 
 namespace einforge::kernels::cuda {
 
@@ -40,11 +42,10 @@ size_t pinned_shared_bytes(const BttSizes& sizes) {
 cudaError_t pinned_forward(
     const BttSizes& s,
     const BttLaunch& launch,
-    const BttPlan&,
     const DeviceLimits& limits,
     bool after_pack,
     cudaStream_t stream) {
-  const int64_t tiles = (launch.tokens + kPinnedTokens - 1) / kPinnedTokens;
+  const int64_t tiles = blocks_of(launch.tokens, kPinnedTokens);
   BttPinnedParams params{};
   params.bias = launch.bias;
   params.z = launch.z;
@@ -79,40 +80,17 @@ cudaError_t launch_pinned(
   if (status != cudaSuccess) {
     return status;
   }
-  status = cudaFuncSetAttribute(
-      kernel.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kernel.bytes);
-  if (status != cudaSuccess) {
-    return status;
-  }
-  int64_t clusters = std::min<int64_t>(
-      tiles * kernel.chunks,
-      std::max(1, limits.multiprocessors / kernel.cluster));
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(clusters * kernel.cluster));
-  config.blockDim = dim3(static_cast<unsigned>(kernel.threads));
-  config.dynamicSmemBytes = static_cast<size_t>(kernel.bytes);
-  config.stream = stream;
-  cudaLaunchAttribute attributes[2];
-  config.attrs = attributes;
-  if (kernel.cluster > 1) {
-    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = static_cast<unsigned>(kernel.cluster);
-    attribute.val.clusterDim.y = 1;
-    attribute.val.clusterDim.z = 1;
-    const int active =
-        active_clusters(reinterpret_cast<const void*>(kernel.kernel), config);
-    if (active > 0) {
-      clusters = std::min<int64_t>(clusters, active);
-      config.gridDim.x = static_cast<unsigned>(clusters * kernel.cluster);
-    }
-  }
+  Launch configured(kernel.threads, kernel.bytes, stream);
+  configured.set_cluster(kernel.cluster);
   if (params.wait_for_pack != 0) {
-    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
+    configured.start_early();
   }
-  return cudaLaunchKernelEx(&config, kernel.kernel, params);
+  const int64_t clusters = std::min<int64_t>(
+      tiles * kernel.chunks,
+      configured.clusters_at_once(
+          reinterpret_cast<const void*>(kernel.kernel),
+          limits.multiprocessors));
+  return configured.run(kernel.kernel, static_cast<unsigned>(clusters), params);
 }
 
 }  // namespace einforge::kernels::cuda

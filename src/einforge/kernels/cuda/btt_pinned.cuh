@@ -38,19 +38,13 @@ struct BttPinned {
   static constexpr int kProducerRegisters = kBusyProducers ? 40 : 24;
   static constexpr int kAdders = 2;  // warps
   // Blocks whose stage one writes a block's z, or whose stage two reads it.
+  // Without an exchange it is this one alone, and every thread says itself what
+  // it wrote and read: nothing is gained by one speaking for its warp, and
+  // racecheck only believes the former.
   static constexpr int kZSources = S::kExchange ? S::kGroup : 1;
 
-  // A place in a ring of buffers, and the parity of its pass.
   template <int kSize>
-  struct Ring {
-    int slot = 0;
-    uint32_t phase;
-    __device__ explicit Ring(uint32_t first) : phase(first) {}
-    __device__ void next() {
-      slot = slot + 1 == kSize ? 0 : slot + 1;
-      phase ^= slot == 0 ? 1 : 0;
-    }
-  };
+  using Ring = ptx::Ring<kSize>;
 
   const BttPinnedParams& p;
   uint32_t shared;
@@ -95,8 +89,9 @@ struct BttPinned {
         ptx::barrier_init(x_empty(b), kPinnedStageWarps * S::kParts);
       }
       for (int b = 0; b < S::kZBuffers; ++b) {
-        ptx::barrier_init(z_full(b), S::kExchange ? 1 : kPinnedStageWarps);
-        ptx::barrier_init(z_empty(b), kPinnedStageWarps * kZSources);
+        ptx::barrier_init(z_full(b), S::kExchange ? 1 : 32 * kPinnedStageWarps);
+        ptx::barrier_init(
+            z_empty(b), kPinnedStageWarps * (S::kExchange ? kZSources : 32));
       }
       for (int b = 0; b < S::kYBuffers; ++b) {
         ptx::barrier_init(y_full(b), S::kAddUp ? kAdders : kPinnedStageWarps);

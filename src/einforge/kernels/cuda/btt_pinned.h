@@ -17,7 +17,6 @@ namespace einforge::kernels::cuda {
 [[nodiscard]] cudaError_t pinned_forward(
     const BttSizes& sizes,
     const BttLaunch& launch,
-    const BttPlan& plan,
     const DeviceLimits& limits,
     bool after_pack,
     cudaStream_t stream);

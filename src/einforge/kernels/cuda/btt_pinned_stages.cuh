@@ -152,9 +152,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
       }
       tell(x_empty(x.slot), member, S::kGroup, S::kParts);
       if constexpr (!S::kExchange) {
-        if (lane == 0) {
-          ptx::barrier_arrive(z_full(z.slot));
-        }
+        ptx::barrier_arrive(z_full(z.slot));
       }
       x.next();
       z.next();
@@ -322,7 +320,11 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
           }
         }
       }
-      tell(z_empty(z.slot), part * S::kGroup, 1, kZSources);
+      if constexpr (S::kExchange) {
+        tell(z_empty(z.slot), part * S::kGroup, 1, kZSources);
+      } else {
+        ptx::barrier_arrive(z_empty(z.slot));
+      }
       if constexpr (!S::kAddUp) {
         ptx::async_fence();
         __syncwarp();

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 
+#include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/btt_backward.h"
+#include "einforge/kernels/cuda/launch.h"
 #include "einforge/kernels/cuda/routed_tiles.cuh"
 
 namespace einforge::kernels::cuda {
@@ -12,19 +15,24 @@ namespace {
 // Threads of the reduction: vectors of four sums, and chains of splits.
 constexpr int kReduceVectors = 32;
 constexpr int kReduceChains = 8;
-constexpr int kBackwardTile = 16;  // tokens, of btt_backward.cuh
+// Blocks of it for a multiprocessor: twice what runs at once, so that few of
+// them work out which splits an expert has.
+constexpr int kReduceBlocks = 16;
 
 struct ReduceParams {
-  const float4* partials;  // (splits, batch, rows, rho, columns)
-  __nv_bfloat16* grad;
-  BttCores::Strides strides;
-  int64_t vectors;  // of four, of one split
-  int rows;
-  int rho;
-  int columns;
+  struct Core {
+    const float4* partials;  // (slots, batch, rows, rho, columns)
+    __nv_bfloat16* grad;
+    BttCores::Strides strides;
+    int64_t vectors;  // of four, of one slot
+    int rows;
+    int rho;
+    int columns;
+    int64_t expert_stride;
+  };
+  Core cores[2];
   int splits;
   RoutedRows routed;
-  int64_t expert_stride;
 };
 
 // The splits that gave something to this block's expert: [first, second).
@@ -62,45 +70,52 @@ __device__ float4 operator+(const float4& a, const float4& b) {
 
 // Sums the splits in a fixed order: every chain its own, then the chains.
 __global__ void __launch_bounds__(kReduceVectors* kReduceChains)
-    btt_weight_grad_reduce(const __grid_constant__ ReduceParams p) {
+    btt_weight_grad_reduce(const __grid_constant__ ReduceParams all) {
   __shared__ float4 chains[kReduceChains][kReduceVectors];
-  const int64_t index =
-      static_cast<int64_t>(blockIdx.x) * kReduceVectors + threadIdx.x;
+  const ReduceParams::Core& p = all.cores[blockIdx.z];
+  const auto vector = static_cast<int>(threadIdx.x) % kReduceVectors;
+  const auto chain = static_cast<int>(threadIdx.x) / kReduceVectors;
   const auto expert = static_cast<int>(blockIdx.y);
-  const int2 splits = p.routed.offsets == nullptr
-                          ? int2{0, p.splits}
-                          : splits_with_work<kBackwardTile>(p.routed, p.splits);
-  float4 sum{0.0F, 0.0F, 0.0F, 0.0F};
-  if (index < p.vectors) {
-#pragma unroll 4
-    for (int s = splits.x + static_cast<int>(threadIdx.y); s < splits.y;
-         s += kReduceChains) {
-      sum = sum + p.partials[(s + expert) * p.vectors + index];
-    }
-  }
-  chains[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y != 0 || index >= p.vectors) {
-    return;
-  }
-#pragma unroll
-  for (int i = 1; i < kReduceChains; ++i) {
-    sum = sum + chains[i][threadIdx.x];
-  }
-  const float values[4] = {sum.x, sum.y, sum.z, sum.w};
-  int64_t rest = 4 * index;
+  const int2 splits =
+      all.routed.offsets == nullptr
+          ? int2{0, all.splits}
+          : splits_with_work<kBackwardTokens>(all.routed, all.splits);
   const int64_t row_size = static_cast<int64_t>(p.rho) * p.columns;
-  const int64_t first = rest % row_size;
-  rest /= row_size;
-  __nv_bfloat16* grad = p.grad + expert * p.expert_stride +
-                        rest % p.rows * p.strides.in +
-                        rest / p.rows * p.strides.gamma;
+  ptx::wait_for_previous_kernel();
+  for (int64_t block = static_cast<int64_t>(blockIdx.x) * kReduceVectors;
+       block < p.vectors;
+       block += static_cast<int64_t>(gridDim.x) * kReduceVectors) {
+    const int64_t index = block + vector;
+    float4 sum{0.0F, 0.0F, 0.0F, 0.0F};
+    if (index < p.vectors) {
+#pragma unroll 4
+      for (int s = splits.x + chain; s < splits.y; s += kReduceChains) {
+        sum = sum + p.partials[(s + expert) * p.vectors + index];
+      }
+    }
+    chains[chain][vector] = sum;
+    __syncthreads();
+    if (chain == 0 && index < p.vectors) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int64_t column = first + i;
-    grad
-        [column % p.columns * p.strides.phi +
-         column / p.columns * p.strides.rho] = __float2bfloat16_rn(values[i]);
+      for (int i = 1; i < kReduceChains; ++i) {
+        sum = sum + chains[i][vector];
+      }
+      const float values[4] = {sum.x, sum.y, sum.z, sum.w};
+      const int64_t rest = 4 * index / row_size;
+      const int64_t first = 4 * index % row_size;
+      __nv_bfloat16* grad = p.grad + expert * p.expert_stride +
+                            rest % p.rows * p.strides.in +
+                            rest / p.rows * p.strides.gamma;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int64_t column = first + i;
+        grad
+            [column % p.columns * p.strides.phi +
+             column / p.columns * p.strides.rho] =
+                __float2bfloat16_rn(values[i]);
+      }
+    }
+    __syncthreads();
   }
 }
 
@@ -142,10 +157,6 @@ const std::array<Variant, 8>& variants() {
   return all;
 }
 
-int blocks_of(int size, int block) {
-  return (size + block - 1) / block;
-}
-
 struct Grid {
   const Variant* variant = nullptr;
   int group_blocks = 0;
@@ -172,9 +183,11 @@ Grid grid_of(
     }
     Grid grid{
         .variant = &v,
-        .group_blocks = blocks_of(s.batch, v.groups * kVector),
-        .row_blocks = blocks_of(s.rows, v.rows),
-        .column_blocks = blocks_of(s.rho * s.columns, v.columns),
+        .group_blocks =
+            static_cast<int>(blocks_of(s.batch, v.groups * kVector)),
+        .row_blocks = static_cast<int>(blocks_of(s.rows, v.rows)),
+        .column_blocks =
+            static_cast<int>(blocks_of(s.rho * s.columns, v.columns)),
         .stages = fit == 5 ? 4 : fit};
     const int64_t bytes = static_cast<int64_t>(grid.tiles()) * v.stage_bytes;
     if (best.variant == nullptr || bytes < least) {
@@ -184,7 +197,7 @@ Grid grid_of(
   }
   if (best.variant != nullptr) {
     // One wave; a split of fewer than four steps would mostly wait.
-    const int64_t steps = (tokens + kStepTokens - 1) / kStepTokens;
+    const int64_t steps = blocks_of(tokens, kStepTokens);
     best.splits = static_cast<int>(std::clamp<int64_t>(
         steps / 4, 1, std::max(1, limits.multiprocessors / best.tiles())));
   }
@@ -230,56 +243,67 @@ cudaError_t btt_weight_grad(
       .column_blocks = grid.column_blocks,
       .splits = grid.splits,
       .stages = grid.stages};
-  const PartialsKernel kernel = grid.variant->kernel;
-  const int shared = grid.stages * grid.variant->stage_bytes;
-  const cudaError_t status = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+  Launch configured(
+      grid.variant->threads, grid.stages * grid.variant->stage_bytes, stream);
+  const cudaError_t status = configured.run(
+      grid.variant->kernel,
+      static_cast<unsigned>(grid.tiles() * grid.splits),
+      params);
   if (status != cudaSuccess) {
     return status;
   }
-  kernel<<<
-      static_cast<unsigned>(grid.tiles() * grid.splits),
-      static_cast<unsigned>(grid.variant->threads),
-      static_cast<size_t>(shared),
-      stream>>>(params);
-  const cudaError_t launched = cudaGetLastError();
-  if (launched != cudaSuccess) {
-    return launched;
-  }
   return btt_sum_partials(
-      s,
-      {.sums = params.partials, .splits = grid.splits, .rows = {}},
-      launch.grad,
-      launch.strides,
-      /*expert_stride=*/0,
+      {{{.sizes = s,
+         .sums = params.partials,
+         .grad = launch.grad,
+         .strides = launch.strides}},
+       grid.splits,
+       {}},
+      limits,
       stream);
 }
 
 cudaError_t btt_sum_partials(
-    const BttWeightGradSizes& s,
     const BttPartials& partials,
-    __nv_bfloat16* grad,
-    const BttCores::Strides& strides,
-    int64_t expert_stride,
+    const DeviceLimits& limits,
     cudaStream_t stream) {
-  const int64_t vectors =
-      static_cast<int64_t>(s.batch) * s.rows * s.rho * s.columns / 4;
-  const dim3 threads(kReduceVectors, kReduceChains);
-  const dim3 blocks(
-      static_cast<unsigned>((vectors + kReduceVectors - 1) / kReduceVectors),
-      static_cast<unsigned>(partials.rows.experts));
-  btt_weight_grad_reduce<<<blocks, threads, 0, stream>>>(
-      {.partials = reinterpret_cast<const float4*>(partials.sums),
-       .grad = grad,
-       .strides = strides,
-       .vectors = vectors,
-       .rows = s.rows,
-       .rho = s.rho,
-       .columns = s.columns,
-       .splits = partials.splits,
-       .routed = partials.rows,
-       .expert_stride = expert_stride});
-  return cudaGetLastError();
+  ReduceParams params{};
+  params.splits = partials.splits;
+  params.routed = partials.rows;
+  int cores = 0;
+  int64_t most_vectors = 0;
+  for (const BttPartials::Core& core : partials.cores) {
+    if (core.grad == nullptr) {
+      continue;
+    }
+    const BttWeightGradSizes& s = core.sizes;
+    const int64_t vectors =
+        static_cast<int64_t>(s.batch) * s.rows * s.rho * s.columns / 4;
+    most_vectors = std::max(most_vectors, vectors);
+    params.cores[cores++] = {
+        .partials = reinterpret_cast<const float4*>(core.sums),
+        .grad = core.grad,
+        .strides = core.strides,
+        .vectors = vectors,
+        .rows = s.rows,
+        .rho = s.rho,
+        .columns = s.columns,
+        .expert_stride = core.expert_stride};
+  }
+  Launch configured(kReduceVectors * kReduceChains, 0, stream);
+  if (limits.major >= 9) {
+    configured.start_early();
+  }
+  return configured.run(
+      btt_weight_grad_reduce,
+      {std::min(
+           blocks_of(most_vectors, kReduceVectors),
+           blocks_of(
+               static_cast<int64_t>(kReduceBlocks) * limits.multiprocessors,
+               static_cast<int64_t>(partials.rows.experts) * cores)),
+       static_cast<unsigned>(partials.rows.experts),
+       static_cast<unsigned>(cores)},
+      params);
 }
 
 }  // namespace einforge::kernels::cuda

@@ -30,6 +30,7 @@ struct BttWeightGradSizes {
   int rho = 1;
   int columns = 1;  // phi for A, gamma for B; rho columns a multiple of 8
 
+  BttWeightGradSizes() = default;
   // Those of core A; those of B are those of A of the transposed layer.
   explicit BttWeightGradSizes(const BttSizes& s)
       : batch(s.gamma), rows(s.alpha), rho(s.rho), columns(s.phi) {}
@@ -63,10 +64,16 @@ struct BttWeightGradLaunch {
     const DeviceLimits& limits,
     cudaStream_t stream);
 
-// Partial sums (slots, batch, rows, rho, columns) in float32, to be added up in
-// a fixed order.
+// Partial sums of one core or both, to be added up in a fixed order.
 struct BttPartials {
-  const float* sums = nullptr;
+  struct Core {
+    BttWeightGradSizes sizes;
+    const float* sums = nullptr;  // (slots, batch, rows, rho, columns)
+    __nv_bfloat16* grad = nullptr;
+    BttCores::Strides strides;  // as in BttWeightGradLaunch
+    int64_t expert_stride = 0;
+  };
+  Core cores[2];
   int splits = 1;
   // Of a mixture (offsets not null): splits had stretches of its tiles of 16
   // rows, and slot split + e has what a split gave to expert e. Else the slots
@@ -74,14 +81,9 @@ struct BttPartials {
   RoutedRows rows;
 };
 
-// Writes the sum to a core with the strides of BttWeightGradLaunch; those of a
-// mixture are `expert_stride` apart.
 [[nodiscard]] cudaError_t btt_sum_partials(
-    const BttWeightGradSizes& sizes,
     const BttPartials& partials,
-    __nv_bfloat16* grad,
-    const BttCores::Strides& strides,
-    int64_t expert_stride,
+    const DeviceLimits& limits,
     cudaStream_t stream);
 
 }  // namespace einforge::kernels::cuda

@@ -91,6 +91,20 @@ __device__ __forceinline__ void barrier_wait_cluster(
 #endif
 }
 
+// A place in a ring of buffers, and the parity that its barriers have when it
+// is this pass's turn: `first` is 0 to wait for what others fill, 1 for what
+// they empty, since a new buffer is empty.
+template <int kSize>
+struct Ring {
+  int slot = 0;
+  uint32_t phase;
+  __device__ explicit Ring(uint32_t first) : phase(first) {}
+  __device__ void next() {
+    slot = slot + 1 == kSize ? 0 : slot + 1;
+    phase ^= slot == 0 ? 1 : 0;
+  }
+};
+
 // Stores 16 bytes in a block of the cluster and counts them at a barrier of
 // that block (both addresses from peer_address).
 __device__ __forceinline__ void store_async(
@@ -119,39 +133,6 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
 __device__ __forceinline__ void async_fence() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
-}
-
-// Copies contiguous bytes into this block and tells its barrier.
-__device__ __forceinline__ void bulk_load(
-    uint32_t shared, const void* global, int bytes, uint32_t barrier) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1], %2, [%3];" ::"r"(shared),
-      "l"(global),
-      "r"(bytes),
-      "r"(barrier)
-      : "memory");
-#endif
-}
-
-// The same into every block of the cluster whose bit is set in `blocks`.
-__device__ __forceinline__ void bulk_load_multicast(
-    uint32_t shared,
-    const void* global,
-    int bytes,
-    uint32_t barrier,
-    uint16_t blocks) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
-      ".multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(shared),
-      "l"(global),
-      "r"(bytes),
-      "r"(barrier),
-      "h"(blocks)
-      : "memory");
 #endif
 }
 
@@ -196,19 +177,6 @@ __device__ __forceinline__ void tensor_load_multicast(
       "r"(token),
       "r"(barrier),
       "h"(blocks)
-      : "memory");
-#endif
-}
-
-__device__ __forceinline__ void tensor_prefetch(
-    const void* map, int row, int token) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile(
-      "cp.async.bulk.prefetch.tensor.3d.L2.global [%0, {%1, %2, %3}];" ::"l"(
-          map),
-      "r"(0),
-      "r"(row),
-      "r"(token)
       : "memory");
 #endif
 }

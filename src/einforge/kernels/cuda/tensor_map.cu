@@ -1,9 +1,5 @@
 #include "einforge/kernels/cuda/tensor_map.h"
 
-#include <map>
-#include <mutex>
-#include <utility>
-
 namespace einforge::kernels::cuda {
 
 cudaError_t encode_tensor_map(
@@ -56,20 +52,6 @@ cudaError_t encode_tensor_map(
       CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
       CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return status == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
-int active_clusters(const void* kernel, const cudaLaunchConfig_t& config) {
-  static std::mutex mutex;
-  static std::map<std::pair<const void*, unsigned>, int> known;
-  const std::pair key{kernel, config.attrs[0].val.clusterDim.x};
-  const std::lock_guard lock(mutex);
-  const auto [found, added] = known.try_emplace(key, 0);
-  if (added && cudaOccupancyMaxActiveClusters(
-                   &found->second, kernel, &config) != cudaSuccess) {
-    cudaGetLastError();
-    found->second = 0;
-  }
-  return found->second;
 }
 
 }  // namespace einforge::kernels::cuda

@@ -26,10 +26,4 @@ struct TensorBox {
     int64_t tokens,
     const TensorBox& box);
 
-// How many clusters of a launch run at once: a persistent grid must not be
-// larger, and clusters of 4 or 8 do not fill every group of multiprocessors.
-// Zero: not known. `config` must have the cluster's size as attribute 0.
-[[nodiscard]] int active_clusters(
-    const void* kernel, const cudaLaunchConfig_t& config);
-
 }  // namespace einforge::kernels::cuda

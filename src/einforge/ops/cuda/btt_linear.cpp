@@ -124,24 +124,6 @@ struct BackwardProblem {
   Tensor grad_second;
 };
 
-// Both core gradients, with z and dz on chip.
-void run_fused_backward(const BackwardProblem& p) {
-  const ek::DeviceLimits& limits = device_limits();
-  const Tensor partials = btt::workspace(
-      p.x, ek::btt_backward_bytes(p.sizes, p.x.size(0), /*experts=*/1, limits));
-  const ek::BttBackwardLaunch launch{
-      .x = btt::data(p.x),
-      .dy = btt::data(p.grad),
-      .tokens = p.x.size(0),
-      .workspace = partials.mutable_data_ptr(),
-      .da = btt::mutable_data(p.grad_first),
-      .db = btt::mutable_data(p.grad_second),
-      .da_strides = btt::strides_of(p.grad_first, /*first=*/true),
-      .db_strides = btt::strides_of(p.grad_second, /*first=*/false)};
-  C10_CUDA_CHECK(ek::btt_backward(
-      p.sizes, p.cores, launch, limits, c10::cuda::getCurrentCUDAStream()));
-}
-
 // dx where it is defined, and the core gradients from z and dz in memory.
 void run_separate_backward(const BackwardProblem& p, const Tensor& dx) {
   const std::int64_t tokens = p.x.size(0);
@@ -173,10 +155,12 @@ void run_separate_backward(const BackwardProblem& p, const Tensor& dx) {
         torch::empty({tokens, z_size}, p.x.options());  // (.., phi, rho, gamma)
     const Tensor y = torch::empty_like(p.grad);
     run_fused(p.sizes, p.cores, p.x, y, /*bias=*/Tensor(), z);
-    ek::BttCores::Strides strides =
-        btt::strides_of(p.grad_second, /*first=*/false);
-    std::swap(strides.gamma, strides.phi);
-    run_weight_grad(p.sizes.transposed(), strides, p.grad, z, p.grad_second);
+    run_weight_grad(
+        p.sizes.transposed(),
+        btt::strides_of(p.grad_second, /*first=*/false).exchanged(),
+        p.grad,
+        z,
+        p.grad_second);
   }
 }
 
@@ -195,7 +179,8 @@ void run_backward(const BackwardProblem& p, const Tensor& dx) {
         /*bias=*/Tensor(),
         /*z=*/Tensor());
   }
-  run_fused_backward(p);
+  btt::core_gradients(
+      p.sizes, p.cores, p.x, p.grad, p.grad_first, p.grad_second);
 }
 
 EinsumLinearGradients backward(

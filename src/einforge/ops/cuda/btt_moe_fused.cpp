@@ -228,28 +228,17 @@ BttMoeGradients backward(
     result.core_b = torch::empty_like(operands.core_b);
     const Tensor& first = layer.ab ? result.core_a : result.core_b;
     const Tensor& second = layer.ab ? result.core_b : result.core_a;
-    const ek::DeviceLimits& limits = device_limits();
-    const Tensor partials = btt::workspace(
-        x,
-        ek::btt_backward_bytes(
-            layer.sizes, dispatch.rows.pairs, layer.cores.experts, limits));
-    C10_CUDA_CHECK(ek::btt_backward(
+    btt::core_gradients(
         layer.sizes,
         layer.cores,
-        {.x = btt::data(x),
-         .dy = btt::data(dy),
-         .tokens = x.size(0),
-         .workspace = partials.mutable_data_ptr(),
-         .da = btt::mutable_data(first),
-         .db = btt::mutable_data(second),
-         .da_strides = btt::strides_of(first, /*first=*/true),
-         .db_strides = btt::strides_of(second, /*first=*/false),
-         .rows = dispatch.rows,
+        x,
+        dy,
+        first,
+        second,
+        {.rows = dispatch.rows,
          .gates = gates.const_data_ptr<float>(),
          .da_expert = first.stride(0),
-         .db_expert = second.stride(0)},
-        limits,
-        stream));
+         .db_expert = second.stride(0)});
   }
   return result;
 }

@@ -1,13 +1,16 @@
 #pragma once
 
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
 #include <torch/types.h>
 
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 
+#include "einforge/kernels/cuda/btt_backward.h"
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/ops/contraction.h"
+#include "einforge/ops/cuda/btt_tuner.h"
 
 // Tensors as the block-tensor-train kernels take them.
 namespace einforge::ops::btt {
@@ -67,10 +70,35 @@ inline kernels::cuda::BttCores cores_of(
   return cores;
 }
 
-inline kernels::cuda::BttCores::Strides exchanged(
-    kernels::cuda::BttCores::Strides strides) {
-  std::swap(strides.gamma, strides.phi);
-  return strides;
+// The gradients of both cores, with z and dz on chip: `launch` lacks the
+// operands, the workspace and the gradients, which this fills in.
+inline void core_gradients(
+    const kernels::cuda::BttSizes& sizes,
+    const kernels::cuda::BttCores& cores,
+    const torch::Tensor& x,
+    const torch::Tensor& dy,
+    const torch::Tensor& first_grad,
+    const torch::Tensor& second_grad,
+    kernels::cuda::BttBackwardLaunch launch = {}) {
+  const kernels::cuda::DeviceLimits& limits = device_limits();
+  launch.x = data(x);
+  launch.dy = data(dy);
+  launch.tokens = x.size(0);
+  const kernels::cuda::BttBackwardSpace space =
+      kernels::cuda::btt_backward_space(
+          sizes,
+          launch.gates == nullptr ? launch.tokens : launch.rows.pairs,
+          launch.rows.experts,
+          limits);
+  const torch::Tensor partials = workspace(x, space.bytes);
+  launch.splits = space.splits;
+  launch.workspace = partials.mutable_data_ptr();
+  launch.da = mutable_data(first_grad);
+  launch.db = mutable_data(second_grad);
+  launch.da_strides = strides_of(first_grad, /*first=*/true);
+  launch.db_strides = strides_of(second_grad, /*first=*/false);
+  C10_CUDA_CHECK(kernels::cuda::btt_backward(
+      sizes, cores, launch, limits, c10::cuda::getCurrentCUDAStream()));
 }
 
 }  // namespace einforge::ops::btt
