@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "einforge/ops/btt_moe_linear.h"
+#include "einforge/ops/btt_moe_routed.h"
 #include "einforge/ops/btt_moe_table.h"
 #include "einforge/ops/moe_grouped.h"
 #include "einforge/ops/moe_routing.h"
@@ -119,8 +120,14 @@ std::vector<Implementation> structured(
       .name = "einforge",
       .layer =
           [a, b, router](const Tensor& x) {
-            const auto routing = router.route(x);
-            return ops::btt_moe_linear(x, a, b, routing.experts, routing.gates);
+            return ops::btt_moe_routed(
+                       x,
+                       router.weight,
+                       a,
+                       b,
+                       router.active,
+                       {.bias = router.bias})
+                .y;
           },
       .weights = {router.weight, a, b},
       .macs = static_cast<double>(structure::macs(which.layer)),
