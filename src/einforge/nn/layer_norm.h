@@ -17,7 +17,6 @@ class LayerNorm : public Layer {
   torch::Tensor forward(const torch::Tensor& x);
 
  private:
-  std::int64_t width_;
   torch::Tensor gain_;  // (width)
   torch::Tensor bias_;  // (width) or undefined
 };

@@ -1,0 +1,243 @@
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+
+#include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/ptx.cuh"
+#include "einforge/kernels/cuda/row_norm.h"
+
+namespace einforge::kernels::cuda {
+
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kVector = 8;  // elements of a lane
+// Enough to fill any device, few enough that their sums are added up quickly.
+constexpr int kMostBlocks = 1024;
+
+struct Eight {
+  float of[kVector];
+
+  __device__ static Eight load(const uint4& v) {
+    Eight e{};
+    ptx::add_pair(e.of[0], e.of[1], v.x);
+    ptx::add_pair(e.of[2], e.of[3], v.y);
+    ptx::add_pair(e.of[4], e.of[5], v.z);
+    ptx::add_pair(e.of[6], e.of[7], v.w);
+    return e;
+  }
+  __device__ uint4 rounded() const {
+    return {
+        ptx::round_pair(of[0], of[1]),
+        ptx::round_pair(of[2], of[3]),
+        ptx::round_pair(of[4], of[5]),
+        ptx::round_pair(of[6], of[7])};
+  }
+};
+
+// Of the lanes of one row, to all of them.
+template <int kLanes>
+__device__ float sum_of_row(float value) {
+#pragma unroll
+  for (int hop = 1; hop < kLanes; hop *= 2) {
+    value += __shfl_xor_sync(0xFFFFFFFFU, value, hop);
+  }
+  return value;
+}
+
+// x becomes n; returns 1 / sqrt(var + epsilon).
+template <int kLanes>
+__device__ float normalise(Eight& x, float epsilon) {
+  constexpr float kShare = 1.0F / (kLanes * kVector);
+  float sum = 0.0F;
+  for (const float value : x.of) {
+    sum += value;
+  }
+  const float mean = sum_of_row<kLanes>(sum) * kShare;
+  float squares = 0.0F;
+  for (float& value : x.of) {
+    value -= mean;
+    squares += value * value;
+  }
+  const float scale = rsqrtf(sum_of_row<kLanes>(squares) * kShare + epsilon);
+  for (float& value : x.of) {
+    value *= scale;
+  }
+  return scale;
+}
+
+// Calls work(vector, exists) for the vectors of this thread; whole warps go
+// together, since they exchange sums.
+template <typename Work>
+__device__ void for_vectors(int64_t vectors, const Work& work) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads;
+       first < vectors;
+       first += stride) {
+    const int64_t vector = first + threadIdx.x;
+    work(vector, vector < vectors);
+  }
+}
+
+template <int kLanes>
+__device__ Eight gain_of_lane(const float* gain) {
+  Eight result;
+  const auto part = static_cast<int>(threadIdx.x) % kLanes;
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) {
+    result.of[i] = gain[part * kVector + i];
+  }
+  return result;
+}
+
+template <int kLanes>
+__global__ void __launch_bounds__(kThreads)
+    row_norm_kernel(RowNormRows p, uint4* y) {
+  const Eight gain = gain_of_lane<kLanes>(p.gain);
+  const auto* x = reinterpret_cast<const uint4*>(p.x);
+  for_vectors(p.rows * kLanes, [&](int64_t vector, bool exists) {
+    Eight n = Eight::load(exists ? x[vector] : uint4{0, 0, 0, 0});
+    normalise<kLanes>(n, p.epsilon);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+      n.of[i] *= gain.of[i];
+    }
+    if (exists) {
+      y[vector] = n.rounded();
+    }
+  });
+}
+
+// With g = gain dy: dx = (g - mean(g) - n mean(g n)) / sqrt(var + epsilon), and
+// dgain = sum over rows of dy n.
+template <int kLanes>
+__global__ void __launch_bounds__(kThreads) row_norm_backward_kernel(
+    RowNormRows p, const uint4* dy, uint4* dx, float* partials) {
+  constexpr int kWidth = kLanes * kVector;
+  __shared__ float sums[kThreads * kVector];
+  const Eight gain = gain_of_lane<kLanes>(p.gain);
+  const auto* x = reinterpret_cast<const uint4*>(p.x);
+  Eight dgain{};
+  for_vectors(p.rows * kLanes, [&](int64_t vector, bool exists) {
+    const uint4 zeros{0, 0, 0, 0};
+    Eight n = Eight::load(exists ? x[vector] : zeros);
+    Eight g = Eight::load(exists ? dy[vector] : zeros);
+    const float scale = normalise<kLanes>(n, p.epsilon);
+    float sum = 0.0F;
+    float product = 0.0F;
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+      dgain.of[i] += g.of[i] * n.of[i];
+      g.of[i] *= gain.of[i];
+      sum += g.of[i];
+      product += g.of[i] * n.of[i];
+    }
+    const float mean = sum_of_row<kLanes>(sum) / kWidth;
+    const float along = sum_of_row<kLanes>(product) / kWidth;
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+      g.of[i] = scale * (g.of[i] - mean - n.of[i] * along);
+    }
+    if (exists) {
+      dx[vector] = g.rounded();
+    }
+  });
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) {
+    sums[static_cast<int>(threadIdx.x) * kVector + i] = dgain.of[i];
+  }
+  __syncthreads();
+  const auto column = static_cast<int>(threadIdx.x);
+  if (column < kWidth) {
+    float sum = 0.0F;
+    for (int row = 0; row < kThreads / kLanes; ++row) {
+      sum += sums[row * kWidth + column];
+    }
+    partials[blockIdx.x * kWidth + column] = sum;
+  }
+}
+
+// A block a column.
+__global__ void __launch_bounds__(kThreads)
+    row_norm_gain_kernel(const float* partials, int blocks, float* dgain) {
+  __shared__ float sums[kThreads];
+  const auto thread = static_cast<int>(threadIdx.x);
+  const auto width = static_cast<int>(gridDim.x);
+  float sum = 0.0F;
+  for (int block = thread; block < blocks; block += kThreads) {
+    sum += partials[block * width + static_cast<int>(blockIdx.x)];
+  }
+  sums[thread] = sum;
+  __syncthreads();
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    if (thread < half) {
+      sums[thread] += sums[thread + half];
+    }
+    __syncthreads();
+  }
+  if (thread == 0) {
+    dgain[blockIdx.x] = sums[0];
+  }
+}
+
+unsigned blocks_for(const RowNormRows& rows) {
+  return std::min<unsigned>(
+      kMostBlocks, blocks_of(rows.rows * (rows.width / kVector), kThreads));
+}
+
+// Calls run with the lanes of a row as a constant.
+template <typename Run>
+void with_lanes(int width, const Run& run) {
+  const auto lanes = [&]<int... kLanes>(std::integer_sequence<int, kLanes...>) {
+    ((width == kVector * kLanes ? run(std::integral_constant<int, kLanes>{})
+                                : void()),
+     ...);
+  };
+  lanes(std::integer_sequence<int, 1, 2, 4, 8, 16, 32>{});
+}
+
+}  // namespace
+
+bool row_norm_supports(int64_t width) {
+  return width >= kVector && width <= 32 * kVector &&
+         (width & (width - 1)) == 0;
+}
+
+cudaError_t row_norm(
+    const RowNormRows& rows, __nv_bfloat16* y, cudaStream_t stream) {
+  with_lanes(rows.width, [&](auto lanes) {
+    row_norm_kernel<lanes><<<blocks_for(rows), kThreads, 0, stream>>>(
+        rows, reinterpret_cast<uint4*>(y));
+  });
+  return cudaGetLastError();
+}
+
+size_t row_norm_backward_bytes(int width) {
+  return sizeof(float) * kMostBlocks * static_cast<size_t>(width);
+}
+
+cudaError_t row_norm_backward(
+    const RowNormRows& rows,
+    const __nv_bfloat16* dy,
+    void* workspace,
+    __nv_bfloat16* dx,
+    float* dgain,
+    cudaStream_t stream) {
+  auto* partials = static_cast<float*>(workspace);
+  const unsigned blocks = blocks_for(rows);
+  with_lanes(rows.width, [&](auto lanes) {
+    row_norm_backward_kernel<lanes><<<blocks, kThreads, 0, stream>>>(
+        rows,
+        reinterpret_cast<const uint4*>(dy),
+        reinterpret_cast<uint4*>(dx),
+        partials);
+  });
+  row_norm_gain_kernel<<<
+      static_cast<unsigned>(rows.width),
+      kThreads,
+      0,
+      stream>>>(partials, static_cast<int>(blocks), dgain);
+  return cudaGetLastError();
+}
+
+}  // namespace einforge::kernels::cuda

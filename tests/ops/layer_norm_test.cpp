@@ -1,0 +1,107 @@
+#include "einforge/ops/layer_norm.h"
+
+#include "tests/ops/testing.h"
+
+namespace einforge {
+namespace {
+
+using testing::Tensor;
+
+struct Result {
+  Tensor y;
+  std::vector<Tensor> grads;
+};
+
+// By the formulas, in float64.
+Result definition(const Tensor& x, const Tensor& gain, const Tensor& dy) {
+  const Tensor wide = x.detach().to(torch::kFloat64).requires_grad_();
+  const Tensor scale = gain.detach().to(torch::kFloat64).requires_grad_();
+  const Tensor centred = wide - wide.mean(-1, true);
+  const Tensor y =
+      scale * centred / (centred.square().mean(-1, true) + 1e-5).sqrt();
+  return {
+      y.detach(),
+      torch::autograd::grad({y}, {wide, scale}, {dy.to(torch::kFloat64)})};
+}
+
+Result run(const Tensor& x, const Tensor& gain, const Tensor& dy) {
+  const Tensor here = x.detach().requires_grad_();
+  const Tensor scale = gain.detach().requires_grad_();
+  const Tensor y = ops::layer_norm(here, scale, {}, 1e-5);
+  return {y.detach(), torch::autograd::grad({y}, {here, scale}, {dy})};
+}
+
+double error(const Tensor& got, const Tensor& expected) {
+  return ((got.to(torch::kFloat64) - expected).norm() / expected.norm())
+      .item<double>();
+}
+
+class LayerNorm : public ::testing::TestWithParam<torch::DeviceType> {
+ protected:
+  void SetUp() override {
+    EINFORGE_NEEDS(GetParam());
+    torch::manual_seed(5);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    Devices,
+    LayerNorm,
+    ::testing::Values(torch::kCPU, torch::kCUDA),
+    [](const auto& tested) {
+      return std::string(tested.param == torch::kCPU ? "cpu" : "cuda");
+    });
+
+TEST_P(LayerNorm, AgreesWithTheFormulas) {
+  for (const std::int64_t width : {8, 32, 64, 128, 256, 48, 512}) {
+    for (const std::int64_t rows : {1, 7, 4097}) {
+      const auto like = torch::dtype(torch::kBFloat16).device(GetParam());
+      const Tensor x = 3 * torch::randn({rows, 3, width}, like) + 1;
+      const Tensor dy = torch::randn({rows, 3, width}, like);
+      const Tensor gain = torch::rand(
+          {width}, torch::dtype(torch::kFloat32).device(GetParam()));
+      const Result expected = definition(x, gain, dy);
+      const Result got = run(x, gain, dy);
+      EXPECT_EQ(got.y.scalar_type(), torch::kBFloat16);
+      EXPECT_LT(error(got.y, expected.y), 3e-3) << width << ", " << rows;
+      EXPECT_LT(error(got.grads[0], expected.grads[0]), 4e-3) << width;
+      if (GetParam() == torch::kCUDA) {  // torch's, on the CPU, is 10% off
+        EXPECT_LT(error(got.grads[1], expected.grads[1]), 4e-3) << width;
+      }
+      const Result again = run(x, gain, dy);
+      EXPECT_TRUE(torch::equal(again.grads[0], got.grads[0]));
+      EXPECT_TRUE(torch::equal(again.grads[1], got.grads[1]));
+    }
+  }
+}
+
+TEST_P(LayerNorm, TakesStridesAndPassesNaNOn) {
+  const auto like = torch::dtype(torch::kBFloat16).device(GetParam());
+  Tensor x = torch::randn({5, 64, 9}, like).transpose(1, 2);
+  const Tensor gain =
+      torch::ones({64}, torch::dtype(torch::kFloat32).device(GetParam()));
+  const Tensor dy = torch::randn({5, 9, 64}, like);
+  EXPECT_LT(error(run(x, gain, dy).y, definition(x, gain, dy).y), 3e-3);
+  x[2][3][4] = NAN;
+  const Tensor lost = run(x, gain, dy).y.isnan().all(-1);
+  EXPECT_TRUE(lost[2][3].item<bool>());
+  EXPECT_EQ(lost.sum().item<std::int64_t>(), 1);
+}
+
+TEST_P(LayerNorm, IsDifferentiableTwice) {
+  const auto like = torch::dtype(torch::kBFloat16).device(GetParam());
+  const Tensor x = torch::randn({6, 16}, like).requires_grad_();
+  const Tensor gain =
+      torch::ones({16}, torch::dtype(torch::kFloat32).device(GetParam()))
+          .requires_grad_();
+  const Tensor y = ops::layer_norm(x, gain, {}, 1e-5);
+  const Tensor first = torch::autograd::grad(
+      {y.square().sum()}, {x}, {}, /*retain_graph=*/true, true)[0];
+  const Tensor second =
+      torch::autograd::grad({first.square().sum()}, {gain})[0];
+  EXPECT_TRUE(second.isfinite().all().item<bool>());
+  EXPECT_GT(second.abs().max().item<double>(), 0);
+}
+
+}  // namespace
+}  // namespace einforge
