@@ -155,6 +155,7 @@ if [[ -n ${part[sanitize]:-} ]]; then
       for tool in memcheck racecheck initcheck; do
         # initcheck has to see who writes what, and so all kernels.
         filter=(--kernel-name kernel_substring=btt_
+          --kernel-name kernel_substring=kronecker_
           --kernel-name kernel_substring=moe_)
         [[ $tool == initcheck ]] && filter=()
         sanitize "$tool" ops "${filter[@]}" "$folder/bin/ops_tests" \

@@ -11,6 +11,7 @@
 #ifdef EINFORGE_HAVE_CUDA
 #include "einforge/ops/cuda/btt_linear.h"
 #include "einforge/ops/cuda/btt_tuner.h"
+#include "einforge/ops/cuda/kronecker_linear.h"
 #endif
 
 namespace einforge::ops {
@@ -33,6 +34,7 @@ std::span<const EinsumLinearKernel> cuda_kernels() {
   static const std::array table{
 #ifdef EINFORGE_HAVE_CUDA
       fused_btt_kernel(),
+      kronecker_kernel(),
 #endif
       measured_strided_kernel(),
       bmm_kernel()};
