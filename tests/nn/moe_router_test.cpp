@@ -255,12 +255,12 @@ TEST(Routers, AreFoundOnceAndTheirLossesAddUp) {
   ASSERT_EQ(found.size(), 2U);
   EXPECT_EQ(found[0].first, "first");
   EXPECT_EQ(found[1].first, "other");
-  EXPECT_FALSE(auxiliary_loss(*module).defined());
+  EXPECT_FALSE(auxiliary_loss(found).defined());
   const torch::Tensor x = torch::randn({5, 24});
   module->shared_->forward(x);
   module->other_->forward(x);
   EXPECT_DOUBLE_EQ(
-      auxiliary_loss(*module).item<double>(),
+      auxiliary_loss(found).item<double>(),
       (module->shared_->auxiliary_loss() + module->other_->auxiliary_loss())
           .item<double>());
 }

@@ -259,6 +259,16 @@ class RmsCap(unittest.TestCase):
                 lambda c, g: einforge.rms_cap(c, g, max_rms), (core, gamma)))
 
 
+class MoeRouterLoss(unittest.TestCase):
+    def test_opcheck_and_gradcheck(self):
+        op = torch.ops.einforge.moe_router_loss
+        logits = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
+        experts = torch.randint(4, (9, 2), dtype=torch.int32)
+        torch.library.opcheck(op.default, (logits, experts, 0.3, 0.07))
+        self.assertTrue(torch.autograd.gradcheck(
+            lambda l: op(l, experts, 0.3, 0.07)[0], logits))
+
+
 class Module(unittest.TestCase):
     def test_learns(self):
         torch.manual_seed(0)

@@ -5,26 +5,15 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <tuple>
 
 #include "einforge/base/error.h"
 #include "einforge/ops/btt_moe_linear.h"
 #include "einforge/ops/btt_moe_routed.h"
+#include "einforge/ops/moe_router_loss.h"
 
 namespace einforge::nn {
 namespace {
-
-// E sum_i p_i f_i; `counts` (E) of assignments.
-torch::Tensor balance_loss(
-    const torch::Tensor& logits, const torch::Tensor& counts) {
-  const torch::Tensor probability = logits.softmax(-1).mean(0);  // (E)
-  const torch::Tensor load = counts.to(logits.scalar_type());    // (E)
-  return (probability * (load / load.sum())).sum() *
-         static_cast<double>(counts.size(0));
-}
-
-torch::Tensor z_loss(const torch::Tensor& logits) {
-  return logits.logsumexp(-1).square().mean();
-}
 
 // -sum p log p over the last dimension, in nats.
 torch::Tensor entropy(const torch::Tensor& p) {
@@ -116,9 +105,9 @@ void MoeRouter::observe(
   chosen_ = chosen;
   auxiliary_loss_ = torch::Tensor();
   if (is_training() && logits.size(0) > 0) {
-    const torch::Tensor counts = ops::moe_counts(chosen_, experts_);  // (E)
-    auxiliary_loss_ = options_.balance_weight * balance_loss(logits, counts) +
-                      options_.z_weight * z_loss(logits);
+    torch::Tensor counts;  // (E)
+    std::tie(auxiliary_loss_, counts) = ops::moe_router_loss(
+        logits, chosen_, options_.balance_weight, options_.z_weight);
     if (load_.defined()) {
       load_.add_(counts);
     }
@@ -132,15 +121,18 @@ RouterHealth MoeRouter::health() const {
   const torch::NoGradGuard no_grad;
   // Reduced where it lies and copied once: the logits are (T, E).
   const torch::Tensor logits = logits_.to(torch::kFloat64);
-  const torch::Tensor counts = ops::moe_counts(chosen_, experts_);
+  const auto [balance_loss, counts] =
+      ops::moe_router_loss(logits, chosen_, /*balance_weight=*/1, 0);
+  const torch::Tensor z_loss =
+      std::get<0>(ops::moe_router_loss(logits, chosen_, 0, /*z_weight=*/1));
   const torch::Tensor load = counts.to(torch::kFloat64);
   const torch::Tensor all =
       torch::cat({load,
                   torch::stack(
                       {entropy(logits.softmax(-1)).mean(),
                        entropy(load / static_cast<double>(chosen_.numel())),
-                       balance_loss(logits, counts),
-                       z_loss(logits)})})
+                       balance_loss,
+                       z_loss})})
           .to(torch::kCPU);
   const double* value = all.const_data_ptr<double>();
   RouterHealth health;
@@ -184,15 +176,15 @@ std::vector<std::pair<std::string, MoeRouter*>> routers(
   return found;
 }
 
-torch::Tensor auxiliary_loss(torch::nn::Module& module) {
-  torch::Tensor sum;
-  for (const auto& [name, router] : routers(module)) {
-    const torch::Tensor& loss = router->auxiliary_loss();
-    if (loss.defined()) {
-      sum = sum.defined() ? sum + loss : loss;
+torch::Tensor auxiliary_loss(
+    const std::vector<std::pair<std::string, MoeRouter*>>& routers) {
+  std::vector<torch::Tensor> losses;
+  for (const auto& [name, router] : routers) {
+    if (router->auxiliary_loss().defined()) {
+      losses.push_back(router->auxiliary_loss());
     }
   }
-  return sum;
+  return losses.empty() ? torch::Tensor() : torch::stack(losses).sum();
 }
 
 }  // namespace einforge::nn

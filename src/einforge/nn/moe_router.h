@@ -99,7 +99,8 @@ class MoeRouter : public Layer {
 std::vector<std::pair<std::string, MoeRouter*>> routers(
     torch::nn::Module& module);
 
-// The sum of the routers' losses; undefined where none has one.
-torch::Tensor auxiliary_loss(torch::nn::Module& module);
+// The sum of their losses; undefined where none has one.
+torch::Tensor auxiliary_loss(
+    const std::vector<std::pair<std::string, MoeRouter*>>& routers);
 
 }  // namespace einforge::nn

@@ -167,14 +167,7 @@ RouterWatch::RouterWatch(torch::nn::Module& model)
 }
 
 torch::Tensor RouterWatch::loss() const {
-  torch::Tensor sum;
-  for (const auto& [layer, router] : routers_) {
-    const torch::Tensor& loss = router->auxiliary_loss();
-    if (loss.defined()) {
-      sum = sum.defined() ? sum + loss : loss;
-    }
-  }
-  return sum;
+  return nn::auxiliary_loss(routers_);
 }
 
 void RouterWatch::update_biases() {
