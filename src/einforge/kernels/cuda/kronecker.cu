@@ -16,8 +16,8 @@ struct Variant {
   int u;
   int v;
   bool turned;
-  int threads;
-  int teams;
+  int team_warps;
+  int most_teams;
   int tokens;
   int stage_bytes;
   int core_bytes;
@@ -33,8 +33,8 @@ constexpr Variant variant() {
       kU,
       kV,
       kTurned,
-      Tile::kThreads,
-      Tile::kTeams,
+      Tile::kTeamWarps,
+      Tile::kMostTeams,
       Tile::kTokens,
       Tile::kStageBytes,
       Tile::kCoreBytes};
@@ -53,18 +53,32 @@ constexpr Variant kVariants[] = {
     variant<16, 32, 16, 32>(),
     variant<16, 128, 16, 128>()};
 
-constexpr int kMostStages = 4;
-
 // How a layer runs: its cores in the order of the variant.
 struct Plan {
   const Variant* variant = nullptr;
+  int teams = 0;
   int stages = 0;
 
   [[nodiscard]] int shared_bytes(int rho) const {
-    return variant->teams * stages * variant->stage_bytes +
-           rho * variant->core_bytes;
+    return teams * stages * variant->stage_bytes + rho * variant->core_bytes;
   }
 };
+
+// All teams and up to four stages, or as many teams as there is room for.
+Plan plan_of(const Variant& v, int rho, const DeviceLimits& limits) {
+  constexpr int kFewestStages = 2;
+  constexpr int kMostStages = 4;
+  const int64_t room =
+      limits.shared_bytes - static_cast<int64_t>(rho) * v.core_bytes;
+  const int64_t all = room > 0 ? room / v.stage_bytes : 0;
+  const auto teams =
+      static_cast<int>(std::min<int64_t>(v.most_teams, all / kFewestStages));
+  if (teams == 0) {
+    return {};
+  }
+  return {
+      &v, teams, static_cast<int>(std::min<int64_t>(kMostStages, all / teams))};
+}
 
 Plan plan_of(const KroneckerSizes& s, const DeviceLimits& limits) {
   Plan best;
@@ -78,12 +92,9 @@ Plan plan_of(const KroneckerSizes& s, const DeviceLimits& limits) {
     if (!fits || s.rho < 1 || (best.variant != nullptr && products >= least)) {
       continue;
     }
-    const int64_t room =
-        limits.shared_bytes - static_cast<int64_t>(s.rho) * v.core_bytes;
-    const int64_t stages = std::min<int64_t>(
-        kMostStages, room / (static_cast<int64_t>(v.teams) * v.stage_bytes));
-    if (room > 0 && stages >= 2) {
-      best = {&v, static_cast<int>(stages)};
+    const Plan plan = plan_of(v, s.rho, limits);
+    if (plan.variant != nullptr) {
+      best = plan;
       least = products;
     }
   }
@@ -117,8 +128,10 @@ cudaError_t kronecker_forward(
       .second = v.turned ? a : b,
       .tokens = launch.tokens,
       .rho = sizes.rho,
+      .teams = plan.teams,
       .stages = plan.stages};
-  Launch configured(v.threads, plan.shared_bytes(sizes.rho), stream);
+  Launch configured(
+      32 * plan.teams * v.team_warps, plan.shared_bytes(sizes.rho), stream);
   return configured.run(
       v.kernel,
       std::min(

@@ -26,7 +26,8 @@ struct KroneckerParams {
   KroneckerCore second;
   int64_t tokens;
   int rho;
-  int stages;
+  int teams;   // of a block
+  int stages;  // of a team
 };
 
 template <int kIn, int kSecondIn, int kOut, int kSecondOut, bool kIsTurned>
@@ -40,8 +41,7 @@ struct KroneckerTile {
   static constexpr int kTeamWarps = kU / kRows;
   // Of a warp at a time: 64 sums a thread, or 32 where operands are many.
   static constexpr int kTokens = kI > 32 ? 1 : 2048 / (kRows * kV);
-  static constexpr int kTeams = 12 / kTeamWarps;
-  static constexpr int kThreads = 32 * kTeams * kTeamWarps;
+  static constexpr int kMostTeams = 12 / kTeamWarps;
   static constexpr int kStageBytes = 2 * kTokens * kI * kS;
   static constexpr int kCoreBytes = 2 * (kI * kU + kS * kV);  // of one r
   static_assert(kTokens > 0 && (kTurned ? kRows : kV) % 32 == 0);
@@ -77,7 +77,7 @@ struct KroneckerForward {
   __device__ KroneckerForward(const KroneckerParams& params, uint32_t shared)
       : p(params),
         ring(shared + team * p.stages * Tile::kStageBytes),
-        first_core(shared + Tile::kTeams * p.stages * Tile::kStageBytes),
+        first_core(shared + p.teams * p.stages * Tile::kStageBytes),
         second_core(first_core + 2 * kI * kU * p.rho) {}
 
   __device__ void pack_cores() const {
@@ -249,7 +249,7 @@ struct KroneckerForward {
   }
 
   __device__ void run() {
-    const int64_t step = static_cast<int64_t>(gridDim.x) * Tile::kTeams;
+    const int64_t step = static_cast<int64_t>(gridDim.x) * p.teams;
     int64_t group = blockIdx.x + static_cast<int64_t>(gridDim.x) * team;
     for (int i = 0; i + 1 < p.stages; ++i) {
       fetch(group + i * step, i);
@@ -276,7 +276,7 @@ struct KroneckerForward {
 };
 
 template <class Tile>
-__global__ void __launch_bounds__(Tile::kThreads, 1)
+__global__ void __launch_bounds__(32 * Tile::kMostTeams * Tile::kTeamWarps, 1)
     kronecker_forward_tokens(const __grid_constant__ KroneckerParams params) {
   extern __shared__ __align__(128) uint4 shared_tokens[];
   KroneckerForward<Tile> kernel(params, ptx::shared_address(shared_tokens));
