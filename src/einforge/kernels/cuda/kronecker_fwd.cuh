@@ -8,11 +8,11 @@
 // contracted first.
 //
 // A persistent block holds both cores in shared memory, as operands. A warp
-// takes 32 rows u (of one token or of two with 16) and a team of warps all
-// rows, so that nobody else sees z. Tokens come by cp.async through a ring of
-// a team's own, so a barrier is for one or two warps. For each 16 columns of
-// z: its sums, over i, are rounded in place to the left operand of the product
-// with the second core, whose sums go over s and r.
+// takes up to 32 rows u, of several tokens where these are small, and a team of
+// one or two warps all rows, so that nobody else sees z. Tokens come by
+// cp.async through a ring of a team's own. For each 16 columns of z: its sums,
+// over i, are rounded in place to the left operand of the product with the
+// second core, whose sums go over s and r.
 //
 // The columns of the last product (its rows in a turned tile) are interleaved,
 // so that a lane has 16 bytes of a row, which it stores at once.
