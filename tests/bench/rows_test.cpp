@@ -67,7 +67,7 @@ TEST(Rows, HaveTheNumbersOfEveryImplementation) {
       layer_cases(suite, /*cuda=*/false), on, [](const std::string&) {});
   for (const std::string pass : {"forward", "forward_backward"}) {
     for (const std::string name :
-         {"dense", "einforge", "cpu_tiled", "bmm", "einsum"}) {
+         {"dense", "einforge", "cpu_tiled", "merged", "bmm", "einsum"}) {
       const Json row = find(rows, pass, name);
       ASSERT_FALSE(row.is_null()) << pass << " " << name;
       EXPECT_EQ(row["structure"], "monarch");
@@ -82,7 +82,7 @@ TEST(Rows, HaveTheNumbersOfEveryImplementation) {
       EXPECT_LE(row["min_ms"], row["median_ms"]);
     }
   }
-  EXPECT_EQ(rows.size(), 10);
+  EXPECT_EQ(rows.size(), 12);
   // x, y and weights, once: those of dense are 64 x 256, of monarch
   // 64 x 16 + 8 x 256.
   const Json dense = find(rows, "forward", "dense");

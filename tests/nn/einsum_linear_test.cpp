@@ -302,7 +302,8 @@ TEST(EinsumLinearInference, IsSetForAWholeNetwork) {
   const auto module = layer("low_rank", 36, 64);
   network->register_module("layer", module);
   set_inference(*network, true);
-  const ops::ForcedKernel forced("merged");  // which only inference knows
+  // So few tokens it takes in inference alone.
+  const ops::ForcedKernel forced("merged");
   const torch::NoGradGuard no_grad;
   EXPECT_NO_THROW(module->forward(torch::randn({2, 36})));
   set_inference(*network, false);

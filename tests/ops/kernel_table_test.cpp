@@ -135,7 +135,7 @@ TEST_P(KernelTable, NanAndInfinityPropagate) {
     const ForcedKernel forced{std::string(kernel.name)};
     const auto dtype =
         GetParam().type == torch::kCPU ? torch::kFloat32 : torch::kBFloat16;
-    Values v = testing::random_values(random, s, {70}, dtype)
+    Values v = testing::random_values(random, s, {200}, dtype)
                    .to(GetParam().type, dtype);
     v.x[3][5] = std::numeric_limits<float>::quiet_NaN();
     v.x[66][5] = std::numeric_limits<float>::infinity();

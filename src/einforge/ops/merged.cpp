@@ -1,15 +1,214 @@
 #include "einforge/ops/merged.h"
 
+#include <algorithm>
+#include <bit>
+
 #include "einforge/ops/kernel_choice.h"
 #ifdef EINFORGE_HAVE_CUDA
+#include "einforge/kernels/cuda/merge.h"
+#include "einforge/ops/cuda/btt_operands.h"
 #include "einforge/ops/cuda/btt_tuner.h"
 #endif
 
 namespace einforge::ops {
+namespace {
+
+using structure::Sizes;
+using torch::Tensor;
+
+// The layer's cores as they are multiplied.
+struct Cores {
+  Sizes n;
+  Tensor a;
+  Tensor b;
+};
+
+// A core as a matrix for each (gamma, phi): (gamma phi, out in, rho).
+Tensor matrices(const Tensor& core) {
+  return core.permute({1, 3, 2, 0, 4}).flatten(2, 3).flatten(0, 1);
+}
+
+Tensor matmul_merge(const Cores& c) {
+  const Sizes& n = c.n;
+  return torch::bmm(c.a, c.b.transpose(1, 2))
+      .view({n.gamma, n.phi, n.delta, n.alpha, n.epsilon, n.beta})
+      .permute({2, 4, 1, 3, 5, 0})
+      .reshape({n.d_out(), n.d_in()});
+}
+
+void matmul_gradients(
+    const Cores& c,
+    const Tensor& grad_w,
+    const GradientMask& mask,
+    EinsumLinearGradients& result) {
+  const Sizes& n = c.n;
+  const Tensor products =  // (gamma phi, delta alpha, epsilon beta)
+      grad_w.view({n.delta, n.epsilon, n.phi, n.alpha, n.beta, n.gamma})
+          .permute({5, 2, 0, 3, 1, 4})
+          .reshape({n.gamma * n.phi, n.delta * n.alpha, n.epsilon * n.beta});
+  if (mask[1]) {
+    result.core_a = products.bmm(c.b)
+                        .view({n.gamma, n.phi, n.delta, n.alpha, n.rho})
+                        .permute({3, 0, 2, 1, 4});
+  }
+  if (mask[2]) {
+    result.core_b = products.transpose(1, 2)
+                        .bmm(c.a)
+                        .view({n.gamma, n.phi, n.epsilon, n.beta, n.rho})
+                        .permute({3, 0, 2, 1, 4});
+  }
+}
+
+#ifdef EINFORGE_HAVE_CUDA
+namespace ek = kernels::cuda;
+
+ek::MergeSizes merge_sizes(const Sizes& n) {
+  return {
+      .alpha = static_cast<int>(n.alpha),
+      .beta = static_cast<int>(n.beta),
+      .gamma = static_cast<int>(n.gamma),
+      .delta = static_cast<int>(n.delta),
+      .epsilon = static_cast<int>(n.epsilon),
+      .phi = static_cast<int>(n.phi),
+      .rho = static_cast<int>(n.rho)};
+}
+
+// Whether our own kernels make the matrix: torch's products cannot write gamma
+// innermost, and a copy that does takes several times as long.
+bool have_kernel(const Sizes& n, const Tensor& core) {
+  return core.is_cuda() && core.scalar_type() == torch::kBFloat16 &&
+         ek::merge_supports(merge_sizes(n));
+}
+
+// (out, phi, rho, in, gamma)
+Tensor gamma_innermost(const Tensor& core) {
+  return btt::aligned(core.permute({2, 3, 4, 0, 1}).contiguous());
+}
+
+Tensor fused_merge(const Cores& c) {
+  Tensor w = torch::empty({c.n.d_out(), c.n.d_in()}, c.a.options());
+  C10_CUDA_CHECK(ek::merge_cores(
+      merge_sizes(c.n),
+      btt::data(c.a),
+      btt::data(c.b),
+      btt::mutable_data(w),
+      c10::cuda::getCurrentCUDAStream()));
+  return w;
+}
+
+void fused_gradients(
+    const Cores& c,
+    const Tensor& grad_w,
+    const GradientMask& mask,
+    EinsumLinearGradients& result) {
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  if (mask[1]) {
+    const Tensor grad = torch::empty_like(c.a);
+    C10_CUDA_CHECK(ek::merge_gradient_a(
+        merge_sizes(c.n),
+        btt::data(grad_w),
+        btt::data(c.b),
+        btt::mutable_data(grad),
+        stream));
+    result.core_a = grad.permute({3, 4, 0, 1, 2});
+  }
+  if (mask[2]) {
+    const Tensor grad = torch::empty_like(c.b);
+    C10_CUDA_CHECK(ek::merge_gradient_b(
+        merge_sizes(c.n),
+        btt::data(grad_w),
+        btt::data(c.a),
+        btt::mutable_data(grad),
+        stream));
+    result.core_b = grad.permute({3, 4, 0, 1, 2});
+  }
+}
+#endif
+
+Cores cores_of(const Sizes& n, const Tensor& core_a, const Tensor& core_b) {
+#ifdef EINFORGE_HAVE_CUDA
+  if (have_kernel(n, core_a)) {
+    return {n, gamma_innermost(core_a), gamma_innermost(core_b)};
+  }
+#endif
+  return {n, matrices(core_a), matrices(core_b)};
+}
+
+// (d_out, d_in)
+Tensor merge(const Cores& cores) {
+#ifdef EINFORGE_HAVE_CUDA
+  if (have_kernel(cores.n, cores.a)) {
+    return fused_merge(cores);
+  }
+#endif
+  return matmul_merge(cores);
+}
+
+// The cores' gradients from the matrix's.
+void split(
+    const Cores& cores,
+    const Tensor& grad_w,
+    const GradientMask& mask,
+    EinsumLinearGradients& result) {
+#ifdef EINFORGE_HAVE_CUDA
+  if (have_kernel(cores.n, cores.a)) {
+    fused_gradients(cores, grad_w, mask, result);
+    return;
+  }
+#endif
+  matmul_gradients(cores, grad_w, mask, result);
+}
+
+// Tokens count in powers of two, as for the measured choice.
+bool supports(const EinsumLinearProblem& problem) {
+  const auto tokens = std::bit_ceil(static_cast<std::uint64_t>(problem.tokens));
+  return static_cast<std::uint64_t>(
+             std::min(problem.sizes.d_in(), problem.sizes.d_out())) <= tokens;
+}
+
+Tensor forward(
+    const EinsumLinearProblem& problem,
+    const Tensor& x,
+    const Tensor& core_a,
+    const Tensor& core_b,
+    const std::optional<Tensor>& bias) {
+  return torch::linear(x, merge(cores_of(problem.sizes, core_a, core_b)), bias);
+}
+
+EinsumLinearGradients backward(
+    const EinsumLinearProblem& problem,
+    const Tensor& grad,
+    const Tensor& x,
+    const Tensor& core_a,
+    const Tensor& core_b,
+    const GradientMask& mask) {
+  const Cores cores = cores_of(problem.sizes, core_a, core_b);
+  EinsumLinearGradients result;
+  if (mask[0]) {
+    result.x = grad.mm(merge(cores));
+  }
+  if (mask[1] || mask[2]) {
+    split(cores, grad.t().mm(x), mask, result);
+  }
+  if (mask[3]) {
+    result.bias = grad.sum(0);
+  }
+  return result;
+}
+
+}  // namespace
+
+EinsumLinearKernel merged_kernel() {
+  return {
+      .name = "merged",
+      .supports = supports,
+      .forward = forward,
+      .backward = backward};
+}
 
 bool merged_is_faster([[maybe_unused]] const EinsumLinearProblem& problem) {
   if (!forced_kernel().empty()) {
-    return forced_kernel() == "merged";
+    return forced_kernel() == merged_kernel().name;
   }
 #ifdef EINFORGE_HAVE_CUDA
   if (problem.device == torch::DeviceType::CUDA && problem.tokens > 0) {

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "einforge/kernels/cuda/blocks.h"
-#include "einforge/kernels/cuda/ptx.cuh"
+#include "einforge/kernels/cuda/eight.cuh"
 #include "einforge/kernels/cuda/row_norm.h"
 
 namespace einforge::kernels::cuda {
@@ -14,26 +14,6 @@ constexpr int kThreads = 256;
 constexpr int kVector = 8;  // elements of a lane
 // Enough to fill any device, few enough that their sums are added up quickly.
 constexpr int kMostBlocks = 1024;
-
-struct Eight {
-  float of[kVector];
-
-  __device__ static Eight load(const uint4& v) {
-    Eight e{};
-    ptx::add_pair(e.of[0], e.of[1], v.x);
-    ptx::add_pair(e.of[2], e.of[3], v.y);
-    ptx::add_pair(e.of[4], e.of[5], v.z);
-    ptx::add_pair(e.of[6], e.of[7], v.w);
-    return e;
-  }
-  __device__ uint4 rounded() const {
-    return {
-        ptx::round_pair(of[0], of[1]),
-        ptx::round_pair(of[2], of[3]),
-        ptx::round_pair(of[4], of[5]),
-        ptx::round_pair(of[6], of[7])};
-  }
-};
 
 // Of the lanes of one row, to all of them.
 template <int kLanes>

@@ -5,12 +5,25 @@
 #include "einforge/ops/cpu/einsum_linear_tiled.h"
 #include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/kernel_table.h"
+#include "einforge/ops/merged.h"
 #include "einforge/ops/reference/einsum_linear.h"
 
 namespace einforge::ops {
 
+namespace {
+
+// The tiled kernel computes less; this is for those who ask for it.
+EinsumLinearKernel merged_by_name() {
+  EinsumLinearKernel kernel = merged_kernel();
+  kernel.preferred = [](const EinsumLinearProblem&) { return false; };
+  return kernel;
+}
+
+}  // namespace
+
 std::span<const EinsumLinearKernel> cpu_kernels() {
-  static const std::array table{cpu_tiled_kernel(), bmm_kernel()};
+  static const std::array table{
+      cpu_tiled_kernel(), merged_by_name(), bmm_kernel()};
   return table;
 }
 

@@ -25,8 +25,8 @@ kernels::cuda::BttPlan fastest_plan(
 // least time of all that do.
 bool is_fastest(const EinsumLinearProblem& problem, std::string_view kernel);
 
-// Whether one product with the layer's dense matrix takes less time than the
-// fastest kernel; false where that is not known.
+// Whether one product with the layer's dense matrix, made beforehand, takes
+// less time than the fastest kernel; false where that is not known.
 bool merged_is_fastest(const EinsumLinearProblem& problem);
 
 }  // namespace einforge::ops

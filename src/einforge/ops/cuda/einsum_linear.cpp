@@ -7,6 +7,7 @@
 
 #include "einforge/ops/cuda/strided_bmm.h"
 #include "einforge/ops/kernel_table.h"
+#include "einforge/ops/merged.h"
 #include "einforge/ops/reference/einsum_linear.h"
 #ifdef EINFORGE_HAVE_CUDA
 #include "einforge/ops/cuda/btt_linear.h"
@@ -18,11 +19,12 @@ namespace einforge::ops {
 
 namespace {
 
-EinsumLinearKernel measured_strided_kernel() {
-  EinsumLinearKernel kernel = strided_kernel();
+template <EinsumLinearKernel (*kKernel)()>
+EinsumLinearKernel where_fastest() {
+  EinsumLinearKernel kernel = kKernel();
 #ifdef EINFORGE_HAVE_CUDA
   kernel.preferred = [](const EinsumLinearProblem& problem) {
-    return is_fastest(problem, strided_kernel().name);
+    return is_fastest(problem, kKernel().name);
   };
 #endif
   return kernel;
@@ -36,7 +38,8 @@ std::span<const EinsumLinearKernel> cuda_kernels() {
       fused_btt_kernel(),
       kronecker_kernel(),
 #endif
-      measured_strided_kernel(),
+      where_fastest<strided_kernel>(),  // of those not measured, everything
+      where_fastest<merged_kernel>(),
       bmm_kernel()};
   return table;
 }
