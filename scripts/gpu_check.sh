@@ -156,7 +156,8 @@ if [[ -n ${part[sanitize]:-} ]]; then
         # initcheck has to see who writes what, and so all kernels.
         filter=(--kernel-name kernel_substring=btt_
           --kernel-name kernel_substring=kronecker_
-          --kernel-name kernel_substring=moe_)
+          --kernel-name kernel_substring=moe_
+          --kernel-name kernel_substring=merge_)
         [[ $tool == initcheck ]] && filter=()
         sanitize "$tool" ops "${filter[@]}" "$folder/bin/ops_tests" \
           --gtest_filter='*.Small*' &
