@@ -267,8 +267,10 @@ class Cluster {
               const int row = lane / 4;
               const int alpha = 4 * (i % 2 ^ (row & 1)) + lane % 4;
               const auto from = static_cast<uint32_t>(
-                  S::kX + row * S::kXToken +
-                  twisted(alpha * S::kGammas * 2 + batch * 2, S::kXMask));
+                  S::kX +
+                  twisted(
+                      row * S::kXToken + alpha * S::kGammas * 2 + batch * 2,
+                      S::kXMask));
               addresses[lane] = eight * 8 * S::kXToken +
                                 static_cast<int>(twisted_from(
                                     from,
@@ -421,8 +423,11 @@ class Cluster {
           continue;
         }
         const auto to = static_cast<uint32_t>(
-            S::kY + at.column * S::kYToken +
-            twisted(lane / 4 * S::kPhis * 2 + batch / 8 * 16, S::kYMask) +
+            S::kY +
+            twisted(
+                at.column * S::kYToken + lane / 4 * S::kPhis * 2 +
+                    batch / 8 * 16,
+                S::kYMask) +
             batch % 8 * 2);
         const int epsilons = row_tile * kFragmentRows + i / 2 * 8;
         store(
@@ -455,9 +460,10 @@ class Cluster {
             const int epsilon = unit % S::kSumTiles * kFragmentRows + at.row;
             store(
                 rank,
-                S::kY + (8 * eight + at.column) * S::kYToken +
+                S::kY +
                     twisted(
-                        epsilon * S::kPhis * 2 + unit / S::kSumTiles * 16,
+                        (8 * eight + at.column) * S::kYToken +
+                            epsilon * S::kPhis * 2 + unit / S::kSumTiles * 16,
                         S::kYMask),
                 total);
           }

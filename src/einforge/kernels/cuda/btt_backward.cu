@@ -47,6 +47,9 @@ constexpr Variant kVariants[] = {
     variant<32, 64>(),
     variant<64, 32>(),
     variant<64, 64>(),
+    variant<16, 16, 1, 1>(),
+    variant<16, 32, 1, 2>(),
+    variant<32, 16, 2, 1>(),
     variant<16, 32, 2, 1>(),
     variant<32, 64, 1, 2>(),
     variant<64, 32, 2, 1>()};

@@ -127,7 +127,6 @@ struct BttBackwardTile {
   static constexpr int kGammaRanks = kGammaRankCount;
   static constexpr int kPhiRanks = kPhiRankCount;
   static constexpr int kCluster = kGammaRanks * kPhiRanks;
-  static_assert(kCluster > 1);
   using X = BttBackwardSide<BttBackwardName::kX, kAlphaSize>;
   using Dy = BttBackwardSide<BttBackwardName::kDy, kEpsilonSize>;
   // A warpgroup of which one warp copies gives its registers to the workers.
@@ -182,8 +181,8 @@ struct BttBackward {
   __device__ BttBackward(const BttBackwardParams& params, uint32_t raw)
       : p(params), shared((raw + 255) / 256 * 256) {
     lane = static_cast<int>(threadIdx.x) % 32;
-    warp = static_cast<int>(threadIdx.x) / 32;
-    const auto rank = static_cast<int>(ptx::cluster_rank());
+    warp = ptx::kept(static_cast<int>(threadIdx.x) / 32);
+    const int rank = ptx::kept(static_cast<int>(ptx::cluster_rank()));
     gamma_rank = rank % Tile::kGammaRanks;
     phi_rank = rank / Tile::kGammaRanks;
     // Clusters of the same tokens are neighbours, and meet in L2.

@@ -25,6 +25,10 @@ struct BttPinnedParams {
   // and each expert has so many vectors of weights.
   RoutedRows rows;
   int64_t expert_vectors;
+  // With gates, by place in the order of the rows, a token's pairs have one row
+  // of y together, to which `add` adds.
+  const float* gates;
+  int add;
 };
 
 // With kRouted, a mixture of experts of this shape.
@@ -60,8 +64,9 @@ struct BttPinned {
       : p(params) {
     shared = (raw + 1023) / 1024 * 1024;
     lane = static_cast<int>(threadIdx.x) % 32;
-    warp = static_cast<int>(threadIdx.x) / 32;
-    rank = S::kCluster > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
+    warp = ptx::kept(static_cast<int>(threadIdx.x) / 32);
+    rank =
+        S::kCluster > 1 ? ptx::kept(static_cast<int>(ptx::cluster_rank())) : 0;
     part = rank / S::kGroup;
     member = rank % S::kGroup;
     first = static_cast<int>(blockIdx.x) / S::kCluster;
@@ -89,7 +94,8 @@ struct BttPinned {
         ptx::barrier_init(x_empty(b), kPinnedStageWarps * S::kParts);
       }
       for (int b = 0; b < S::kZBuffers; ++b) {
-        ptx::barrier_init(z_full(b), S::kExchange ? 1 : 32 * kPinnedStageWarps);
+        ptx::barrier_init(
+            z_full(b), 32 * kPinnedStageWarps + (S::kExchange ? 1 : 0));
         ptx::barrier_init(
             z_empty(b), kPinnedStageWarps * (S::kExchange ? kZSources : 32));
       }
@@ -98,18 +104,18 @@ struct BttPinned {
         ptx::barrier_init(y_empty(b), 1);
       }
       for (int b = 0; b < S::kSumBuffers; ++b) {
-        ptx::barrier_init(sum_full(b), 1);
+        ptx::barrier_init(sum_full(b), 32 * kPinnedStageWarps + 1);
         ptx::barrier_init(sum_empty(b), kAdders * S::kGroup);
       }
       ptx::barrier_init_fence();
       if constexpr (S::kExchange) {
         for (int b = 0; b < S::kZBuffers; ++b) {
-          ptx::barrier_expect(z_full(b), S::kZBytes);
+          ptx::barrier_expect(z_full(b), S::kZFromOthers);
         }
       }
       if constexpr (S::kAddUp) {
         for (int b = 0; b < S::kSumBuffers; ++b) {
-          ptx::barrier_expect(sum_full(b), S::kSumBytes);
+          ptx::barrier_expect(sum_full(b), S::kSumFromOthers);
         }
       }
     }
@@ -226,19 +232,23 @@ struct BttPinned {
         if constexpr (kRouted) {
           token = RoutedTiles<kPinnedTokens>{p.rows}.pair(
               chunk, tile, lane % kLanes);
+          if (p.gates != nullptr) {
+            token /= p.rows.active;
+          }
         }
         if (lane == 0) {
           ptx::barrier_wait(y_full(y.slot), y.phase);
         }
         __syncwarp();
         if (lane < kLanes) {
-          ptx::tensor_store(
-              &p.y_map,
-              column,
-              row,
-              token,
+          const uint32_t from =
               shared + static_cast<uint32_t>(
-                           S::kY + y.slot * S::kYBytes + lane * S::kYToken));
+                           S::kY + y.slot * S::kYBytes + lane * S::kYToken);
+          if (kRouted && p.add != 0) {
+            ptx::tensor_add(&p.y_map, column, row, token, from);
+          } else {
+            ptx::tensor_store(&p.y_map, column, row, token, from);
+          }
           ptx::store_commit();
           ptx::store_wait_read();
         }
@@ -251,53 +261,86 @@ struct BttPinned {
     });
   }
 
+  // The sum of the 16 bytes that each member has at `from`.
+  __device__ static uint4 sum_of_members(uint32_t from) {
+    uint4 v[S::kGroup];
+#pragma unroll
+    for (int sender = 0; sender < S::kGroup; ++sender) {
+      v[sender] =
+          ptx::load_shared(from + static_cast<uint32_t>(sender * S::kYBytes));
+    }
+    if constexpr (S::kGroup == 2) {  // one rounding, packed or not
+      return {
+          ptx::add_packed(v[0].x, v[1].x),
+          ptx::add_packed(v[0].y, v[1].y),
+          ptx::add_packed(v[0].z, v[1].z),
+          ptx::add_packed(v[0].w, v[1].w)};
+    } else {
+      float total[8] = {};
+#pragma unroll
+      for (int sender = 0; sender < S::kGroup; ++sender) {
+        ptx::add_pair(total[0], total[1], v[sender].x);
+        ptx::add_pair(total[2], total[3], v[sender].y);
+        ptx::add_pair(total[4], total[5], v[sender].z);
+        ptx::add_pair(total[6], total[7], v[sender].w);
+      }
+      return {
+          ptx::round_pair(total[0], total[1]),
+          ptx::round_pair(total[2], total[3]),
+          ptx::round_pair(total[4], total[5]),
+          ptx::round_pair(total[6], total[7])};
+    }
+  }
+
   // The sums of all members for this one's epsilons, added up in the order of
-  // the members.
+  // the members. An adder has every other token.
   __device__ void add_up(int adder) const {
+    constexpr int kOctets = S::kPhis / 8;
+    static_assert(kAdders == 2 && (kOctets == 1 || kOctets == 2));
     const int row = lane / 4;
-    const int q = lane % 4;
+    // Tokens lie so that four lanes of a row meet; of two octets, every other
+    // lane has the second first.
+    uint32_t from[kOctets];
+    uint32_t to[kOctets];
+#pragma unroll
+    for (int i = 0; i < kOctets; ++i) {
+      const int octet = kOctets == 2 ? i ^ (lane & 1) : i;
+      from[i] = shared +
+                static_cast<uint32_t>(
+                    S::kSum + sum_offset(octet * S::kSumTiles, 0, adder, lane));
+      to[i] = shared + static_cast<uint32_t>(
+                           S::kY + twisted(
+                                       (2 * (lane % 4) + adder) * S::kYToken +
+                                           row * S::kPhis * 2 + octet * 16,
+                                       S::kYMask));
+    }
     Ring<S::kSumBuffers> sum(0);
     Ring<S::kYBuffers> y(1);
     for_spans([&](int, int begin, int end, int hop) {
+#pragma unroll 1
       for (int tile = begin; tile < end; tile += hop) {
-        ptx::barrier_wait_cluster(sum_full(sum.slot), sum.phase);
+        ptx::barrier_wait(sum_full(sum.slot), sum.phase);
         if (adder == 0 && lane == 0) {  // before anybody learns it is free
-          ptx::barrier_expect(sum_full(sum.slot), S::kSumBytes);
+          ptx::barrier_expect(sum_full(sum.slot), S::kSumFromOthers);
         }
         ptx::barrier_wait(y_empty(y.slot), y.phase);
-        const uint32_t sums =
-            shared + static_cast<uint32_t>(S::kSum + sum.slot * S::kSumBytes);
-        for (int line = adder; line < S::kSumUnits * kPinnedEights * 4;
-             line += kAdders) {
-          const int i = line % 4;
-          const int eight = line / 4 % kPinnedEights;
-          const int unit = line / 4 / kPinnedEights;
-          float total[8] = {};
-#pragma unroll 2
-          for (int sender = 0; sender < S::kGroup; ++sender) {
-            const uint4 v = ptx::load_shared(
-                sums +
-                static_cast<uint32_t>(
-                    sender * S::kYBytes + sum_offset(unit, eight, i, lane)));
-            ptx::add_pair(total[0], total[1], v.x);
-            ptx::add_pair(total[2], total[3], v.y);
-            ptx::add_pair(total[4], total[5], v.z);
-            ptx::add_pair(total[6], total[7], v.w);
+        const auto sums = static_cast<uint32_t>(sum.slot * S::kSumBytes);
+        const auto place = static_cast<uint32_t>(y.slot * S::kYBytes);
+#pragma unroll
+        for (int eight = 0; eight < kPinnedEights; ++eight) {
+#pragma unroll
+          for (int i = 0; i < 2 * S::kSumTiles; ++i) {  // eight epsilons
+#pragma unroll
+            for (int octet = 0; octet < kOctets; ++octet) {
+              ptx::store_shared(
+                  place + static_cast<uint32_t>(eight * 8 * S::kYToken) +
+                      twisted_from(to[octet], 8 * i * S::kPhis * 2, S::kYMask),
+                  sum_of_members(
+                      from[octet] + sums +
+                      static_cast<uint32_t>(
+                          sum_offset(i / 2, eight, i % 2 * 2, 0))));
+            }
           }
-          const int token = 8 * eight + 2 * q + i % 2;
-          const int epsilon =
-              unit % S::kSumTiles * kFragmentRows + i / 2 * 8 + row;
-          ptx::store_shared(
-              shared +
-                  static_cast<uint32_t>(
-                      S::kY + y.slot * S::kYBytes + token * S::kYToken +
-                      twisted(
-                          epsilon * S::kPhis * 2 + unit / S::kSumTiles * 16,
-                          S::kYMask)),
-              {ptx::round_pair(total[0], total[1]),
-               ptx::round_pair(total[2], total[3]),
-               ptx::round_pair(total[4], total[5]),
-               ptx::round_pair(total[6], total[7])});
         }
         tell(sum_empty(sum.slot), part * S::kGroup, 1, S::kGroup);
         ptx::async_fence();
@@ -408,21 +451,26 @@ struct BttPinned {
       int phi,
       float (&sums)[4][kTiles][4]) const {
 #pragma unroll
-    for (int k = 0; k < kTiles; ++k) {
+    for (int n = 0; n < 4; ++n) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
+      for (int k = 0; k < kTiles; ++k) {
 #pragma unroll
-        for (int n = 0; n < 4; ++n) {
-          const float value =
-              bias == nullptr
-                  ? 0.0F
-                  : __bfloat162float(
-                        bias
-                            [(epsilon + k * kFragmentRows + 8 * half) *
-                                 S::kPhi +
-                             phi + n]);
-          sums[n][k][2 * half] = value;
-          sums[n][k][2 * half + 1] = value;
+        for (int i = 0; i < 4; ++i) {
+          sums[n][k][i] = 0.0F;
+        }
+      }
+    }
+    if (bias == nullptr) {
+      return;
+    }
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+#pragma unroll
+      for (int k = 0; k < kTiles; ++k) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int row = epsilon + k * kFragmentRows + i / 2 * 8;
+          sums[n][k][i] = __bfloat162float(bias[row * S::kPhi + phi + n]);
         }
       }
     }
@@ -446,7 +494,7 @@ struct BttPinned {
         produce_x();
       } else if (warp == kConsumers + 1) {
         send_y();
-      } else if (S::kAddUp && warp >= kConsumers + 2) {
+      } else if constexpr (S::kAddUp) {
         add_up(warp - kConsumers - 2);
       }
       __syncwarp();

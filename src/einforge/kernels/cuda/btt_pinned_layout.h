@@ -18,8 +18,8 @@ EINFORGE_HOST_DEVICE constexpr int twisted(int offset, int mask) {
   return offset ^ (((offset / 128) & mask) * 16);
 }
 
-// The address of offset `a + b` from that of offset a (a below 1 KB, no bits
-// in common with b): twisted() is linear over exclusive or.
+// The address of offset `a + b` from that of offset a (no bits in common with
+// b): twisted() is linear over exclusive or.
 EINFORGE_HOST_DEVICE constexpr uint32_t twisted_from(
     uint32_t a, int b, int mask) {
   const auto offset = static_cast<uint32_t>(twisted(b, mask));
@@ -147,11 +147,13 @@ struct PinnedShape {
   static constexpr int kYBytes = kPinnedTokens * kYToken;
   static constexpr int kZEight = kDepthOctets * kPhis * 128;
   static constexpr int kZBytes = kPinnedEights * kZEight;
+  static constexpr int kZFromOthers = kZBytes / kGroup * (kGroup - 1);
   // What a member gets from all members to add up: (sender, phi octet, row
   // tile, eight of tokens, register of the fragment, lane), 16 bytes each.
   static constexpr int kSumTiles = kEpsilons / kFragmentRows;
   static constexpr int kSumUnits = kPhis / 8 * kSumTiles;
   static constexpr int kSumBytes = kAddUp ? kGroup * kYBytes : 0;
+  static constexpr int kSumFromOthers = kSumBytes / kGroup * (kGroup - 1);
 
   // Buffers: two of z (three where it crosses between blocks) and of y; the
   // rest is x in flight.
@@ -175,13 +177,16 @@ struct PinnedShape {
   static_assert((kTwo.steps == 1 || kTwo.steps % 2 == 0) && kXBuffers >= 2);
   static_assert(kOne.even() && kTwo.even());
   static_assert(!kAddUp || (kGammas % kFragmentDepth == 0 && kBatches2 == 8));
-  static_assert(kXToken % 1024 == 0 && kYToken % (128 * (kYMask + 1)) == 0);
+  static_assert(kXToken % 512 == 0 && kYToken % 256 == 0);
 };
 
 // The kernels there are: so many blocks that the cores fit their registers,
 // and as wide rows of x and y as that allows.
 template <template <typename...> typename List>
 using PinnedTable = List<
+    PinnedShape<16, 16, 16, 16, 1, 1, 1, 1>,
+    PinnedShape<16, 16, 32, 32, 1, 1, 1, 1>,
+    PinnedShape<32, 32, 16, 16, 1, 1, 1, 1>,
     PinnedShape<16, 32, 32, 16, 1, 1, 1, 1>,
     PinnedShape<32, 16, 16, 32, 1, 1, 1, 1>,
     PinnedShape<32, 16, 64, 32, 1, 1, 1, 1>,
@@ -194,7 +199,7 @@ using PinnedTable = List<
     PinnedShape<32, 64, 32, 64, 1, 2, 2, 1>,
     PinnedShape<32, 32, 64, 64, 1, 4, 1, 1>,
     PinnedShape<64, 64, 32, 32, 1, 1, 4, 2>,
-    PinnedShape<32, 32, 32, 32, 4, 2, 2, 0>,
+    PinnedShape<32, 32, 32, 32, 4, 4, 1, 1>,
     PinnedShape<64, 64, 64, 64, 4, 2, 4, 0, 4>>;
 
 }  // namespace einforge::kernels::cuda

@@ -20,15 +20,18 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int alpha = 4 * (i ^ odd) + q;
-    from[i] = shared +
-              static_cast<uint32_t>(
-                  S::kX + row * S::kXToken +
-                  twisted(alpha * S::kGammas * 2 + unit.batch * 2, S::kXMask));
+    from[i] =
+        shared + static_cast<uint32_t>(
+                     S::kX + twisted(
+                                 row * S::kXToken + alpha * S::kGammas * 2 +
+                                     unit.batch * 2,
+                                 S::kXMask));
   }
   // Blocks that get the z of eight rows, where, and from there to their
   // barrier of buffer 0.
   uint32_t to[kTiles][2][kCopies];
   uint32_t to_barrier[kTiles][2];
+  uint32_t own = 0;  // bits of those that go to this block itself
 #pragma unroll
   for (int k = 0; k < kTiles; ++k) {
 #pragma unroll
@@ -48,11 +51,14 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
       for (int r = 0; r < kCopies; ++r) {
         const int receiver =
             part * S::kGroup + rows.phi / S::kPhis * S::kSplit + r;
-        to[k][half][r] =
-            (S::kExchange
-                 ? ptx::peer_address(shared, static_cast<uint32_t>(receiver))
-                 : shared) +
-            offset;
+        if (!S::kExchange || receiver == rank) {
+          to[k][half][r] = shared + offset;
+          own |= 1U << ((k * 2 + half) * kCopies + r);
+        } else {
+          to[k][half][r] =
+              ptx::peer_address(shared, static_cast<uint32_t>(receiver)) +
+              offset;
+        }
       }
     }
   }
@@ -70,12 +76,29 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
         S::kPhi * S::kRho / kFragmentRows,
         {kStage.steps, kStage.steps, 0, 0},
         lane);
+    int place = 0;
+    int last = 0;  // of the expert's
+    if constexpr (kRouted) {
+      place = RoutedTiles<kPinnedTokens>{p.rows}.begin(chunk) + 2 * q;
+      last = RoutedTiles<kPinnedTokens>{p.rows}.end(chunk);
+    }
     for (int tile = begin; tile < end; tile += hop) {
       ptx::barrier_wait(x_full(x.slot), x.phase);
       bool may_store = false;
 #pragma unroll 1
       for (int eight = unit.eight; eight < kPinnedEights;
            eight += kStage.sharing()) {
+        // Of tokens 2 q and 2 q + 1. A token's gate may as well be z's.
+        [[maybe_unused]] float gate[2];
+        if constexpr (kRouted) {
+          const int at = place + tile * kPinnedTokens + eight * 8;
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            gate[i] = p.gates != nullptr && at + i < last
+                          ? __ldg(p.gates + at + i)
+                          : 1.0F;
+          }
+        }
         const auto place =
             static_cast<uint32_t>(x.slot * S::kXBytes + eight * 8 * S::kXToken);
         float sums[8][kTiles][4] = {};
@@ -128,6 +151,12 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
         for (int k = 0; k < kTiles; ++k) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {  // rows + 8 (i / 2), token 2 q + i % 2
+            if constexpr (kRouted) {
+#pragma unroll
+              for (int n = 0; n < 8; ++n) {
+                sums[n][k][i] *= gate[i % 2];
+              }
+            }
             const uint4 value{
                 ptx::round_pair(sums[0][k][i], sums[1][k][i]),
                 ptx::round_pair(sums[2][k][i], sums[3][k][i]),
@@ -137,23 +166,25 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
                 z_place + static_cast<uint32_t>(i % 2 != 0 ? other : 0);
 #pragma unroll
             for (int r = 0; r < kCopies; ++r) {
+              [[maybe_unused]] const uint32_t bit =
+                  1U << ((k * 2 + i / 2) * kCopies + r);
+              const uint32_t at = to[k][i / 2][r] + offset;
               if constexpr (S::kExchange) {
                 ptx::store_async(
-                    to[k][i / 2][r] + offset,
+                    (own & bit) != 0,
+                    at,
                     value,
                     to[k][i / 2][r] + to_barrier[k][i / 2] +
                         static_cast<uint32_t>(8 * z.slot));
               } else {
-                ptx::store_shared(to[k][i / 2][r] + offset, value);
+                ptx::store_shared(at, value);
               }
             }
           }
         }
       }
       tell(x_empty(x.slot), member, S::kGroup, S::kParts);
-      if constexpr (!S::kExchange) {
-        ptx::barrier_arrive(z_full(z.slot));
-      }
+      ptx::barrier_arrive(z_full(z.slot));
       x.next();
       z.next();
     }
@@ -172,7 +203,8 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
       (S::kAddUp ? 0 : first_epsilon()) + unit.row_tile * kFragmentRows;
   const __nv_bfloat16* bias = S::kAddUp && member != 0 ? nullptr : p.bias;
   constexpr int kQuads = kStage.batches / 4;
-  constexpr int kHalves = kStage.steps == 1 ? 1 : 2;  // of a pair of steps
+  constexpr int kPairs = (kStage.steps + 1) / 2;      // of steps
+  constexpr int kHalves = kStage.steps == 1 ? 1 : 2;  // of a pair
   constexpr int kOutBuffers = S::kAddUp ? S::kSumBuffers : S::kYBuffers;
   constexpr int kRun = S::kGammas2 / kFragmentDepth;
   const PinnedDepth depth{
@@ -189,11 +221,13 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
   uint32_t to[2];  // token 2 q + j
 #pragma unroll
   for (int j = 0; j < 2; ++j) {
-    to[j] = shared +
-            static_cast<uint32_t>(
-                S::kY + (2 * q + j) * S::kYToken +
-                twisted(row * S::kPhis * 2 + unit.batch / 8 * 16, S::kYMask) +
-                unit.batch % 8 * 2);
+    to[j] = shared + static_cast<uint32_t>(
+                         S::kY +
+                         twisted(
+                             (2 * q + j) * S::kYToken + row * S::kPhis * 2 +
+                                 unit.batch / 8 * 16,
+                             S::kYMask) +
+                         unit.batch % 8 * 2);
   }
 
   Ring<S::kZBuffers> z(0);
@@ -210,10 +244,10 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
         lane);
     for (int tile = begin; tile < end; tile += hop) {
       if constexpr (S::kExchange) {
-        ptx::barrier_wait_cluster(z_full(z.slot), z.phase);
+        ptx::barrier_wait(z_full(z.slot), z.phase);
         // Ready for its next use, before anybody is told that it is free.
         if (worker == 0 && lane == 0) {
-          ptx::barrier_expect(z_full(z.slot), S::kZBytes);
+          ptx::barrier_expect(z_full(z.slot), S::kZFromOthers);
         }
       } else {
         ptx::barrier_wait(z_full(z.slot), z.phase);
@@ -233,26 +267,35 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
             from +
             static_cast<uint32_t>(z.slot * S::kZBytes + eight * S::kZEight);
         uint32_t values[kTiles][4][2 * kQuads];
+        uint32_t operands[2][4][4];  // one pair of steps ahead
+        const auto fetch = [&](int quad, int pair) {
+#pragma unroll
+          for (int n = 0; n < 4; ++n) {
+            uint32_t(&b)[4] = operands[(quad * kPairs + pair) % 2][n];
+            const int f = 4 * quad + n;
+            const uint32_t place =
+                (here ^ (f % 2 != 0 ? 64U : 0U)) +
+                static_cast<uint32_t>(pair * 4 * S::kPhis * 128 + f / 2 * 256);
+            if constexpr (kHalves == 2) {
+              ptx::load_matrix(place, b[0], b[1], b[2], b[3]);
+            } else {
+              ptx::load_matrix(place, b[0], b[1]);
+            }
+          }
+        };
+        fetch(0, 0);
 #pragma unroll
         for (int quad = 0; quad < kQuads; ++quad) {
           float sums[4][kTiles][4];
           start_y(bias, epsilon + row, phi + 4 * quad, sums);
 #pragma unroll
-          for (int pair = 0; pair < (kStage.steps + 1) / 2; ++pair) {
-            uint32_t b[4][4];
-#pragma unroll
-            for (int n = 0; n < 4; ++n) {
-              const int f = 4 * quad + n;
-              const uint32_t place =
-                  (here ^ (f % 2 != 0 ? 64U : 0U)) +
-                  static_cast<uint32_t>(
-                      pair * 4 * S::kPhis * 128 + f / 2 * 256);
-              if constexpr (kHalves == 2) {
-                ptx::load_matrix(place, b[n][0], b[n][1], b[n][2], b[n][3]);
-              } else {
-                ptx::load_matrix(place, b[n][0], b[n][1]);
-              }
+          for (int pair = 0; pair < kPairs; ++pair) {
+            if (pair + 1 < kPairs) {
+              fetch(quad, pair + 1);
+            } else if (quad + 1 < kQuads) {
+              fetch(quad + 1, 0);
             }
+            const uint32_t(&b)[4][4] = operands[(quad * kPairs + pair) % 2];
 #pragma unroll
             for (int half = 0; half < kHalves; ++half) {
 #pragma unroll
@@ -298,13 +341,14 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
               const int receiver = row_tile / S::kSumTiles;
               const int place_of_unit =
                   unit.batch / 8 * S::kSumTiles + row_tile % S::kSumTiles;
+              const auto offset = static_cast<uint32_t>(
+                  S::kSum + y.slot * S::kSumBytes + member * S::kYBytes +
+                  sum_offset(place_of_unit, eight, i, lane));
               const uint32_t peer = ptx::peer_address(
                   shared, static_cast<uint32_t>(part * S::kGroup + receiver));
               ptx::store_async(
-                  peer + static_cast<uint32_t>(
-                             S::kSum + y.slot * S::kSumBytes +
-                             member * S::kYBytes +
-                             sum_offset(place_of_unit, eight, i, lane)),
+                  receiver == member,
+                  (receiver == member ? shared : peer) + offset,
                   {v[0], v[1], v[2], v[3]},
                   peer + (sum_full(y.slot) - shared));
               continue;
@@ -325,7 +369,9 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
       } else {
         ptx::barrier_arrive(z_empty(z.slot));
       }
-      if constexpr (!S::kAddUp) {
+      if constexpr (S::kAddUp) {
+        ptx::barrier_arrive(sum_full(y.slot));
+      } else {
         ptx::async_fence();
         __syncwarp();
         if (lane == 0) {

@@ -54,7 +54,9 @@ __device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes) {
 }
 
 // Waits until the phase of this parity has completed; a new barrier counts as
-// having completed parity 1.
+// having completed parity 1. Also where the copy engine or another block wrote
+// what the barrier announces: that lies in this block's shared memory, which an
+// acquire for the whole cluster would not make newer (it empties L1).
 __device__ __forceinline__ void barrier_wait(
     uint32_t barrier, uint32_t parity) {
 #if __CUDA_ARCH__ >= 900
@@ -63,25 +65,6 @@ __device__ __forceinline__ void barrier_wait(
       ".reg .pred done;\n"
       "WAIT:\n"
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra DONE;\n"
-      "bra WAIT;\n"
-      "DONE:\n"
-      "}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-#endif
-}
-
-// The same where other blocks wrote what the barrier announces.
-__device__ __forceinline__ void barrier_wait_cluster(
-    uint32_t barrier, uint32_t parity) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "WAIT:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], "
-      "%1;\n"
       "@done bra DONE;\n"
       "bra WAIT;\n"
       "DONE:\n"
@@ -105,19 +88,26 @@ struct Ring {
   }
 };
 
-// Stores 16 bytes in a block of the cluster and counts them at a barrier of
-// that block (both addresses from peer_address).
+// Stores 16 bytes in this block's shared memory, if `own`, or in that of a
+// block of the cluster, and counts them at a barrier there (addresses from
+// peer_address). Without a branch: the two are one instruction each.
 __device__ __forceinline__ void store_async(
-    uint32_t peer, uint4 v, uint32_t barrier) {
+    bool own, uint32_t to, uint4 v, uint32_t barrier) {
 #if __CUDA_ARCH__ >= 900
   asm volatile(
-      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 "
-      "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(peer),
+      "{\n"
+      ".reg .pred own;\n"
+      "setp.ne.s32 own, %6, 0;\n"
+      "@own st.shared.v4.b32 [%0], {%1, %2, %3, %4};\n"
+      "@!own st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 "
+      "[%0], {%1, %2, %3, %4}, [%5];\n"
+      "}" ::"r"(to),
       "r"(v.x),
       "r"(v.y),
       "r"(v.z),
       "r"(v.w),
-      "r"(barrier)
+      "r"(barrier),
+      "r"(own ? 1 : 0)
       : "memory");
 #endif
 }
@@ -186,6 +176,21 @@ __device__ __forceinline__ void tensor_store(
 #if __CUDA_ARCH__ >= 900
   asm volatile(
       "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group "
+      "[%0, {%1, %2, %3}], [%4];" ::"l"(map),
+      "r"(column),
+      "r"(row),
+      "r"(token),
+      "r"(shared)
+      : "memory");
+#endif
+}
+
+// Adds to what is there; bfloat16 sums are rounded.
+__device__ __forceinline__ void tensor_add(
+    const void* map, int column, int row, int token, uint32_t shared) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.bulk_group "
       "[%0, {%1, %2, %3}], [%4];" ::"l"(map),
       "r"(column),
       "r"(row),
