@@ -34,11 +34,14 @@ struct Operands {
   Tensor router;
   Tensor core_a;
   Tensor core_b;
+  Tensor bias;
   Tensor y_grad;
   Tensor logits_grad;
   Tensor gates_grad;
 
-  std::vector<Tensor> leaves() const { return {x, router, core_a, core_b}; }
+  std::vector<Tensor> leaves() const {
+    return {x, router, core_a, core_b, bias};
+  }
 
   Operands to(torch::Device device, torch::ScalarType dtype) const {
     const auto wide =
@@ -54,6 +57,7 @@ struct Operands {
         leaf(router, wide),
         with_layout(core_a).requires_grad_(),
         with_layout(core_b).requires_grad_(),
+        leaf(bias, dtype),
         y_grad.to(device, dtype),
         logits_grad.to(device, wide),
         gates_grad.to(device, wide)};
@@ -76,6 +80,7 @@ Operands random_operands(const Case& c, torch::ScalarType dtype) {
           normal(
               {c.experts, s.beta, s.gamma, s.epsilon, s.phi, s.rho}, s.gamma),
           s),
+      normal({s.d_out()}, 1),
       normal({c.tokens, s.d_out()}, 1),
       normal({c.tokens, c.experts}, 1),
       normal({c.tokens, c.active}, 1)};
@@ -93,8 +98,8 @@ Results run(const Case& c, const Operands& o, bool losses) {
   if (options.bias) {
     options.bias = options.bias->to(o.x.device());
   }
-  result.out =
-      ops::btt_moe_routed(o.x, o.router, o.core_a, o.core_b, c.active, options);
+  result.out = ops::btt_moe_routed(
+      o.x, o.router, o.core_a, o.core_b, c.active, options, o.bias);
   std::vector<Tensor> outputs{result.out.y};
   std::vector<Tensor> grads{o.y_grad};
   if (losses) {
@@ -127,6 +132,7 @@ Results definition(
                             .reshape({-1, s.d_out()});
     y = y.index_add(0, mine, gate * rows);
   }
+  y = y + o.bias;
   std::vector<Tensor> outputs{y};
   std::vector<Tensor> grads{o.y_grad};
   if (losses) {
@@ -146,7 +152,8 @@ void expect_rows_close(
     double tolerance) {
   ASSERT_EQ(got.sizes(), expected.sizes()) << what;
   const auto rows = [](const Tensor& tensor) {
-    return tensor.detach().to(torch::kFloat64).flatten(1);
+    const Tensor wide = tensor.detach().to(torch::kFloat64);
+    return wide.dim() > 1 ? wide.flatten(1) : wide.unsqueeze(0);
   };
   const Tensor error = (rows(got) - rows(expected)).norm(2, 1);
   const Tensor size = rows(expected).norm(2, 1);
@@ -191,14 +198,15 @@ void check(const Case& c, torch::DeviceType device, torch::ScalarType dtype) {
     const Tensor least = std::get<0>(score.gather(1, chosen).min(1));
     const Tensor rest = std::get<0>(score.scatter(1, chosen, -1e9).max(1));
     EXPECT_TRUE((rest <= least + scores).all().item<bool>()) << what;
-    const char* const names[] = {" x", " router", " core_a", " core_b"};
-    for (std::size_t i = 0; i < 4; ++i) {
+    const char* const names[] = {
+        " x", " router", " core_a", " core_b", " bias"};
+    for (std::size_t i = 0; i < std::size(names); ++i) {
       EXPECT_EQ(got.grads[i].scalar_type(), here.leaves()[i].scalar_type());
       expect_rows_close(what + names[i], got.grads[i], expected.grads[i], unit);
     }
     const Results again = run(c, here, losses);
     EXPECT_TRUE(torch::equal(again.out.y, got.out.y)) << what;
-    for (std::size_t i = 0; i < 4; ++i) {
+    for (std::size_t i = 0; i < std::size(names); ++i) {
       EXPECT_TRUE(torch::equal(again.grads[i], got.grads[i]))
           << what << names[i];
     }
@@ -211,9 +219,16 @@ ops::MoeRouteOptions first_ones(std::int64_t experts) {
 }
 
 const Sizes kMonarch{8, 1, 8, 1, 8, 8, 1};
+const Sizes k256{16, 1, 16, 1, 16, 16, 1};
+const Sizes kUp256{16, 1, 16, 1, 32, 32, 1};
+const Sizes kDown256{32, 1, 32, 1, 16, 16, 1};
 const Sizes k512{32, 1, 16, 1, 32, 16, 1};
+const Sizes kFull512{16, 1, 32, 1, 32, 16, 1};
 const Sizes k1024{32, 1, 32, 1, 32, 32, 1};
+const Sizes kUp{32, 1, 32, 1, 64, 64, 1};
+const Sizes kDown{64, 1, 64, 1, 32, 32, 1};
 const Sizes k2048{64, 1, 32, 1, 64, 32, 1};
+const Sizes kFull2048{32, 1, 64, 1, 64, 32, 1};
 const Sizes k4096{64, 1, 64, 1, 64, 64, 1};
 const ops::MoeRouteOptions kOfAll{.softmax_first = true};
 
@@ -251,7 +266,12 @@ TEST_P(MoeRouted, AgreesInBfloat16) {
   }
   for (const Case& c :
        {Case{kMonarch, 37, 8, 2},  // no kernel has all of it
+        Case{k256, 1000, 16, 2},
+        Case{k256, 37, 64, 4},
+        Case{kUp256, 1000, 16, 2},
+        Case{kDown256, 1000, 16, 2},
         Case{k512, 1000, 16, 2},
+        Case{kFull512, 1000, 16, 2},
         Case{k1024, 1, 2, 1},
         Case{k1024, 37, 8, 2},
         Case{k1024, 5000, 16, 2},
@@ -260,6 +280,9 @@ TEST_P(MoeRouted, AgreesInBfloat16) {
         Case{k1024, 1000, 16, 2, first_ones(16)},
         Case{k2048, 1000, 16, 1, kOfAll},
         Case{k2048, 37, 16, 4},
+        Case{kFull2048, 1000, 16, 2},
+        Case{kUp, 1000, 16, 2},
+        Case{kDown, 1000, 16, 2},
         Case{k4096, 1000, 16, 2},
         Case{k4096, 37, 64, 4, kOfAll}}) {
     check(c, GetParam(), torch::kBFloat16);
@@ -273,18 +296,18 @@ TEST_P(MoeRouted, ComputesWhatIsAskedFor) {
   const Case c{k1024, 77, 8, 2};
   const Operands all = random_operands(c, dtype).to(GetParam(), dtype);
   const Results expected = run(c, all, /*losses=*/true);
-  for (unsigned bits = 1; bits < 16; ++bits) {
+  for (unsigned bits = 1; bits < 32; ++bits) {
     const Operands o = all.to(GetParam(), dtype);
     std::vector<Tensor> asked;
-    for (unsigned i = 0; i < 4; ++i) {
+    for (unsigned i = 0; i < 5; ++i) {
       if ((bits >> i & 1) != 0) {
         asked.push_back(o.leaves()[i]);
       } else {
         o.leaves()[i].requires_grad_(false);
       }
     }
-    const auto out =
-        ops::btt_moe_routed(o.x, o.router, o.core_a, o.core_b, c.active);
+    const auto out = ops::btt_moe_routed(
+        o.x, o.router, o.core_a, o.core_b, c.active, {}, o.bias);
     const bool scored = (bits & 3) != 0;
     const auto grads = scored
                            ? torch::autograd::grad(
@@ -293,7 +316,7 @@ TEST_P(MoeRouted, ComputesWhatIsAskedFor) {
                                  {o.y_grad, o.logits_grad, o.gates_grad})
                            : torch::autograd::grad({out.y}, asked, {o.y_grad});
     std::size_t next = 0;
-    for (unsigned i = 0; i < 4; ++i) {
+    for (unsigned i = 0; i < 5; ++i) {
       if ((bits >> i & 1) != 0) {
         expect_rows_close(
             fmt::format("gradient {} of {}", i, bits),
@@ -333,8 +356,8 @@ TEST_P(MoeRouted, HasTheSameGradientsWithAGraph) {
       GetParam() == torch::kCUDA ? torch::kBFloat16 : torch::kFloat32;
   const Case c{k1024, 77, 8, 2};
   const Operands o = random_operands(c, dtype).to(GetParam(), dtype);
-  const auto out =
-      ops::btt_moe_routed(o.x, o.router, o.core_a, o.core_b, c.active);
+  const auto out = ops::btt_moe_routed(
+      o.x, o.router, o.core_a, o.core_b, c.active, {}, o.bias);
   const std::vector<Tensor> outputs{out.y, out.logits};
   const std::vector<Tensor> given{o.y_grad, o.logits_grad};
   const auto graph = torch::autograd::grad(
@@ -344,7 +367,7 @@ TEST_P(MoeRouted, HasTheSameGradientsWithAGraph) {
       /*retain_graph=*/true,
       /*create_graph=*/true);
   const auto plain = torch::autograd::grad(outputs, o.leaves(), given);
-  for (std::size_t i = 0; i < 4; ++i) {
+  for (std::size_t i = 0; i < plain.size(); ++i) {
     expect_rows_close(fmt::format("gradient {}", i), graph[i], plain[i], 1e-2);
   }
 }

@@ -80,10 +80,11 @@ torch::Tensor MoeLinear::mix(
     const torch::Tensor b =
         ops::rms_cap(core_b_, optional(gamma_b_), max_rms_b_);
     if (!given && router() != nullptr) {
-      return router()->forward_btt(x, a, b);
+      return router()->forward_btt(x, a, b, optional(bias_));
     }
     const ops::MoeRouting routing = route(x, given);
-    return ops::btt_moe_linear(x, a, b, routing.experts, routing.gates);
+    return with_bias(
+        ops::btt_moe_linear(x, a, b, routing.experts, routing.gates));
   }
   const ops::MoeRouting routing = route(x, given);
   auto y_sizes = x.sizes().vec();
@@ -92,22 +93,23 @@ torch::Tensor MoeLinear::mix(
       ops::moe_dispatch(routing.experts, experts());
   const torch::Tensor rows =
       ops::moe_gather(x.reshape({-1, expert_.d_in}), dispatch);  // (T k, d_in)
-  return ops::moe_combine(
-             ops::moe_grouped_linear(rows, weight_, dispatch.offsets),
-             dispatch,
-             routing.gates)
-      .view(y_sizes);
+  return with_bias(ops::moe_combine(
+                       ops::moe_grouped_linear(rows, weight_, dispatch.offsets),
+                       dispatch,
+                       routing.gates)
+                       .view(y_sizes));
+}
+
+torch::Tensor MoeLinear::with_bias(const torch::Tensor& y) const {
+  return bias_.defined() ? y + bias_.to(y.scalar_type()) : y;
 }
 
 torch::Tensor MoeLinear::forward(
     const torch::Tensor& input, const std::optional<ops::MoeRouting>& routing) {
   // Once for the router and the experts, which keep it for backward.
   const torch::Tensor x = ops::in_autocast_dtype(input);
-  torch::Tensor y = mix(x, routing);  // (..., d_out)
-  if (shared_ != nullptr) {
-    y = y + shared_->forward(x);
-  }
-  return bias_.defined() ? y + bias_.to(y.scalar_type()) : y;
+  const torch::Tensor y = mix(x, routing);  // (..., d_out)
+  return shared_ == nullptr ? y : y + shared_->forward(x);
 }
 
 }  // namespace einforge::nn

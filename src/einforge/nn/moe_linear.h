@@ -40,8 +40,10 @@ class MoeLinear : public MoeLayer {
   const structure::Structure& expert() const { return expert_; }
 
  private:
+  // With the bias, without the shared expert.
   torch::Tensor mix(
       const torch::Tensor& x, const std::optional<ops::MoeRouting>& given);
+  torch::Tensor with_bias(const torch::Tensor& y) const;
 
   structure::Structure expert_;
   torch::Tensor weight_;  // (E, d_out, d_in) of dense experts

@@ -75,14 +75,16 @@ ops::MoeRouting MoeRouter::forward(const torch::Tensor& x) {
 torch::Tensor MoeRouter::forward_btt(
     const torch::Tensor& x,
     const torch::Tensor& core_a,
-    const torch::Tensor& core_b) {
+    const torch::Tensor& core_b,
+    const std::optional<torch::Tensor>& bias) {
   if (jitters()) {
     const ops::MoeRouting routing = forward(x);
-    return ops::btt_moe_linear(
-        x, core_a, core_b, routing.experts, routing.gates);
+    const torch::Tensor y = ops::btt_moe_linear(
+        x, core_a, core_b, routing.experts, routing.gates);  // (..., d_out)
+    return bias ? y + bias->to(y.scalar_type()) : y;
   }
-  const ops::BttMoeRouted routed =
-      ops::btt_moe_routed(x, weight_, core_a, core_b, active_, route_options());
+  const ops::BttMoeRouted routed = ops::btt_moe_routed(
+      x, weight_, core_a, core_b, active_, route_options(), bias);
   observe(routed.logits, routed.routing.experts);
   return routed.y;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -52,11 +53,13 @@ class MoeRouter : public Layer {
 
   // The same, and at once the mixture of two-core layers that goes by it.
   //
+  // @param bias (d_out), added to the mixture
   // @return (..., d_out)
   torch::Tensor forward_btt(
       const torch::Tensor& x,
       const torch::Tensor& core_a,
-      const torch::Tensor& core_b);
+      const torch::Tensor& core_b,
+      const std::optional<torch::Tensor>& bias = std::nullopt);
 
   // The weighted loss of the last forward pass, to be added to the model's; no
   // dimensions. Undefined unless that was in training mode and had tokens.

@@ -26,19 +26,20 @@ BttMoeRouted by_definition(
     const Tensor& core_a,
     const Tensor& core_b,
     std::int64_t active,
-    const MoeRouteOptions& options) {
+    const MoeRouteOptions& options,
+    const std::optional<Tensor>& output_bias) {
   const Tensor logits = moe_logits(x, router);
   const MoeRouting routing = moe_route(logits, active, options);
+  const Tensor y =
+      btt_moe_linear(x, core_a, core_b, routing.experts, routing.gates);
   return {
-      btt_moe_linear(x, core_a, core_b, routing.experts, routing.gates),
-      logits,
-      routing};
+      output_bias ? y + output_bias->to(y.scalar_type()) : y, logits, routing};
 }
 
 #ifdef EINFORGE_HAVE_CUDA
 // Saves the operands, the scores and the order of the pairs, and no
-// intermediate. Inputs are x, router and the cores; outputs y, logits, experts
-// and gates.
+// intermediate. Inputs are x, router, the cores and the output's bias; outputs
+// y, logits, experts and gates.
 class Routed : public torch::autograd::Function<Routed> {
  public:
   static variable_list forward(
@@ -47,12 +48,13 @@ class Routed : public torch::autograd::Function<Routed> {
       const Tensor& router,
       const Tensor& core_a,
       const Tensor& core_b,
+      const std::optional<Tensor>& output_bias,
       std::int64_t active,
       bool softmax_first,
       const std::optional<Tensor>& bias) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const fused::RoutedForward result = fused::routed_forward(
-        {x, router, core_a, core_b},
+        {x, router, core_a, core_b, output_bias.value_or(Tensor())},
         active,
         {.softmax_first = softmax_first, .bias = bias});
     const auto& [experts, gates] = result.routing;
@@ -70,6 +72,7 @@ class Routed : public torch::autograd::Function<Routed> {
          result.pairs.order,
          bias.value_or(Tensor())});
     context->saved_data["softmax_first"] = softmax_first;
+    context->saved_data["output_bias"] = output_bias.has_value();
     return {result.y, result.logits, experts, gates};
   }
 
@@ -91,7 +94,11 @@ class Routed : public torch::autograd::Function<Routed> {
         context->needs_input_grad(1),
         context->needs_input_grad(2),
         context->needs_input_grad(3)};
-    variable_list result(7);
+    variable_list result(8);
+    if (context->saved_data["output_bias"].toBool() &&
+        context->needs_input_grad(4) && given.y.defined()) {
+      result[4] = given.y.reshape({-1, given.y.size(-1)}).sum(0);
+    }
     if (at::GradMode::is_enabled()) {
       differentiable(operands, saved, softmax_first, given, mask, result);
     } else if (given.y.defined()) {
@@ -130,7 +137,8 @@ class Routed : public torch::autograd::Function<Routed> {
         saved[6].size(1),
         {.softmax_first = softmax_first,
          .bias =
-             saved[9].defined() ? std::make_optional(saved[9]) : std::nullopt});
+             saved[9].defined() ? std::make_optional(saved[9]) : std::nullopt},
+        /*output_bias=*/std::nullopt);
     variable_list outputs;
     variable_list grads;
     const auto add = [&](const Tensor& output, const Tensor& grad) {
@@ -187,14 +195,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> btt_moe_routed_op(
     const Tensor& core_b,
     std::int64_t active,
     bool softmax_first,
-    const std::optional<Tensor>& bias) {
+    const std::optional<Tensor>& bias,
+    const std::optional<Tensor>& output_bias) {
   const BttMoeRouted result = btt_moe_routed(
       x,
       router,
       core_a,
       core_b,
       active,
-      {.softmax_first = softmax_first, .bias = bias});
+      {.softmax_first = softmax_first, .bias = bias},
+      output_bias);
   return {
       result.y, result.logits, result.routing.experts, result.routing.gates};
 }
@@ -207,27 +217,32 @@ BttMoeRouted btt_moe_routed(
     const Tensor& core_a,
     const Tensor& core_b,
     std::int64_t active,
-    const MoeRouteOptions& options) {
+    const MoeRouteOptions& options,
+    const std::optional<Tensor>& output_bias) {
 #ifdef EINFORGE_HAVE_CUDA
   // The router sees x as it is, which must then be autocast's own.
   if (in_autocast_dtype(x).is_same(x)) {
     const Tensor a = in_autocast_dtype(core_a);
     const Tensor b = in_autocast_dtype(core_b);
-    if (fused::takes_routed({x, router, a, b}, active)) {
+    const auto y_bias =
+        output_bias ? std::make_optional(output_bias->to(x.scalar_type()))
+                    : std::nullopt;
+    if (fused::takes_routed(
+            {x, router, a, b, y_bias.value_or(Tensor())}, active)) {
       const variable_list found = Routed::apply(
-          x, router, a, b, active, options.softmax_first, options.bias);
+          x, router, a, b, y_bias, active, options.softmax_first, options.bias);
       return {found[0], found[1], {found[2], found[3]}};
     }
   }
 #endif
-  return by_definition(x, router, core_a, core_b, active, options);
+  return by_definition(x, router, core_a, core_b, active, options, output_bias);
 }
 
 TORCH_LIBRARY_FRAGMENT(einforge, m) {
   m.def(
       "btt_moe_routed(Tensor x, Tensor router, Tensor core_a, Tensor core_b, "
-      "int active, bool softmax_first=False, Tensor? bias=None) -> (Tensor, "
-      "Tensor, Tensor, Tensor)");
+      "int active, bool softmax_first=False, Tensor? bias=None, Tensor? "
+      "output_bias=None) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(einforge, CompositeImplicitAutograd, m) {

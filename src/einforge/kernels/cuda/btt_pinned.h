@@ -21,16 +21,31 @@ namespace einforge::kernels::cuda {
     bool after_pack,
     cudaStream_t stream);
 
-// One row of x for each pair of a token and one of its experts, and one row of
-// y for each pair; launch.tokens are those of x, and y has rows.pairs rows.
-// There is no bias and no z.
+// One row of x for each pair of a token and one of its experts; launch.tokens
+// are those of x. There is no z.
 [[nodiscard]] bool pinned_routed_supports(
     const BttSizes& sizes, const DeviceLimits& limits);
 
-[[nodiscard]] cudaError_t pinned_routed_forward(
+// y has a row for each pair, in the order of the pairs; no bias.
+[[nodiscard]] cudaError_t pinned_routed_rows(
     const BttSizes& sizes,
     const BttLaunch& launch,
     const RoutedRows& rows,
+    const DeviceLimits& limits,
+    cudaStream_t stream);
+
+// y has a row for each token: the sum over its pairs, each times its gate, and
+// the bias. The rows of each slot of the tokens come in a kernel of their own,
+// which adds to what the ones before wrote: there are as many roundings to
+// bfloat16 as experts of a token, and always in the same order.
+//
+// @param rows with a bin for every slot
+// @param gates (rows.pairs), in the order of rows.order
+[[nodiscard]] cudaError_t pinned_routed_mixture(
+    const BttSizes& sizes,
+    const BttLaunch& launch,
+    const RoutedRows& rows,
+    const float* gates,
     const DeviceLimits& limits,
     cudaStream_t stream);
 

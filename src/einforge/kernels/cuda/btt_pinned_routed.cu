@@ -5,8 +5,11 @@ namespace einforge::kernels::cuda {
 
 namespace {
 
-// Square layers and those of four times the width, at 512 to 4096.
+// Square layers and those of four times the width, at 256 to 4096.
 constexpr PinnedKernel kKernels[] = {
+    pinned_kernel<PinnedShape<16, 16, 16, 16, 1, 1, 1, 1>, true>(),
+    pinned_kernel<PinnedShape<16, 16, 32, 32, 1, 1, 1, 1>, true>(),
+    pinned_kernel<PinnedShape<32, 32, 16, 16, 1, 1, 1, 1>, true>(),
     pinned_kernel<PinnedShape<16, 32, 32, 16, 1, 1, 1, 1>, true>(),
     pinned_kernel<PinnedShape<32, 16, 16, 32, 1, 1, 1, 1>, true>(),
     pinned_kernel<PinnedShape<32, 16, 64, 32, 1, 1, 1, 1>, true>(),
@@ -19,6 +22,26 @@ constexpr PinnedKernel kKernels[] = {
     pinned_kernel<PinnedShape<32, 32, 64, 64, 1, 4, 1, 1>, true>(),
     pinned_kernel<PinnedShape<64, 64, 32, 32, 1, 1, 4, 2>, true>()};
 
+// `params` has what is particular to y.
+cudaError_t run(
+    const BttSizes& s,
+    const BttLaunch& launch,
+    const RoutedRows& rows,
+    BttPinnedParams params,
+    int64_t y_rows,
+    const DeviceLimits& limits,
+    cudaStream_t stream) {
+  if (!pinned_routed_supports(s, limits)) {
+    return cudaErrorInvalidValue;
+  }
+  params.tokens = launch.tokens;
+  params.wait_for_pack = 1;
+  params.rows = rows;
+  const int64_t tiles = rows.pairs / kPinnedTokens + rows.experts;
+  return launch_pinned(
+      *find_pinned(kKernels, s), launch, y_rows, tiles, params, limits, stream);
+}
+
 }  // namespace
 
 bool pinned_routed_supports(const BttSizes& s, const DeviceLimits& limits) {
@@ -27,28 +50,37 @@ bool pinned_routed_supports(const BttSizes& s, const DeviceLimits& limits) {
          found->bytes <= limits.shared_bytes;
 }
 
-cudaError_t pinned_routed_forward(
+cudaError_t pinned_routed_rows(
     const BttSizes& s,
     const BttLaunch& launch,
     const RoutedRows& rows,
     const DeviceLimits& limits,
     cudaStream_t stream) {
-  if (!pinned_routed_supports(s, limits)) {
+  return run(s, launch, rows, BttPinnedParams{}, rows.pairs, limits, stream);
+}
+
+cudaError_t pinned_routed_mixture(
+    const BttSizes& s,
+    const BttLaunch& launch,
+    const RoutedRows& rows,
+    const float* gates,
+    const DeviceLimits& limits,
+    cudaStream_t stream) {
+  if (rows.bins != rows.active) {
     return cudaErrorInvalidValue;
   }
-  BttPinnedParams params{};
-  params.tokens = launch.tokens;
-  params.wait_for_pack = 1;
-  params.rows = rows;
-  const int64_t tiles = rows.pairs / kPinnedTokens + rows.experts;
-  return launch_pinned(
-      *find_pinned(kKernels, s),
-      launch,
-      rows.pairs,
-      tiles,
-      params,
-      limits,
-      stream);
+  cudaError_t status = cudaSuccess;
+  for (int slot = 0; slot < rows.bins && status == cudaSuccess; ++slot) {
+    RoutedRows of_slot = rows;
+    of_slot.first = slot;
+    of_slot.last = slot + 1;
+    BttPinnedParams params{};
+    params.gates = gates;
+    params.add = slot > 0 ? 1 : 0;
+    params.bias = slot > 0 ? nullptr : launch.bias;
+    status = run(s, launch, of_slot, params, launch.tokens, limits, stream);
+  }
+  return status;
 }
 
 }  // namespace einforge::kernels::cuda

@@ -10,89 +10,90 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr unsigned kAll = 0xFFFFFFFFU;
 
-// counts[block][expert] of each block's kThreads pairs.
-__global__ void __launch_bounds__(kThreads) moe_count(
-    const int32_t* __restrict__ expert,
-    int pairs,
-    int experts,
-    int32_t* __restrict__ counts) {
+__device__ __forceinline__ int bin_of(const MoeDispatchLaunch& p, int pair) {
+  return __ldg(p.expert + pair) * p.bins + pair % p.bins;
+}
+
+// counts[block][bin] of each block's kThreads pairs.
+__global__ void __launch_bounds__(kThreads)
+    moe_count(const __grid_constant__ MoeDispatchLaunch p) {
   __shared__ int32_t count[kMoeExperts];
-  for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads) {
-    count[e] = 0;
+  const int bins = p.experts * p.bins;
+  for (int b = static_cast<int>(threadIdx.x); b < bins; b += kThreads) {
+    count[b] = 0;
   }
   __syncthreads();
   const int pair = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
-  if (pair < pairs) {
-    atomicAdd(count + expert[pair], 1);
+  if (pair < p.pairs) {
+    atomicAdd(count + bin_of(p, pair), 1);
   }
   __syncthreads();
-  for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads) {
-    counts[static_cast<int64_t>(blockIdx.x) * experts + e] = count[e];
+  int32_t* counts = static_cast<int32_t*>(p.workspace) +
+                    static_cast<int64_t>(blockIdx.x) * bins;
+  for (int b = static_cast<int>(threadIdx.x); b < bins; b += kThreads) {
+    counts[b] = count[b];
   }
 }
 
-// Each pair's place: its expert's start, the expert's pairs of earlier blocks,
-// of earlier warps and of earlier lanes.
-__global__ void __launch_bounds__(kThreads) moe_place(
-    const int32_t* __restrict__ expert,
-    int pairs,
-    int experts,
-    const int32_t* __restrict__ counts,
-    int32_t* __restrict__ offsets,
-    int32_t* __restrict__ order) {
+// Each pair's place: its bin's start, the bin's pairs of earlier blocks, of
+// earlier warps and of earlier lanes.
+__global__ void __launch_bounds__(kThreads)
+    moe_place(const __grid_constant__ MoeDispatchLaunch p) {
   __shared__ int32_t total[kMoeExperts];
   __shared__ int32_t start[kMoeExperts];
   __shared__ int32_t warps[kWarps][kMoeExperts];
+  const int bins = p.experts * p.bins;
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32;
   const int warp = thread / 32;
   const int blocks = static_cast<int>(gridDim.x);
   const int block = static_cast<int>(blockIdx.x);
-  for (int e = thread; e < experts; e += kThreads) {
-    total[e] = 0;
-    start[e] = 0;
+  for (int b = thread; b < bins; b += kThreads) {
+    total[b] = 0;
+    start[b] = 0;
   }
-  for (int i = thread; i < kWarps * experts; i += kThreads) {
-    warps[i / experts][i % experts] = 0;
+  for (int i = thread; i < kWarps * bins; i += kThreads) {
+    warps[i / bins][i % bins] = 0;
   }
   __syncthreads();
   // Integer sums: any order gives the same.
-  for (int i = thread; i < blocks * experts; i += kThreads) {
+  const auto* counts = static_cast<const int32_t*>(p.workspace);
+  for (int i = thread; i < blocks * bins; i += kThreads) {
     const int32_t count = counts[i];
-    const int e = i % experts;
-    atomicAdd(total + e, count);
-    if (i / experts < block) {
-      atomicAdd(start + e, count);
+    const int b = i % bins;
+    atomicAdd(total + b, count);
+    if (i / bins < block) {
+      atomicAdd(start + b, count);
     }
   }
   const int pair = block * kThreads + thread;
-  const int mine = pair < pairs ? expert[pair] : -1;
+  const int mine = pair < p.pairs ? bin_of(p, pair) : -1;
   const unsigned same = __match_any_sync(kAll, mine);
   const int rank = __popc(same & ((1U << lane) - 1));
   if (mine >= 0 && rank == 0) {
     warps[warp][mine] = __popc(same);
   }
   __syncthreads();
-  if (warp == 0) {  // exclusive sums over the experts
+  if (warp == 0) {  // exclusive sums over the bins
     int32_t base = 0;
-    for (int first = 0; first < experts; first += 32) {
-      const int e = first + lane;
-      const int32_t count = e < experts ? total[e] : 0;
+    for (int first = 0; first < bins; first += 32) {
+      const int b = first + lane;
+      const int32_t count = b < bins ? total[b] : 0;
       int32_t sum = count;
       for (int hop = 1; hop < 32; hop *= 2) {
         const int32_t other = __shfl_up_sync(kAll, sum, hop);
         sum += lane >= hop ? other : 0;
       }
-      if (e < experts) {
-        start[e] += base + sum - count;
+      if (b < bins) {
+        start[b] += base + sum - count;
         if (block == 0) {
-          offsets[e] = base + sum - count;
+          p.offsets[b] = base + sum - count;
         }
       }
       base += __shfl_sync(kAll, sum, 31);
     }
     if (block == 0 && lane == 0) {
-      offsets[experts] = base;
+      p.offsets[bins] = base;
     }
   }
   __syncthreads();
@@ -101,7 +102,10 @@ __global__ void __launch_bounds__(kThreads) moe_place(
     for (int w = 0; w < warp; ++w) {
       place += warps[w][mine];
     }
-    order[place] = pair;
+    p.order[place] = pair;
+    if (p.gates != nullptr) {
+      p.sorted_gates[place] = p.gates[pair];
+    }
   }
 }
 
@@ -217,27 +221,19 @@ void launch_combine(const MoeCombineLaunch& p, cudaStream_t stream) {
 
 }  // namespace
 
-size_t moe_dispatch_bytes(int pairs, int experts) {
+size_t moe_dispatch_bytes(int pairs, int all_bins) {
   return sizeof(int32_t) * blocks_of(pairs, kThreads) *
-         static_cast<size_t>(experts);
+         static_cast<size_t>(all_bins);
 }
 
-cudaError_t moe_dispatch(
-    const int32_t* expert,
-    int pairs,
-    int experts,
-    void* workspace,
-    int32_t* offsets,
-    int32_t* order,
-    cudaStream_t stream) {
-  if (pairs <= 0 || experts < 1 || experts > kMoeExperts) {
+cudaError_t moe_dispatch(const MoeDispatchLaunch& p, cudaStream_t stream) {
+  if (p.pairs <= 0 || p.experts < 1 || p.bins < 1 ||
+      p.experts * p.bins > kMoeExperts) {
     return cudaErrorInvalidValue;
   }
-  auto* counts = static_cast<int32_t*>(workspace);
-  const unsigned blocks = blocks_of(pairs, kThreads);
-  moe_count<<<blocks, kThreads, 0, stream>>>(expert, pairs, experts, counts);
-  moe_place<<<blocks, kThreads, 0, stream>>>(
-      expert, pairs, experts, counts, offsets, order);
+  const unsigned blocks = blocks_of(p.pairs, kThreads);
+  moe_count<<<blocks, kThreads, 0, stream>>>(p);
+  moe_place<<<blocks, kThreads, 0, stream>>>(p);
   return cudaGetLastError();
 }
 

@@ -12,26 +12,29 @@
 // layers. Nothing here waits for the host, and all of it is deterministic.
 namespace einforge::kernels::cuda {
 
-// At most this many experts, and of them active.
+// At most this many experts, and of them active; of bins, as many as experts.
 inline constexpr int kMoeExperts = 256;
 inline constexpr int kMoeActive = 8;
 
-// Bytes of the counts that moe_dispatch works with.
-[[nodiscard]] size_t moe_dispatch_bytes(int pairs, int experts);
+// A stable counting sort of the pairs by expert and, where there is more than
+// one bin for each expert, by pair % bins.
+struct MoeDispatchLaunch {
+  const int32_t* expert = nullptr;  // (pairs), in [0, experts)
+  int pairs = 0;
+  int experts = 1;
+  int bins = 1;
+  void* workspace = nullptr;   // of moe_dispatch_bytes()
+  int32_t* offsets = nullptr;  // (experts bins + 1), where each bin begins
+  int32_t* order = nullptr;    // (pairs)
+  // Of the pairs, and where they go in that order; or null.
+  const float* gates = nullptr;
+  float* sorted_gates = nullptr;
+};
 
-// A stable counting sort of the pairs by expert.
-//
-// @param expert (pairs), in [0, experts)
-// @param offsets (experts + 1), where each expert's pairs begin
-// @param order (pairs)
+[[nodiscard]] size_t moe_dispatch_bytes(int pairs, int all_bins);
+
 [[nodiscard]] cudaError_t moe_dispatch(
-    const int32_t* expert,
-    int pairs,
-    int experts,
-    void* workspace,
-    int32_t* offsets,
-    int32_t* order,
-    cudaStream_t stream);
+    const MoeDispatchLaunch& launch, cudaStream_t stream);
 
 struct MoeCombineLaunch {
   const __nv_bfloat16* rows = nullptr;  // (tokens, active, width)

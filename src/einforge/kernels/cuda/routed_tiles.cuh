@@ -13,11 +13,18 @@ template <int kTile>
 struct RoutedTiles {
   const RoutedRows& rows;
 
+  // Where an expert's rows begin and end in the order.
+  __device__ int begin(int expert) const {
+    return __ldg(rows.offsets + expert * rows.bins + rows.first);
+  }
+  __device__ int end(int expert) const {
+    return __ldg(rows.offsets + expert * rows.bins + rows.last);
+  }
+
   __device__ int tiles(int expert) const {
-    return expert < rows.experts ? (__ldg(rows.offsets + expert + 1) -
-                                    __ldg(rows.offsets + expert) + kTile - 1) /
-                                       kTile
-                                 : 0;
+    return expert < rows.experts
+               ? (end(expert) - begin(expert) + kTile - 1) / kTile
+               : 0;
   }
   __device__ int all() const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -69,9 +76,8 @@ struct RoutedTiles {
 
   // The pair in a row of a tile, or `pairs` past the expert's last.
   __device__ int pair(int expert, int tile, int row) const {
-    const int place = __ldg(rows.offsets + expert) + tile * kTile + row;
-    return place < __ldg(rows.offsets + expert + 1) ? __ldg(rows.order + place)
-                                                    : rows.pairs;
+    const int place = begin(expert) + tile * kTile + row;
+    return place < end(expert) ? __ldg(rows.order + place) : rows.pairs;
   }
 };
 

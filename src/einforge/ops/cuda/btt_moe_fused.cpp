@@ -28,21 +28,40 @@ namespace {
 namespace ek = kernels::cuda;
 using torch::Tensor;
 
-// The pairs in the order of their experts, as the kernels take them.
+// The pairs in the order of their experts, as the kernels take them; and their
+// gates in that order where there is a bin for every slot.
 struct Dispatch {
   MoeDispatch pairs;
+  Tensor gates;
   ek::RoutedRows rows;
 
-  Dispatch(const Tensor& experts, std::int64_t count)
-      : Dispatch(moe_dispatch(experts, count), experts, count) {}
-  Dispatch(MoeDispatch given, const Tensor& experts, std::int64_t count)
+  // With a bin for every slot where kernels that add one slot's rows to
+  // another's round as often as a sum of them would.
+  static Dispatch of(const MoeRouting& routing, std::int64_t count) {
+    const std::int64_t active = routing.experts.size(1);
+    if (active > 2 || active * count > ek::kMoeExperts) {
+      return {moe_dispatch(routing.experts, count), Tensor(), routing, count};
+    }
+    auto [pairs, gates] = fused::dispatch_slots(routing, count);
+    return {std::move(pairs), std::move(gates), routing, count};
+  }
+
+  Dispatch(
+      MoeDispatch given,
+      Tensor sorted_gates,
+      const MoeRouting& routing,
+      std::int64_t count)
       : pairs(std::move(given)),
+        gates(std::move(sorted_gates)),
         rows{
             .offsets = pairs.offsets.const_data_ptr<std::int32_t>(),
             .order = pairs.order.const_data_ptr<std::int32_t>(),
             .experts = static_cast<int>(count),
-            .active = static_cast<int>(experts.size(1)),
-            .pairs = static_cast<int>(experts.numel())} {}
+            .active = static_cast<int>(routing.experts.size(1)),
+            .pairs = static_cast<int>(routing.experts.numel())} {
+    rows.bins = static_cast<int>((pairs.offsets.numel() - 1) / count);
+    rows.last = rows.bins;
+  }
 };
 
 // A problem as the kernels see it: the core contracted first is A.
@@ -64,16 +83,18 @@ struct Layer {
   }
 };
 
-// Every pair's row of the layer: (pairs, d_out).
-Tensor run_rows(
+// Packs the cores and calls run(launch, stream); y has so many rows.
+template <typename Run>
+Tensor run_layer(
     const ek::BttSizes& sizes,
     const ek::BttCores& cores,
     const Tensor& x,
-    const ek::RoutedRows& rows) {
+    std::int64_t y_rows,
+    const Run& run) {
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const Tensor packed = btt::workspace(
       x, static_cast<std::size_t>(cores.experts) * ek::btt_packed_bytes(sizes));
-  Tensor y = torch::empty({rows.pairs, sizes.d_out()}, x.options());
+  Tensor y = torch::empty({y_rows, sizes.d_out()}, x.options());
   const ek::BttLaunch launch{
       .x = btt::data(x),
       .y = btt::mutable_data(y),
@@ -84,9 +105,25 @@ Tensor run_rows(
   ek::BttPlan plan;
   plan.kernel = ek::BttKernel::kPinned;
   C10_CUDA_CHECK(ek::btt_pack(sizes, cores, launch.packed, stream, plan));
-  C10_CUDA_CHECK(
-      ek::pinned_routed_forward(sizes, launch, rows, device_limits(), stream));
+  C10_CUDA_CHECK(run(launch, stream));
   return y;
+}
+
+// Every pair's row of the layer: (pairs, d_out).
+Tensor run_rows(
+    const ek::BttSizes& sizes,
+    const ek::BttCores& cores,
+    const Tensor& x,
+    const ek::RoutedRows& rows) {
+  return run_layer(
+      sizes,
+      cores,
+      x,
+      rows.pairs,
+      [&](const ek::BttLaunch& launch, cudaStream_t stream) {
+        return ek::pinned_routed_rows(
+            sizes, launch, rows, device_limits(), stream);
+      });
 }
 
 bool supports(const BttMoeProblem& problem) {
@@ -113,9 +150,27 @@ bool supports(const BttMoeProblem& problem) {
 Tensor forward(
     const BttMoeProblem& problem,
     const BttMoeOperands& operands,
-    const Dispatch& dispatch) {
+    const Dispatch& dispatch,
+    const Tensor& bias) {
   const Layer layer(problem, operands);
   const Tensor x = btt::aligned(operands.x);
+  if (dispatch.gates.defined()) {
+    return run_layer(
+        layer.sizes,
+        layer.cores,
+        x,
+        x.size(0),
+        [&](ek::BttLaunch launch, cudaStream_t stream) {
+          launch.bias = bias.defined() ? btt::data(bias) : nullptr;
+          return ek::pinned_routed_mixture(
+              layer.sizes,
+              launch,
+              dispatch.rows,
+              dispatch.gates.const_data_ptr<float>(),
+              device_limits(),
+              stream);
+        });
+  }
   const Tensor rows = run_rows(layer.sizes, layer.cores, x, dispatch.rows);
   const Tensor gates = operands.gates.to(torch::kFloat32);
   Tensor y = torch::empty({x.size(0), layer.sizes.d_out()}, x.options());
@@ -127,12 +182,18 @@ Tensor forward(
        .width = layer.sizes.d_out(),
        .sum = btt::mutable_data(y)},
       c10::cuda::getCurrentCUDAStream()));
-  return y;
+  return bias.defined() ? y.add_(bias) : y;
+}
+
+Dispatch dispatch_of(
+    const BttMoeProblem& problem, const BttMoeOperands& operands) {
+  return Dispatch::of(
+      {operands.experts, operands.gates.to(torch::kFloat32)}, problem.experts);
 }
 
 Tensor forward(const BttMoeProblem& problem, const BttMoeOperands& operands) {
   return forward(
-      problem, operands, Dispatch(operands.experts, problem.experts));
+      problem, operands, dispatch_of(problem, operands), /*bias=*/Tensor());
 }
 
 // Of the router, beside the layer's own. What else its scores and gates went
@@ -249,12 +310,7 @@ BttMoeGradients backward(
     const BttMoeOperands& operands,
     const GradientMask& mask) {
   return backward(
-      problem,
-      grad,
-      operands,
-      mask,
-      Dispatch(operands.experts, problem.experts),
-      nullptr);
+      problem, grad, operands, mask, dispatch_of(problem, operands), nullptr);
 }
 
 BttMoeProblem problem_of(
@@ -290,9 +346,10 @@ bool takes_routed(const RoutedOperands& operands, std::int64_t active) {
   const Tensor& x = operands.x;
   const Tensor& router = operands.router;
   const std::string& forced = forced_kernel();
-  for (const Tensor* core : {&operands.core_a, &operands.core_b}) {
-    if (core->scalar_type() != x.scalar_type() ||
-        core->device() != x.device()) {
+  for (const Tensor* other :
+       {&operands.core_a, &operands.core_b, &operands.bias}) {
+    if (other->defined() && (other->scalar_type() != x.scalar_type() ||
+                             other->device() != x.device())) {
       return false;
     }
   }
@@ -320,11 +377,16 @@ RoutedForward routed_forward(
   RoutedForward result;
   std::tie(result.logits, result.routing) =
       logits_route(operands.x, operands.router, active, options);
-  const Dispatch dispatch(result.routing.experts, operands.router.size(0));
+  const Dispatch dispatch =
+      Dispatch::of(result.routing, operands.router.size(0));
   result.pairs = dispatch.pairs;
   const BttMoeProblem problem = problem_of(operands, active, Pass::kForward);
   result.y =
-      forward(problem, operands_of(operands, result.routing), dispatch)
+      forward(
+          problem,
+          operands_of(operands, result.routing),
+          dispatch,
+          operands.bias.defined() ? operands.bias.contiguous() : Tensor())
           .view(with_last(operands.x.sizes(), problem.expert.sizes.d_out()));
   return result;
 }
@@ -353,7 +415,7 @@ RoutedGradients routed_backward(
       grads.y.reshape({problem.expert.tokens, -1}).contiguous(),
       operands_of(operands, saved.routing),
       {mask[0], mask[2], mask[3], false},
-      Dispatch(saved.pairs, saved.routing.experts, problem.experts),
+      Dispatch(saved.pairs, Tensor(), saved.routing, problem.experts),
       &router);
   return {
       mask[0] ? found.x.view(operands.x.sizes()) : Tensor(),

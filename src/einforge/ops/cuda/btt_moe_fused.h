@@ -7,10 +7,11 @@ namespace einforge::ops {
 
 // Mixtures of BTT experts of rank 1 at the sizes that the pinned kernels take,
 // bfloat16 on sm_90: tokens are sorted by expert on the device, rows are
-// gathered and scattered by the copy engine, both stages stay on chip. On top
-// of the output it takes a row of it for each pair of a token and an expert
-// (backward: of the input), and both cores in float32 for each split of the
-// tokens and for each expert. docs/design/btt_moe_kernels.md has the bytes.
+// gathered and scattered by the copy engine, both stages stay on chip. Backward
+// it takes a row of the input for each pair of a token and an expert (forward,
+// with more than two experts of a token, of the output), and both cores in
+// float32 for each split of the tokens and for each expert.
+// docs/design/btt_moe_kernels.md has the bytes.
 BttMoeKernel fused_moe_kernel();
 
 // The same together with its router: the choice is made as the scores come off
@@ -22,6 +23,7 @@ struct RoutedOperands {
   torch::Tensor router;  // (E, d_in) float32
   torch::Tensor core_a;
   torch::Tensor core_b;
+  torch::Tensor bias;  // (d_out), or undefined; not read backward
 };
 
 bool takes_routed(const RoutedOperands& operands, std::int64_t active);

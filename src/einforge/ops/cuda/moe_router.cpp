@@ -68,6 +68,27 @@ Tensor run_logits(
   return result;
 }
 
+// `launch` has what is particular to the caller.
+MoeDispatch run_dispatch(
+    const Tensor& experts, std::int64_t count, ek::MoeDispatchLaunch launch) {
+  const c10::cuda::CUDAGuard guard(experts.device());
+  const Tensor flat = experts.contiguous();
+  launch.expert = flat.const_data_ptr<std::int32_t>();
+  launch.pairs = static_cast<int>(experts.numel());
+  launch.experts = static_cast<int>(count);
+  const std::int64_t bins = count * launch.bins;
+  const Tensor space = btt::workspace(
+      experts, ek::moe_dispatch_bytes(launch.pairs, static_cast<int>(bins)));
+  launch.workspace = space.mutable_data_ptr();
+  MoeDispatch result{
+      torch::empty({bins + 1}, experts.options()),
+      torch::empty({experts.numel()}, experts.options())};
+  launch.offsets = result.offsets.mutable_data_ptr<std::int32_t>();
+  launch.order = result.order.mutable_data_ptr<std::int32_t>();
+  C10_CUDA_CHECK(ek::moe_dispatch(launch, c10::cuda::getCurrentCUDAStream()));
+  return result;
+}
+
 }  // namespace
 
 ek::MoeRouteLaunch route_launch(
@@ -182,24 +203,21 @@ bool takes_dispatch(const Tensor& experts, std::int64_t count) {
 }
 
 MoeDispatch dispatch(const Tensor& experts, std::int64_t count) {
-  const c10::cuda::CUDAGuard guard(experts.device());
-  const auto pairs = static_cast<int>(experts.numel());
-  const auto number = static_cast<int>(count);
-  const Tensor flat = experts.contiguous();
-  const Tensor counts =
-      btt::workspace(experts, ek::moe_dispatch_bytes(pairs, number));
-  MoeDispatch result{
-      torch::empty({count + 1}, experts.options()),
-      torch::empty({experts.numel()}, experts.options())};
-  C10_CUDA_CHECK(ek::moe_dispatch(
-      flat.const_data_ptr<std::int32_t>(),
-      pairs,
-      number,
-      counts.mutable_data_ptr(),
-      result.offsets.mutable_data_ptr<std::int32_t>(),
-      result.order.mutable_data_ptr<std::int32_t>(),
-      c10::cuda::getCurrentCUDAStream()));
-  return result;
+  return run_dispatch(experts, count, {});
+}
+
+std::tuple<MoeDispatch, Tensor> dispatch_slots(
+    const MoeRouting& routing, std::int64_t count) {
+  Tensor sorted =
+      torch::empty({routing.gates.numel()}, routing.gates.options());
+  return {
+      run_dispatch(
+          routing.experts,
+          count,
+          {.bins = static_cast<int>(routing.experts.size(1)),
+           .gates = routing.gates.const_data_ptr<float>(),
+           .sorted_gates = sorted.mutable_data_ptr<float>()}),
+      sorted};
 }
 
 }  // namespace einforge::ops::fused

@@ -57,4 +57,13 @@ bool takes_dispatch(const torch::Tensor& experts, std::int64_t count);
 
 MoeDispatch dispatch(const torch::Tensor& experts, std::int64_t count);
 
+// The same with an expert's pairs in the order of their slots, the better
+// choices first: `offsets` has a place for each (expert, slot).
+//
+// @param routing experts (T, k) as for dispatch(), with count k at most 256;
+//   gates (T, k) float32, contiguous
+// @return and the gates in the order of the pairs, (T k)
+std::tuple<MoeDispatch, torch::Tensor> dispatch_slots(
+    const MoeRouting& routing, std::int64_t count);
+
 }  // namespace einforge::ops::fused
