@@ -1,10 +1,13 @@
 #include "einforge/train/device.h"
 
 #include <ATen/autocast_mode.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <torch/cuda.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <limits>
 
 #include "einforge/base/error.h"
 #include "einforge/base/text.h"
@@ -73,6 +76,18 @@ Autocast::~Autocast() {
   at::autocast::set_autocast_enabled(device_, was_enabled_);
   at::autocast::set_autocast_dtype(device_, was_dtype_);
   at::autocast::set_autocast_cache_enabled(cached_);
+}
+
+double peak_memory_bytes(torch::Device device) {
+  if (device.is_cpu()) {
+    return std::numeric_limits<double>::quiet_NaN();
+  }
+  using c10::CachingAllocator::StatType;
+  const auto stats =
+      c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  return static_cast<double>(
+      stats.allocated_bytes[static_cast<std::size_t>(StatType::AGGREGATE)]
+          .peak);
 }
 
 double measure_peak_flops(torch::Device device, torch::ScalarType dtype) {

@@ -31,6 +31,10 @@ class Autocast {
   torch::ScalarType was_dtype_ = torch::kFloat32;
 };
 
+// The most that tensors of this process took on the device at once; NaN for a
+// CPU.
+double peak_memory_bytes(torch::Device device);
+
 // FLOP/s of a large square matmul in this dtype, the best of several: what
 // MFU is a share of. Measured, because a machine's nominal peak says little
 // about a shared or throttled one. Takes about 0.1 s.

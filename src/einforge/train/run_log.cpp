@@ -80,6 +80,9 @@ void RunLog::append(const LogRow& row) {
     add("tokens_per_second",
         "compute/tokens_per_second",
         row.tokens_per_second);
+    add("peak_memory_bytes",
+        "compute/peak_memory_bytes",
+        row.peak_memory_bytes);
   }
   add("train_loss", "train/loss", row.train_loss);
   add("val_loss", "val/loss", row.val_loss);

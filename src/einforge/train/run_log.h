@@ -23,6 +23,8 @@ struct LogRow {
   // Of the last step, before clipping.
   double gradient_norm = 0;
   double tokens_per_second = 0;
+  // The most that tensors took at once so far; NaN on a CPU.
+  double peak_memory_bytes = std::numeric_limits<double>::quiet_NaN();
   // Mean over the steps since the last row; NaN at step 0.
   double train_loss = std::numeric_limits<double>::quiet_NaN();
   // NaN where not evaluated.

@@ -359,6 +359,7 @@ void Trainer::log(double val_loss) {
     row.learning_rate = config_.optimizer.learning_rate *
                         rate_factor(config_.schedule, step_ - 1, config_.steps);
     row.gradient_norm = optimizer_.gradient_norm().item<double>();
+    row.peak_memory_bytes = peak_memory_bytes(device_);
   }
   if (step_ > rate_step_ && seconds_ > rate_seconds_) {
     row.tokens_per_second =
