@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Tokens a second of `einforge train` on a GPU, one structure after another,
+beside the same GPT in plain PyTorch, eager and compiled, as JSON.
+
+GPTs of 6 layers, context 128, batch 512, bfloat16. Of each run: the median of
+its rows once kernels are chosen, the memory that tensors took at most, and,
+with --profile, where the time of a step goes.
+
+    python benchmarks/gpt_gpu.py --out results/h200/gpt
+    python benchmarks/gpt_gpu.py --runs dense:1024 btt_moe:E=16,k=2:512 --steps 20
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RUNS = ["dense:1024", "monarch:1024", "ffn_moe:E=8,k=2:1024",
+        "btt_moe:E=16,k=2:1024", "dense:512", "btt_moe:E=16,k=2:512"]
+
+
+def train(options, structure, width, folder):
+    """The row of one run; its profile beside the results."""
+    run = folder / "run"
+    command = [
+        options.program, "train", folder / "config.json", "--out", run,
+        "--set", f"model.structure.all={structure}",
+        "--set", f"model.width={width}"]
+    if options.profile:
+        command.append("--profile")
+    subprocess.run(command, check=True, capture_output=True)
+    rows = [json.loads(line) for line in
+            (run / "log.jsonl").read_text().splitlines()]
+    logged = [row for row in rows if row.get("train_loss")]
+    # The first has the choice of kernels in it; what is profiled is slower.
+    speed = [row["tokens_per_second"] for row in logged[1:]]
+    row = {
+        "implementation": "einforge",
+        "structure": structure,
+        "width": width,
+        "tokens_per_second": statistics.median(speed),
+        "step_milliseconds": 1e3 * options.batch * options.context /
+                             statistics.median(speed),
+        "peak_memory_bytes": logged[-1]["peak_memory_bytes"],
+        "train_loss": logged[-1]["train_loss"]}
+    if options.profile:
+        name = f"profile_{structure.split(':')[0]}_{width}.json"
+        profile = json.loads((run / "profile_summary.json").read_text())
+        row["gpu_idle_share"] = profile["gpu_idle_share"]
+        if options.out:
+            (options.out / name).write_text(json.dumps(profile, indent=2) +
+                                            "\n")
+    subprocess.run(["rm", "-r", run], check=True)
+    return row
+
+
+def eager(options, width, compiled):
+    command = [
+        sys.executable, ROOT / "benchmarks/gpt_eager.py", "--device", "cuda",
+        "--structures", "dense", "--width", str(width), "--layers",
+        str(options.layers), "--batch", str(options.batch), "--context",
+        str(options.context), "--steps", "3"]
+    output = subprocess.run(
+        command + (["--compile"] if compiled else []), check=True,
+        capture_output=True, text=True).stdout
+    speed = json.loads(output)["rows"][0]["median_tokens_per_s"]
+    return {
+        "implementation": "torch.compile" if compiled else "PyTorch eager",
+        "structure": "dense",
+        "width": width,
+        "tokens_per_second": speed,
+        "step_milliseconds": 1e3 * options.batch * options.context / speed}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--program", type=pathlib.Path,
+                        default=ROOT / "build/release/bin/einforge")
+    parser.add_argument("--runs", nargs="+", default=RUNS,
+                        metavar="STRUCTURE:WIDTH")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--no-torch", action="store_true",
+                        help="leave out plain PyTorch")
+    parser.add_argument("--out", type=pathlib.Path, help="a folder")
+    options = parser.parse_args()
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+
+    def add(row):
+        rows.append(row)
+        memory = row.get("peak_memory_bytes")
+        print(f"{row['implementation']:13} {row['structure']:18} "
+              f"{row['width']:5} {row['tokens_per_second']:9,.0f} tokens/s "
+              f"{row['step_milliseconds']:7.2f} ms a step" +
+              (f" {memory / 1e9:5.1f} GB" if memory else ""), file=sys.stderr)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        subprocess.run(
+            [options.program, "data", "prepare", ROOT / "examples/data",
+             "--tokens", "chars96", "--out", folder / "data"],
+            check=True, capture_output=True)
+        (folder / "config.json").write_text(json.dumps({
+            "model": {"layers": options.layers, "context": options.context},
+            "data": {"path": str(folder / "data"),
+                     "batch_size": options.batch},
+            "device": "cuda", "dtype": "bfloat16", "steps": options.steps,
+            "log_every": 5, "eval_every": 0, "eval_batches": 1,
+            "checkpoint_every": 0}))
+        for run in options.runs:
+            structure, _, width = run.rpartition(":")
+            add(train(options, structure, int(width), folder))
+            if structure == "dense" and not options.no_torch:
+                for compiled in (False, True):
+                    add(eager(options, int(width), compiled))
+    import torch
+    version = subprocess.run([options.program, "--version"], check=True,
+                             capture_output=True, text=True).stdout.strip()
+    text = json.dumps({
+        "command": "python benchmarks/gpt_gpu.py " + " ".join(sys.argv[1:]),
+        "hardware": torch.cuda.get_device_name(),
+        "versions": {"einforge": version, "torch": torch.__version__},
+        "seed": 0,
+        "layers": options.layers,
+        "context": options.context,
+        "batch": options.batch,
+        "rows": rows}, indent=2) + "\n"
+    if options.out:
+        (options.out / "gpt.json").write_text(text)
+    else:
+        print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
