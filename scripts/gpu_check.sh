@@ -13,6 +13,7 @@
 #   compile      torch.compile's rows beside those of paper (slow)
 #   decode       einforge bench: 1 to 64 tokens
 #   moe          einforge bench: mixtures of experts
+#   gpt          tokens a second of GPTs, with profiles, beside plain PyTorch
 #   kernels      the kernels of a backward pass, by torch's profiler
 #   train-smoke  100 steps of the example
 set -uo pipefail
@@ -20,7 +21,7 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 cd "$root" || exit 2
 out="${OUT:-results/gpu}"
 folder=""
-all=(tests graph sanitize layers paper decode moe kernels train-smoke)
+all=(tests graph sanitize layers paper decode moe gpt kernels train-smoke)
 declare -A part
 for argument in "$@"; do
   name="${argument#--}"
@@ -189,6 +190,11 @@ if [[ -n ${part[compile]:-} ]]; then
 fi
 [[ -z ${part[decode]:-} ]] || bench decode 120
 [[ -z ${part[moe]:-} ]] || bench moe 200
+if [[ -n ${part[gpt]:-} ]]; then
+  check gpt timeout 400 python3 benchmarks/gpt_gpu.py --profile \
+    --program "$folder/bin/einforge" --out "$out/gpt"
+  cat "$out/gpt.txt"
+fi
 if [[ -n ${part[kernels]:-} ]]; then
   check kernels timeout 120 python3 benchmarks/cuda/kernel_times.py \
     --library "$folder/lib/libeinforge_ops.so"
@@ -199,7 +205,7 @@ if [[ -n ${part[train-smoke]:-} ]]; then
   check data "$folder/bin/einforge" data prepare examples/data \
     --tokens chars96 --out "$work/data"
   check train timeout 300 "$folder/bin/einforge" train \
-    examples/configs/train_gpt.toml --set device=cuda --set precision=bf16 \
+    examples/configs/train_gpt.toml --set device=cuda --set dtype=bfloat16 \
     --set data.path="$work/data" --set out="$work/run" --set steps=100
   tail -3 "$out/train.txt"
   rm -rf "$work"
