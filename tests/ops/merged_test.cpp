@@ -111,6 +111,19 @@ TEST_F(MergedOnCuda, IsAsExactAsTwoMatmuls) {
   }
 }
 
+// The cores' gradients this way, the rest by the fused kernels.
+TEST_F(MergedOnCuda, GivesTheCoresTheirGradientsBesideFusedKernels) {
+  base::Random random(133);
+  for (const Sizes& s :
+       {Sizes{32, 1, 32, 1, 32, 32, 4},
+        Sizes{64, 1, 64, 1, 64, 64, 4},
+        Sizes{1, 32, 64, 64, 1, 32, 3}}) {  // b first
+    const Values v = testing::random_on_gpu(random, s, 4100);
+    testing::compare("fused_merged", testing::describe(s), v, s);
+    testing::expect_repeats("fused_merged", v);
+  }
+}
+
 TEST_F(MergedOnCuda, TakesCoresOfAnyStridesAndAlignments) {
   base::Random random(137);
   const Sizes s{6, 4, 8, 3, 5, 8, 6};

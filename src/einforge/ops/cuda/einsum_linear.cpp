@@ -30,12 +30,57 @@ EinsumLinearKernel where_fastest() {
   return kernel;
 }
 
+#ifdef EINFORGE_HAVE_CUDA
+// Products with x and dy by the fused kernels, the cores' gradients by way of
+// the dense matrix's: of a rank above 1 the fused ones make z and dz anew for
+// each r, which can take longer than a product of dense size.
+EinsumLinearKernel fused_merged_kernel() {
+  return {
+      .name = "fused_merged",
+      .supports =
+          [](const EinsumLinearProblem& problem) {
+            return problem.sizes.rho > 1 &&
+                   fused_btt_kernel().supports(problem) &&
+                   merged_kernel().supports(problem);
+          },
+      .forward = fused_btt_kernel().forward,
+      .backward =
+          [](const EinsumLinearProblem& problem,
+             const torch::Tensor& grad,
+             const torch::Tensor& x,
+             const torch::Tensor& core_a,
+             const torch::Tensor& core_b,
+             const GradientMask& mask) {
+            EinsumLinearGradients result = fused_btt_kernel().backward(
+                problem,
+                grad,
+                x,
+                core_a,
+                core_b,
+                {mask[0], false, false, mask[3]});
+            if (mask[1] || mask[2]) {
+              const EinsumLinearGradients cores = merged_kernel().backward(
+                  problem,
+                  grad,
+                  x,
+                  core_a,
+                  core_b,
+                  {false, mask[1], mask[2], false});
+              result.core_a = cores.core_a;
+              result.core_b = cores.core_b;
+            }
+            return result;
+          }};
+}
+#endif
+
 }  // namespace
 
 std::span<const EinsumLinearKernel> cuda_kernels() {
   static const std::array table{
 #ifdef EINFORGE_HAVE_CUDA
       fused_btt_kernel(),
+      where_fastest<fused_merged_kernel>(),
       kronecker_kernel(),
 #endif
       where_fastest<strided_kernel>(),  // of those not measured, everything
