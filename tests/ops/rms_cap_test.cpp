@@ -1,5 +1,7 @@
 #include "einforge/ops/rms_cap.h"
 
+#include <ATen/autocast_mode.h>
+
 #include "tests/ops/testing.h"
 
 namespace einforge {
@@ -36,9 +38,13 @@ TEST_P(RmsCap, AgreesWithTheDefinition) {
   const auto& [name, device, dtype] = GetParam();
   EINFORGE_NEEDS(device);
   base::Random random(1);
+  std::vector<std::vector<std::int64_t>> all_sizes{
+      {1}, {3, 5}, {4, 1, 7, 2, 3}, {64, 65}};
+  if (device == torch::kCUDA) {
+    all_sizes.push_back({1025, 1031});  // more than a vector a thread
+  }
   for (const double max_rms : {0.05, 0.9, 1.1, 30.0}) {
-    for (const auto& sizes : std::vector<std::vector<std::int64_t>>{
-             {1}, {3, 5}, {4, 1, 7, 2, 3}, {64, 65}}) {
+    for (const auto& sizes : all_sizes) {
       const auto exact = [&](const Tensor& t) {
         return t.to(dtype).to(torch::kFloat64);
       };
@@ -85,18 +91,107 @@ TEST_P(RmsCap, AgreesWithTheDefinition) {
   }
 }
 
-TEST(RmsCap, LeavesACoreOfZerosAlone) {
-  const Tensor core = torch::zeros({4, 4}).requires_grad_();
+// What a layer in half precision reads: the result rounded once, and what comes
+// back from it, however it lies in memory.
+TEST_P(RmsCap, GivesAnotherDtype) {
+  const auto& [name, device, dtype] = GetParam();
+  EINFORGE_NEEDS(device);
+  const testing::Poison poison;
+  torch::manual_seed(2);
+  for (const std::int64_t size : {1, 5, 1000}) {
+    const Tensor core =
+        torch::randn({size, 7, 3}, torch::dtype(dtype).device(device))
+            .permute({2, 0, 1})
+            .requires_grad_();
+    const Tensor gamma =
+        torch::full({1}, 1.3, core.options().requires_grad(false))
+            .requires_grad_();
+    const auto run = [&](std::optional<torch::ScalarType> as) {
+      const Tensor y = ops::rms_cap(core, gamma, 0.5, as);
+      const Tensor grad = torch::ones_like(core, torch::kBFloat16)
+                              .contiguous()
+                              .to(y.scalar_type());
+      auto result = torch::autograd::grad({y}, {core, gamma}, {grad});
+      result.push_back(y.detach());
+      return result;
+    };
+    const auto wide = run(std::nullopt);
+    const auto rounded = run(torch::kBFloat16);
+    EXPECT_EQ(wide[2].scalar_type(), dtype);
+    EXPECT_EQ(rounded[2].strides(), core.strides());
+    EXPECT_TRUE(torch::equal(rounded[2], wide[2].to(torch::kBFloat16)));
+    for (std::size_t i = 0; i < 2; ++i) {
+      EXPECT_EQ(rounded[i].scalar_type(), dtype);
+      EXPECT_TRUE(torch::equal(rounded[i], wide[i])) << name << ' ' << i;
+    }
+    EXPECT_EQ(rounded[0].strides(), core.strides());
+    EXPECT_EQ(rounded[1].sizes(), gamma.sizes());
+  }
+}
+
+TEST_P(RmsCap, IsOfAutocastsDtypeUnderIt) {
+  const auto& [name, device, dtype] = GetParam();
+  EINFORGE_NEEDS(device);
+  const Tensor core = torch::randn({30, 7}, torch::dtype(dtype).device(device));
+  const bool was = at::autocast::is_autocast_enabled(device);
+  at::autocast::set_autocast_enabled(device, true);
+  const Tensor y = ops::rms_cap(core, std::nullopt, 0.5);
+  at::autocast::set_autocast_enabled(device, was);
+  const auto expected = dtype == torch::kFloat64
+                            ? dtype
+                            : at::autocast::get_autocast_dtype(device);
+  EXPECT_EQ(y.scalar_type(), expected);
+  EXPECT_TRUE(
+      torch::equal(y, ops::rms_cap(core, std::nullopt, 0.5).to(expected)));
+}
+
+TEST_P(RmsCap, PassesNaNOn) {
+  const auto& [name, device, dtype] = GetParam();
+  EINFORGE_NEEDS(device);
+  Tensor core = torch::randn({300, 70}, torch::dtype(dtype).device(device));
+  core[123][45] = NAN;
+  const Tensor leaf = core.requires_grad_();
+  const Tensor y = ops::rms_cap(leaf, std::nullopt, 0.5);
+  EXPECT_TRUE(y.isnan().all().item<bool>());
+  EXPECT_TRUE(
+      torch::autograd::grad({y.sum()}, {leaf})[0].isnan().all().item<bool>());
+}
+
+TEST_P(RmsCap, LeavesACoreOfZerosAlone) {
+  const auto& [name, device, dtype] = GetParam();
+  EINFORGE_NEEDS(device);
+  const auto like = torch::dtype(dtype).device(device);
+  const Tensor core = torch::zeros({4, 4}, like).requires_grad_();
   const Tensor y = ops::rms_cap(core, std::nullopt, 0.1);
   EXPECT_TRUE(torch::equal(y, core));
   const auto grads = torch::autograd::grad({y.sum()}, {core});
-  EXPECT_TRUE(torch::equal(grads[0], torch::ones({4, 4})));
+  EXPECT_TRUE(torch::equal(grads[0], torch::ones({4, 4}, like)));
 }
 
-TEST(RmsCap, KeepsTheCoresStrides) {
+TEST_P(RmsCap, TakesNoElementsAndGaps) {
+  const auto& [name, device, dtype] = GetParam();
+  EINFORGE_NEEDS(device);
+  const auto like = torch::dtype(dtype).device(device);
+  EXPECT_EQ(
+      ops::rms_cap(torch::zeros({0, 4}, like), std::nullopt, 0.1).numel(), 0);
+  const Tensor all = torch::randn({9, 8}, like);
+  const Tensor part = all.slice(1, 0, 8, 2).requires_grad_();
+  const Tensor y = ops::rms_cap(part, std::nullopt, 0.5);
+  EXPECT_TRUE(torch::allclose(
+      y, ops::rms_cap(part.contiguous(), std::nullopt, 0.5), 0.01));
+  EXPECT_TRUE(torch::autograd::grad({y.sum()}, {part})[0]
+                  .isfinite()
+                  .all()
+                  .item<bool>());
+}
+
+TEST_P(RmsCap, KeepsTheCoresStrides) {
+  const auto& [name, device, dtype] = GetParam();
+  EINFORGE_NEEDS(device);
+  const auto like = torch::dtype(dtype).device(device);
   const Tensor core =
-      torch::randn({3, 4, 5}).permute({2, 0, 1}).requires_grad_();
-  const Tensor y = ops::rms_cap(core, torch::ones({}), 0.1);
+      torch::randn({3, 4, 5}, like).permute({2, 0, 1}).requires_grad_();
+  const Tensor y = ops::rms_cap(core, torch::ones({}, like), 0.1);
   EXPECT_EQ(y.strides(), core.strides());
   const auto grads = torch::autograd::grad({y.sum()}, {core});
   EXPECT_EQ(grads[0].strides(), core.strides());

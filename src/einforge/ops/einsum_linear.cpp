@@ -14,7 +14,8 @@ TORCH_LIBRARY(einforge, m) {
       "Tensor core_b, bool[4] output_mask) -> (Tensor, Tensor, Tensor, Tensor)",
       {at::Tag::pt2_compliant_tag});
   m.def(
-      "rms_cap(Tensor core, Tensor? gamma, float max_rms) -> Tensor",
+      "rms_cap(Tensor core, Tensor? gamma, float max_rms, "
+      "ScalarType? dtype=None) -> Tensor",
       {at::Tag::pt2_compliant_tag});
   m.def(
       "rms_cap_backward(Tensor grad, Tensor core, Tensor? gamma, "

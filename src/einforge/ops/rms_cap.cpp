@@ -2,6 +2,13 @@
 
 #include <torch/library.h>
 
+#ifdef EINFORGE_HAVE_CUDA
+#include <c10/cuda/CUDAGuard.h>
+
+#include "einforge/kernels/cuda/rms_cap.h"
+#include "einforge/ops/cuda/btt_operands.h"
+#endif
+
 namespace einforge::ops {
 namespace {
 
@@ -32,25 +39,114 @@ struct Cap {
         scale((rms * (1 / max_rms)).clamp_min(1).reciprocal()) {}
 };
 
+#ifdef EINFORGE_HAVE_CUDA
+namespace ek = kernels::cuda;
+
+// What kernels that walk memory take.
+bool is_fused(
+    const Tensor& core,
+    const std::optional<Tensor>& gamma,
+    torch::ScalarType dtype) {
+  return core.is_cuda() && core.scalar_type() == torch::kFloat32 &&
+         core.numel() > 0 && core.is_non_overlapping_and_dense() &&
+         (!gamma || (gamma->scalar_type() == torch::kFloat32 &&
+                     gamma->device() == core.device())) &&
+         (dtype == torch::kFloat32 || dtype == torch::kBFloat16);
+}
+
+ek::RmsCapLaunch launch_of(
+    const Tensor& core,
+    const std::optional<Tensor>& gamma,
+    double max_rms,
+    const Tensor& workspace) {
+  return {
+      .core = core.const_data_ptr<float>(),
+      .size = core.numel(),
+      .gamma = gamma ? gamma->const_data_ptr<float>() : nullptr,
+      .max_rms = static_cast<float>(max_rms),
+      .workspace = workspace.mutable_data_ptr()};
+}
+
+Tensor fused_forward(
+    const Tensor& given,
+    const std::optional<Tensor>& gamma,
+    double max_rms,
+    torch::ScalarType dtype) {
+  const c10::cuda::CUDAGuard guard(given.device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const Tensor core = btt::aligned(given);
+  const Tensor partials = btt::workspace(core, ek::rms_cap_bytes());
+  const ek::RmsCapLaunch launch = launch_of(core, gamma, max_rms, partials);
+  Tensor y = torch::empty_like(core, core.options().dtype(dtype));
+  C10_CUDA_CHECK(
+      dtype == torch::kFloat32
+          ? ek::rms_cap(launch, y.mutable_data_ptr<float>(), stream)
+          : ek::rms_cap(launch, btt::mutable_data(y), stream));
+  return y;
+}
+
+std::tuple<Tensor, Tensor> fused_backward(
+    const Tensor& given_grad,
+    const Tensor& given,
+    const std::optional<Tensor>& gamma,
+    double max_rms) {
+  const c10::cuda::CUDAGuard guard(given.device());
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const Tensor core = btt::aligned(given);
+  Tensor grad = btt::aligned(given_grad);
+  if (grad.strides() != core.strides()) {
+    grad = torch::empty_like(core, grad.options()).copy_(grad);
+  }
+  const Tensor partials = btt::workspace(core, ek::rms_cap_bytes());
+  const ek::RmsCapLaunch launch = launch_of(core, gamma, max_rms, partials);
+  Tensor grad_core = torch::empty_like(core);
+  Tensor grad_gamma = gamma ? torch::empty_like(*gamma) : core.new_empty({0});
+  auto* dcore = grad_core.mutable_data_ptr<float>();
+  auto* dgamma = gamma ? grad_gamma.mutable_data_ptr<float>() : nullptr;
+  C10_CUDA_CHECK(
+      grad.scalar_type() == torch::kFloat32
+          ? ek::rms_cap_backward(
+                launch, grad.const_data_ptr<float>(), dcore, dgamma, stream)
+          : ek::rms_cap_backward(
+                launch, btt::data(grad), dcore, dgamma, stream));
+  return {grad_core, grad_gamma};
+}
+#endif
+
 Tensor forward(
-    const Tensor& core, const std::optional<Tensor>& gamma, double max_rms) {
+    const Tensor& core,
+    const std::optional<Tensor>& gamma,
+    double max_rms,
+    std::optional<torch::ScalarType> dtype) {
   check_rms_cap(gamma, max_rms);
+  const torch::ScalarType result = dtype.value_or(core.scalar_type());
+#ifdef EINFORGE_HAVE_CUDA
+  if (is_fused(core, gamma, result)) {
+    return fused_forward(core, gamma, max_rms, result);
+  }
+#endif
   Tensor scale = Cap(widened(core), max_rms).scale;
   if (gamma) {
     scale = scale * widened(*gamma).view(c10::IntArrayRef{});
   }
-  return core * scale;
+  return (core * scale).to(result);
 }
 
 // With s = 1 / max(1, rms / max_rms) and n elements:
 //   d core  = gamma s (grad - [rms > max_rms] core (grad . core) / (n rms^2))
 //   d gamma = s (grad . core)
 std::tuple<Tensor, Tensor> backward(
-    const Tensor& grad,
+    const Tensor& given_grad,
     const Tensor& core,
     const std::optional<Tensor>& gamma,
     double max_rms) {
   check_rms_cap(gamma, max_rms);
+#ifdef EINFORGE_HAVE_CUDA
+  if (is_fused(core, gamma, given_grad.scalar_type())) {
+    return fused_backward(given_grad, core, gamma, max_rms);
+  }
+#endif
+  const Tensor grad = given_grad.to(core.scalar_type());
   const Tensor wide = widened(core);
   const Cap cap(wide, max_rms);
   const Tensor dot = (widened(grad) * wide).sum();
@@ -70,20 +166,24 @@ std::tuple<Tensor, Tensor> backward(
 }
 
 Tensor forward_meta(
-    const Tensor& core, const std::optional<Tensor>& gamma, double max_rms) {
+    const Tensor& core,
+    const std::optional<Tensor>& gamma,
+    double max_rms,
+    std::optional<torch::ScalarType> dtype) {
   check_rms_cap(gamma, max_rms);
-  return torch::empty_like(core);
+  return torch::empty_like(
+      core, core.options().dtype(dtype.value_or(core.scalar_type())));
 }
 
 std::tuple<Tensor, Tensor> backward_meta(
-    const Tensor& grad,
+    const Tensor& /*grad*/,
     const Tensor& core,
     const std::optional<Tensor>& gamma,
     double max_rms) {
   check_rms_cap(gamma, max_rms);
   return {
       torch::empty_like(core),
-      gamma ? torch::empty_like(*gamma) : grad.new_empty({0})};
+      gamma ? torch::empty_like(*gamma) : core.new_empty({0})};
 }
 
 }  // namespace
@@ -104,11 +204,14 @@ TORCH_LIBRARY_IMPL(einforge, Meta, m) {
 }
 
 Tensor rms_cap(
-    const Tensor& core, const std::optional<Tensor>& gamma, double max_rms) {
+    const Tensor& core,
+    const std::optional<Tensor>& gamma,
+    double max_rms,
+    std::optional<torch::ScalarType> dtype) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("einforge::rms_cap", "")
                              .typed<decltype(rms_cap)>();
-  return op.call(core, gamma, max_rms);
+  return op.call(core, gamma, max_rms, dtype);
 }
 
 std::tuple<Tensor, Tensor> rms_cap_backward(

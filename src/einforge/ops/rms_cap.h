@@ -8,7 +8,8 @@
 namespace einforge::ops {
 
 // A core whose root mean square is capped, with a learned gain, registered as
-// torch.ops.einforge.rms_cap:
+// torch.ops.einforge.rms_cap; under autocast in its dtype, which is that of the
+// layers that read it:
 //
 //   gamma core / max(1, rms(core) / max_rms)
 //
@@ -16,15 +17,18 @@ namespace einforge::ops {
 //   the root mean square is taken in float32 or wider
 // @param gamma one element, or none for a gain of 1
 // @param max_rms positive
-// @return the shape, strides and dtype of core
+// @param dtype of the result; core's where it is not given
+// @return the shape and strides of core
 // @throw c10::Error when max_rms is not positive or gamma not one element
-// Differentiable once in core and gamma; saves both and no intermediate. Never
-// waits for the device.
+// Differentiable once in core and gamma; saves both and no intermediate. On
+// CUDA two kernels each way for a float32 core that is dense in memory, with a
+// result in float32 or bfloat16; never waits for the device.
 // Source: arXiv 2410.02117, section 5.
 torch::Tensor rms_cap(
     const torch::Tensor& core,
     const std::optional<torch::Tensor>& gamma,
-    double max_rms);
+    double max_rms,
+    std::optional<torch::ScalarType> dtype = std::nullopt);
 
 // Its gradients of core and gamma (of size (0) without a gamma).
 std::tuple<torch::Tensor, torch::Tensor> rms_cap_backward(

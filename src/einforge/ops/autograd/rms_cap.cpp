@@ -16,17 +16,18 @@ class RmsCap : public torch::autograd::Function<RmsCap> {
       torch::autograd::AutogradContext* context,
       const Tensor& core,
       const std::optional<Tensor>& gamma,
-      double max_rms) {
+      double max_rms,
+      std::optional<torch::ScalarType> dtype) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     context->save_for_backward({core, gamma.value_or(Tensor())});
     context->saved_data["max_rms"] = max_rms;
-    return rms_cap(core, gamma, max_rms);
+    return rms_cap(core, gamma, max_rms, dtype);
   }
 
   static variable_list backward(
       torch::autograd::AutogradContext* context, const variable_list& grads) {
     if (!grads[0].defined()) {
-      return variable_list(3);
+      return variable_list(4);
     }
     const variable_list saved = context->get_saved_variables();
     const bool has_gamma = saved[1].defined();
@@ -35,13 +36,16 @@ class RmsCap : public torch::autograd::Function<RmsCap> {
         saved[0],
         has_gamma ? std::optional<Tensor>(saved[1]) : std::nullopt,
         context->saved_data["max_rms"].toDouble());
-    return {core, has_gamma ? gamma : Tensor(), Tensor()};
+    return {core, has_gamma ? gamma : Tensor(), Tensor(), Tensor()};
   }
 };
 
 Tensor forward(
-    const Tensor& core, const std::optional<Tensor>& gamma, double max_rms) {
-  return RmsCap::apply(core, gamma, max_rms);
+    const Tensor& core,
+    const std::optional<Tensor>& gamma,
+    double max_rms,
+    std::optional<torch::ScalarType> dtype) {
+  return RmsCap::apply(core, gamma, max_rms, dtype);
 }
 
 }  // namespace

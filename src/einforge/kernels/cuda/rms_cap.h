@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+// A core whose root mean square is capped, with a gain:
+//
+//   y = gamma core / max(1, rms(core) / max_rms)
+//
+// The order of elements in memory means nothing, as long as all operands have
+// the same; sums have a fixed order.
+namespace einforge::kernels::cuda {
+
+struct RmsCapLaunch {
+  const float* core = nullptr;   // aligned to 16 bytes, as all operands are
+  int64_t size = 0;              // above 0
+  const float* gamma = nullptr;  // one element on the device, or null for 1
+  float max_rms = 0;
+  void* workspace = nullptr;  // of rms_cap_bytes()
+};
+
+// Bytes of the partial sums.
+[[nodiscard]] size_t rms_cap_bytes();
+
+// @tparam Element float or __nv_bfloat16
+template <typename Element>
+[[nodiscard]] cudaError_t rms_cap(
+    const RmsCapLaunch& launch, Element* y, cudaStream_t stream);
+
+// @param grad of y
+// @param dgamma one element, or null
+template <typename Element>
+[[nodiscard]] cudaError_t rms_cap_backward(
+    const RmsCapLaunch& launch,
+    const Element* grad,
+    float* dcore,
+    float* dgamma,
+    cudaStream_t stream);
+
+}  // namespace einforge::kernels::cuda
