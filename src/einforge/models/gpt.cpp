@@ -24,13 +24,17 @@ torch::Tensor embedding(
       .to(torch::kFloat32);
 }
 
+double branch_multiplier(const ModelConfig& config) {
+  return std::sqrt(3.0 / static_cast<double>(config.layers));
+}
+
 }  // namespace
 
 Block::Block(
     const ModelConfig& config,
     const ModelPlan& plan,
     const at::Generator& generator)
-    : multiplier_(std::sqrt(3.0 / static_cast<double>(config.layers))) {
+    : multiplier_(branch_multiplier(config)) {
   const auto linear = [&](const char* kind) {
     return make_linear(plan.linear(kind), config.moe, generator);
   };
@@ -81,17 +85,17 @@ torch::Tensor Block::ffn(const torch::Tensor& x) {
   return ffn_out_->forward(hidden);
 }
 
-torch::Tensor Block::forward(const torch::Tensor& x) {
-  const torch::Tensor mixed = torch::add(
-      x,
-      attention_->forward(attention_norm_->forward(x)),
-      multiplier_);  // (batch, time, width)
-  return torch::add(mixed, ffn(ffn_norm_->forward(mixed)), multiplier_);
+Residual Block::forward(const Residual& x) {
+  const auto [stream, attention_in] =
+      attention_norm_->add(x.stream, x.branch, multiplier_);
+  const auto [mixed, ffn_in] =
+      ffn_norm_->add(stream, attention_->forward(attention_in), multiplier_);
+  return {mixed, ffn(ffn_in)};
 }
 
 Gpt::Gpt(
     const ModelConfig& config, ModelPlan plan, const at::Generator& generator)
-    : Model(std::move(plan)) {
+    : Model(std::move(plan)), multiplier_(branch_multiplier(config)) {
   const std::int64_t vocabulary = this->plan().linear("head").structure.d_out;
   token_embedding_ = add_parameter(
       "token_embedding", embedding(vocabulary, config.width, generator));
@@ -115,13 +119,15 @@ torch::Tensor Gpt::forward(const torch::Tensor& x) {
       position_embedding_.size(0),
       "; got ",
       x.sizes());
-  torch::Tensor h = torch::add(
-      torch::embedding(token_embedding_, x),
-      position_embedding_.narrow(0, 0, x.size(1)));  // (batch, time, width)
+  Residual h{
+      torch::add(
+          torch::embedding(token_embedding_, x),
+          position_embedding_.narrow(0, 0, x.size(1))),
+      {}};
   for (const auto& block : blocks_) {
     h = block->forward(h);
   }
-  return head_->forward(norm_->forward(h));
+  return head_->forward(norm_->add(h.stream, h.branch, multiplier_).normed);
 }
 
 torch::Tensor Gpt::loss(const torch::Tensor& x, const torch::Tensor& y) {

@@ -9,8 +9,15 @@
 
 namespace einforge::models {
 
+// The residual stream between two blocks: stream + m branch, with
+// m = sqrt(3 / layers), which the next LayerNorm adds up as it reads them.
+struct Residual {
+  torch::Tensor stream;  // (batch, time, width)
+  torch::Tensor branch;  // the same, or undefined for none
+};
+
 // One pre-LayerNorm transformer block: x + m attention(norm(x)), then
-// x + m ffn(norm(x)), with m = sqrt(3 / layers) and a GELU in the FFN.
+// x + m ffn(norm(x)), with a GELU in the FFN.
 class Block : public nn::Layer {
  public:
   Block(
@@ -18,9 +25,7 @@ class Block : public nn::Layer {
       const ModelPlan& plan,
       const at::Generator& generator);
 
-  // @param x (batch, time, width)
-  // @return (batch, time, width)
-  torch::Tensor forward(const torch::Tensor& x);
+  Residual forward(const Residual& x);
 
  private:
   torch::Tensor ffn(const torch::Tensor& x);
@@ -51,6 +56,7 @@ class Gpt : public Model {
  private:
   torch::Tensor token_embedding_;     // (vocabulary, width)
   torch::Tensor position_embedding_;  // (context, width)
+  double multiplier_;
   std::vector<std::shared_ptr<Block>> blocks_;
   std::shared_ptr<nn::LayerNorm> norm_;
   std::shared_ptr<nn::TokenLayer> head_;

@@ -5,6 +5,11 @@
 #include "einforge/ops/layer_norm.h"
 
 namespace einforge::nn {
+namespace {
+
+constexpr double kEpsilon = 1e-5;
+
+}  // namespace
 
 LayerNorm::LayerNorm(std::int64_t width, bool bias) {
   gain_ = add_parameter("gain", torch::ones({width}));
@@ -14,8 +19,12 @@ LayerNorm::LayerNorm(std::int64_t width, bool bias) {
 }
 
 torch::Tensor LayerNorm::forward(const torch::Tensor& x) {
-  constexpr double kEpsilon = 1e-5;
   return ops::layer_norm(x, gain_, bias_, kEpsilon);
+}
+
+ops::ResidualNorm LayerNorm::add(
+    const torch::Tensor& x, const torch::Tensor& branch, double scale) {
+  return ops::residual_norm(x, branch, scale, gain_, bias_, kEpsilon);
 }
 
 }  // namespace einforge::nn

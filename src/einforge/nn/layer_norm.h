@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "einforge/nn/layer.h"
+#include "einforge/ops/residual_norm.h"
 
 namespace einforge::nn {
 
@@ -15,6 +16,11 @@ class LayerNorm : public Layer {
   // @param x (..., width)
   // @return the shape of x
   torch::Tensor forward(const torch::Tensor& x);
+
+  // Of x + scale branch, or of x where branch is undefined, and that itself;
+  // what is normed comes in autocast's dtype.
+  ops::ResidualNorm add(
+      const torch::Tensor& x, const torch::Tensor& branch, double scale);
 
  private:
   torch::Tensor gain_;  // (width)

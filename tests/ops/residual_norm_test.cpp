@@ -1,0 +1,273 @@
+#include "einforge/ops/residual_norm.h"
+
+#include <ATen/autocast_mode.h>
+
+#include "tests/ops/testing.h"
+
+namespace einforge {
+namespace {
+
+using testing::Tensor;
+
+constexpr double kScale = 0.7;
+constexpr double kEpsilon = 1e-5;
+
+// bfloat16 on a device while it lives.
+class Autocast {
+ public:
+  explicit Autocast(torch::DeviceType device)
+      : device_(device), was_(at::autocast::is_autocast_enabled(device)) {
+    at::autocast::set_autocast_enabled(device, true);
+    at::autocast::set_autocast_dtype(device, torch::kBFloat16);
+  }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+  ~Autocast() { at::autocast::set_autocast_enabled(device_, was_); }
+
+ private:
+  torch::DeviceType device_;
+  bool was_;
+};
+
+struct Operands {
+  Tensor x;
+  Tensor branch;  // may be undefined, as may the bias
+  Tensor gain;
+  Tensor bias;
+  Tensor dsum;
+  Tensor dnormed;
+
+  std::vector<Tensor> leaves() const {
+    std::vector<Tensor> all{x, gain};
+    for (const Tensor& tensor : {branch, bias}) {
+      if (tensor.defined()) {
+        all.push_back(tensor);
+      }
+    }
+    return all;
+  }
+};
+
+Operands random_operands(
+    torch::DeviceType device,
+    std::vector<std::int64_t> sizes,
+    bool branch = true,
+    bool bias = true) {
+  const auto wide = torch::dtype(torch::kFloat32).device(device);
+  const auto half = wide.dtype(torch::kBFloat16);
+  const std::int64_t width = sizes.back();
+  Operands o{
+      .x = 3 * torch::randn(sizes, wide) + 1,
+      .branch = branch ? torch::randn(sizes, half) : Tensor(),
+      .gain = torch::randn({width}, wide),
+      .bias = bias ? torch::randn({width}, wide) : Tensor(),
+      .dsum = torch::randn(sizes, wide),
+      .dnormed = torch::randn(sizes, half)};
+  for (Tensor& leaf : o.leaves()) {
+    leaf.requires_grad_();
+  }
+  return o;
+}
+
+struct Results {
+  Tensor sum;
+  Tensor normed;
+  std::vector<Tensor> grads;  // of the leaves
+};
+
+enum class Given { kBoth, kSum, kNormed };
+
+std::vector<Tensor> differentiate(
+    const Operands& o, const Tensor& sum, const Tensor& normed, Given given) {
+  std::vector<Tensor> outputs;
+  std::vector<Tensor> grads;
+  if (given != Given::kNormed) {
+    outputs.push_back(sum);
+    grads.push_back(o.dsum.to(sum.scalar_type()));
+  }
+  if (given != Given::kSum) {
+    outputs.push_back(normed);
+    grads.push_back(o.dnormed.to(normed.scalar_type()));
+  }
+  return torch::autograd::grad(
+      outputs,
+      o.leaves(),
+      grads,
+      /*retain_graph=*/std::nullopt,
+      /*create_graph=*/false,
+      /*allow_unused=*/true);
+}
+
+Results run(const Operands& o, Given given = Given::kBoth) {
+  const auto [sum, normed] =
+      ops::residual_norm(o.x, o.branch, kScale, o.gain, o.bias, kEpsilon);
+  return {sum.detach(), normed.detach(), differentiate(o, sum, normed, given)};
+}
+
+// By the formulas, in float64.
+Results definition(const Operands& o, Given given = Given::kBoth) {
+  Operands wide = o;
+  for (Tensor* tensor : {&wide.x, &wide.branch, &wide.gain, &wide.bias}) {
+    if (tensor->defined()) {
+      *tensor = tensor->detach().to(torch::kFloat64).requires_grad_();
+    }
+  }
+  const Tensor sum =
+      wide.branch.defined() ? wide.x + kScale * wide.branch : wide.x + 0;
+  const Tensor centred = sum - sum.mean(-1, true);
+  Tensor normed =
+      wide.gain * centred / (centred.square().mean(-1, true) + kEpsilon).sqrt();
+  if (wide.bias.defined()) {
+    normed = normed + wide.bias;
+  }
+  return {
+      sum.detach(), normed.detach(), differentiate(wide, sum, normed, given)};
+}
+
+double error(const Tensor& got, const Tensor& expected) {
+  return ((got.to(torch::kFloat64) - expected).norm() /
+          (expected.norm() + 1e-30))
+      .item<double>();
+}
+
+class ResidualNorm : public ::testing::TestWithParam<torch::DeviceType> {
+ protected:
+  void SetUp() override {
+    EINFORGE_NEEDS(GetParam());
+    torch::manual_seed(5);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    Devices,
+    ResidualNorm,
+    ::testing::Values(torch::kCPU, torch::kCUDA),
+    [](const auto& tested) {
+      return std::string(tested.param == torch::kCPU ? "cpu" : "cuda");
+    });
+
+TEST_P(ResidualNorm, AgreesWithTheFormulasUnderAutocast) {
+  const testing::Poison poison;
+  const auto many = [](std::int64_t width) {
+    return GetParam() == torch::kCUDA ? (width == 512 ? 20'001 : 1033) : 65;
+  };
+  for (const std::int64_t width :
+       {4, 36, 128, 256, 512, 516, 768, 1024, 1536, 2048, 3000, 4096, 5000}) {
+    for (const std::int64_t rows : {1, 7, many(width)}) {
+      for (const bool branch : {true, false}) {
+        const auto what = fmt::format(
+            "width {}, {} rows{}", width, rows, branch ? ", branch" : "");
+        const Operands o = random_operands(
+            GetParam(), {rows, width}, branch, /*bias=*/rows != 7);
+        const Results expected = definition(o);
+        const Autocast autocast(GetParam());
+        const Results got = run(o);
+        EXPECT_EQ(got.sum.scalar_type(), torch::kFloat32) << what;
+        EXPECT_EQ(got.normed.scalar_type(), torch::kBFloat16) << what;
+        EXPECT_LT(error(got.sum, expected.sum), 1e-6) << what;
+        EXPECT_LT(error(got.normed, expected.normed), 3e-3) << what;
+        for (std::size_t i = 0; i < expected.grads.size(); ++i) {
+          EXPECT_EQ(got.grads[i].scalar_type(), o.leaves()[i].scalar_type());
+          EXPECT_LT(
+              error(got.grads[i], expected.grads[i]),
+              got.grads[i].scalar_type() == torch::kBFloat16 ? 4e-3 : 1e-5)
+              << what << ", gradient " << i;
+        }
+        const Results again = run(o);
+        EXPECT_TRUE(torch::equal(again.normed, got.normed)) << what;
+        for (std::size_t i = 0; i < expected.grads.size(); ++i) {
+          EXPECT_TRUE(torch::equal(again.grads[i], got.grads[i])) << what;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(ResidualNorm, TakesEitherGradientAlone) {
+  const Operands o = random_operands(GetParam(), {3, 50, 64});
+  const Autocast autocast(GetParam());
+  for (const Given given : {Given::kSum, Given::kNormed}) {
+    const Results got = run(o, given);
+    const Results expected = definition(o, given);
+    for (std::size_t i = 0; i < expected.grads.size(); ++i) {
+      ASSERT_EQ(got.grads[i].defined(), expected.grads[i].defined()) << i;
+      if (expected.grads[i].defined()) {
+        EXPECT_LT(error(got.grads[i], expected.grads[i]), 4e-3) << i;
+      }
+    }
+  }
+}
+
+TEST_P(ResidualNorm, IsTorchsWithoutAutocast) {
+  const Operands o = random_operands(GetParam(), {50, 64});
+  const auto [sum, normed] =
+      ops::residual_norm(o.x, o.branch, kScale, o.gain, o.bias, kEpsilon);
+  EXPECT_TRUE(torch::equal(sum, torch::add(o.x, o.branch, kScale)));
+  EXPECT_TRUE(torch::equal(
+      normed, torch::layer_norm(sum, {64}, o.gain, o.bias, kEpsilon)));
+}
+
+TEST_P(ResidualNorm, TakesStridesOffsetsAndNoRows) {
+  const Autocast autocast(GetParam());
+  Operands o = random_operands(GetParam(), {6, 40, 9});
+  const auto transposed = [](const Tensor& tensor) {
+    return tensor.detach().transpose(1, 2).requires_grad_();
+  };
+  o.x = transposed(o.x);
+  o.branch = transposed(o.branch);
+  o.dsum = o.dsum.transpose(1, 2);
+  o.dnormed = o.dnormed.transpose(1, 2);
+  const auto like = torch::dtype(torch::kFloat32).device(GetParam());
+  o.gain = torch::randn({41}, like).slice(0, 1).requires_grad_();
+  o.bias = Tensor();
+  const Results got = run(o);
+  const Results expected = definition(o);
+  EXPECT_LT(error(got.normed, expected.normed), 3e-3);
+  for (std::size_t i = 0; i < expected.grads.size(); ++i) {
+    EXPECT_EQ(got.grads[i].sizes(), expected.grads[i].sizes());
+    EXPECT_LT(error(got.grads[i], expected.grads[i]), 4e-3) << i;
+  }
+  const Results none = run(random_operands(GetParam(), {0, 64}));
+  EXPECT_EQ(none.normed.sizes(), (std::vector<std::int64_t>{0, 64}));
+  EXPECT_TRUE((none.grads[1] == 0).all().item<bool>());
+}
+
+TEST_P(ResidualNorm, PassesNaNOn) {
+  Operands o = random_operands(GetParam(), {20, 128});
+  const Autocast autocast(GetParam());
+  {
+    const torch::NoGradGuard no_grad;
+    o.branch[7][3] = NAN;
+  }
+  const Tensor lost = run(o).normed.isnan();
+  EXPECT_TRUE(lost[7].all().item<bool>());
+  EXPECT_EQ(lost.sum().item<std::int64_t>(), 128);
+}
+
+// A gradient that is asked for with a graph is the same, and has a gradient.
+TEST_P(ResidualNorm, IsDifferentiableTwice) {
+  const Operands o = random_operands(GetParam(), {6, 16});
+  const Autocast autocast(GetParam());
+  const auto [sum, normed] =
+      ops::residual_norm(o.x, o.branch, kScale, o.gain, o.bias, kEpsilon);
+  const auto gradients = [&, sum = sum, normed = normed](bool graph) {
+    return torch::autograd::grad(
+        {sum, normed},
+        o.leaves(),
+        {o.dsum, o.dnormed},
+        /*retain_graph=*/true,
+        /*create_graph=*/graph);
+  };
+  const auto first = gradients(true);
+  const auto plain = gradients(false);
+  for (std::size_t i = 0; i < plain.size(); ++i) {
+    EXPECT_LT(error(first[i], plain[i].to(torch::kFloat64)), 8e-3) << i;
+  }
+  const Tensor second =
+      torch::autograd::grad({first[0].square().sum()}, {o.gain})[0];
+  EXPECT_TRUE(second.isfinite().all().item<bool>());
+  EXPECT_GT(second.abs().max().item<double>(), 0);
+}
+
+}  // namespace
+}  // namespace einforge
