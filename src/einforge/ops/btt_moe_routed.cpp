@@ -9,6 +9,7 @@
 
 #include "einforge/ops/autocast_dtype.h"
 #include "einforge/ops/btt_moe_linear.h"
+#include "einforge/ops/sum_of_rows.h"
 #ifdef EINFORGE_HAVE_CUDA
 #include "einforge/ops/cuda/btt_moe_fused.h"
 #include "einforge/ops/cuda/moe_router.h"
@@ -72,7 +73,9 @@ class Routed : public torch::autograd::Function<Routed> {
          result.pairs.order,
          bias.value_or(Tensor())});
     context->saved_data["softmax_first"] = softmax_first;
-    context->saved_data["output_bias"] = output_bias.has_value();
+    if (output_bias) {
+      context->saved_data["output_bias"] = output_bias->scalar_type();
+    }
     return {result.y, result.logits, experts, gates};
   }
 
@@ -95,9 +98,10 @@ class Routed : public torch::autograd::Function<Routed> {
         context->needs_input_grad(2),
         context->needs_input_grad(3)};
     variable_list result(8);
-    if (context->saved_data["output_bias"].toBool() &&
+    const auto output_bias = context->saved_data.find("output_bias");
+    if (output_bias != context->saved_data.end() &&
         context->needs_input_grad(4) && given.y.defined()) {
-      result[4] = given.y.reshape({-1, given.y.size(-1)}).sum(0);
+      result[4] = sum_of_rows(given.y, output_bias->second.toScalarType());
     }
     if (at::GradMode::is_enabled()) {
       differentiable(operands, saved, softmax_first, given, mask, result);
@@ -224,13 +228,17 @@ BttMoeRouted btt_moe_routed(
   if (in_autocast_dtype(x).is_same(x)) {
     const Tensor a = in_autocast_dtype(core_a);
     const Tensor b = in_autocast_dtype(core_b);
-    const auto y_bias =
-        output_bias ? std::make_optional(output_bias->to(x.scalar_type()))
-                    : std::nullopt;
     if (fused::takes_routed(
-            {x, router, a, b, y_bias.value_or(Tensor())}, active)) {
+            {x, router, a, b, output_bias.value_or(Tensor())}, active)) {
       const variable_list found = Routed::apply(
-          x, router, a, b, y_bias, active, options.softmax_first, options.bias);
+          x,
+          router,
+          a,
+          b,
+          output_bias,
+          active,
+          options.softmax_first,
+          options.bias);
       return {found[0], found[1], {found[2], found[3]}};
     }
   }

@@ -29,7 +29,7 @@ struct BttMoeRouted {
 //
 // Differentiable in x, router, cores and output_bias, by y, logits and gates.
 //
-// @param output_bias (d_out), in the dtype of y or one that is cast to it
+// @param output_bias (d_out), cast to the dtype of y
 BttMoeRouted btt_moe_routed(
     const torch::Tensor& x,
     const torch::Tensor& router,

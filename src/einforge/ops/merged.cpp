@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "einforge/ops/kernel_choice.h"
+#include "einforge/ops/sum_of_rows.h"
 #ifdef EINFORGE_HAVE_CUDA
 #include "einforge/kernels/cuda/merge.h"
 #include "einforge/ops/cuda/btt_operands.h"
@@ -191,7 +192,7 @@ EinsumLinearGradients backward(
     split(cores, grad.t().mm(x), mask, result);
   }
   if (mask[3]) {
-    result.bias = grad.sum(0);
+    result.bias = sum_of_rows(grad, grad.scalar_type());
   }
   return result;
 }

@@ -12,6 +12,7 @@
 #include "einforge/ops/cuda/btt_operands.h"
 #include "einforge/ops/cuda/btt_tuner.h"
 #include "einforge/ops/reference/einsum_linear.h"
+#include "einforge/ops/sum_of_rows.h"
 
 namespace einforge::ops {
 namespace {
@@ -206,7 +207,7 @@ EinsumLinearGradients backward(
     run_backward(p, result.x);
   }
   if (mask[3]) {
-    result.bias = grad.sum(0);
+    result.bias = sum_of_rows(grad, grad.scalar_type());
   }
   std::tie(result.core_a, result.core_b) =
       c.ordered(p.grad_first, p.grad_second);

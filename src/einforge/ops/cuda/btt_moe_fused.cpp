@@ -346,12 +346,14 @@ bool takes_routed(const RoutedOperands& operands, std::int64_t active) {
   const Tensor& x = operands.x;
   const Tensor& router = operands.router;
   const std::string& forced = forced_kernel();
-  for (const Tensor* other :
-       {&operands.core_a, &operands.core_b, &operands.bias}) {
-    if (other->defined() && (other->scalar_type() != x.scalar_type() ||
-                             other->device() != x.device())) {
+  for (const Tensor* core : {&operands.core_a, &operands.core_b}) {
+    if (core->scalar_type() != x.scalar_type() ||
+        core->device() != x.device()) {
       return false;
     }
+  }
+  if (operands.bias.defined() && operands.bias.device() != x.device()) {
+    return false;
   }
   if (!x.is_cuda() || router.dim() != 2 || router.device() != x.device() ||
       active < 1 || active > router.size(0) || !takes_logits(x, router) ||
@@ -386,7 +388,9 @@ RoutedForward routed_forward(
           problem,
           operands_of(operands, result.routing),
           dispatch,
-          operands.bias.defined() ? operands.bias.contiguous() : Tensor())
+          operands.bias.defined()
+              ? operands.bias.to(operands.x.scalar_type()).contiguous()
+              : Tensor())
           .view(with_last(operands.x.sizes(), problem.expert.sizes.d_out()));
   return result;
 }

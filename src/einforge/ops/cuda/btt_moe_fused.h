@@ -23,7 +23,7 @@ struct RoutedOperands {
   torch::Tensor router;  // (E, d_in) float32
   torch::Tensor core_a;
   torch::Tensor core_b;
-  torch::Tensor bias;  // (d_out), or undefined; not read backward
+  torch::Tensor bias;  // (d_out), any dtype, or undefined; not read backward
 };
 
 bool takes_routed(const RoutedOperands& operands, std::int64_t active);

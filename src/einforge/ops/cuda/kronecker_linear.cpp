@@ -6,6 +6,7 @@
 #include "einforge/kernels/cuda/kronecker.h"
 #include "einforge/ops/cuda/btt_operands.h"
 #include "einforge/ops/cuda/btt_tuner.h"
+#include "einforge/ops/sum_of_rows.h"
 
 namespace einforge::ops {
 namespace {
@@ -134,7 +135,7 @@ EinsumLinearGradients backward(
     result.core_b = mask[2] ? db : Tensor();
   }
   if (mask[3]) {
-    result.bias = given_grad.sum(0);
+    result.bias = sum_of_rows(given_grad, given_grad.scalar_type());
   }
   return result;
 }

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "einforge/ops/contraction.h"
+#include "einforge/ops/sum_of_rows.h"
 #ifdef EINFORGE_HAVE_CUDA
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
@@ -457,7 +458,7 @@ EinsumLinearGradients backward(
           : general_backward(
                 {c, problem.tokens}, grad, x, core_a, core_b, mask);
   if (mask[3]) {
-    result.bias = grad.sum(0);
+    result.bias = sum_of_rows(grad, grad.scalar_type());
   }
   return result;
 }
