@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/column_sums.h"
 #include "einforge/kernels/cuda/eight.cuh"
 #include "einforge/kernels/cuda/row_norm.h"
 
@@ -137,29 +138,6 @@ __global__ void __launch_bounds__(kThreads) row_norm_backward_kernel(
   }
 }
 
-// A block a column.
-__global__ void __launch_bounds__(kThreads)
-    row_norm_gain_kernel(const float* partials, int blocks, float* dgain) {
-  __shared__ float sums[kThreads];
-  const auto thread = static_cast<int>(threadIdx.x);
-  const auto width = static_cast<int>(gridDim.x);
-  float sum = 0.0F;
-  for (int block = thread; block < blocks; block += kThreads) {
-    sum += partials[block * width + static_cast<int>(blockIdx.x)];
-  }
-  sums[thread] = sum;
-  __syncthreads();
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    if (thread < half) {
-      sums[thread] += sums[thread + half];
-    }
-    __syncthreads();
-  }
-  if (thread == 0) {
-    dgain[blockIdx.x] = sums[0];
-  }
-}
-
 unsigned blocks_for(const RowNormRows& rows) {
   return std::min<unsigned>(
       kMostBlocks, blocks_of(rows.rows * (rows.width / kVector), kThreads));
@@ -212,12 +190,8 @@ cudaError_t row_norm_backward(
         reinterpret_cast<uint4*>(dx),
         partials);
   });
-  row_norm_gain_kernel<<<
-      static_cast<unsigned>(rows.width),
-      kThreads,
-      0,
-      stream>>>(partials, static_cast<int>(blocks), dgain);
-  return cudaGetLastError();
+  return column_sums(
+      partials, static_cast<int>(blocks), rows.width, dgain, stream);
 }
 
 }  // namespace einforge::kernels::cuda
