@@ -37,7 +37,7 @@ def train(options, structure, width, folder):
             (run / "log.jsonl").read_text().splitlines()]
     logged = [row for row in rows if row.get("train_loss")]
     # The first has the choice of kernels in it; what is profiled is slower.
-    speed = [row["tokens_per_second"] for row in logged[1:]]
+    speed = [row["tokens_per_second"] for row in logged[1:] or logged]
     row = {
         "implementation": "einforge",
         "structure": structure,

@@ -158,10 +158,14 @@ if [[ -n ${part[sanitize]:-} ]]; then
         filter=(--kernel-name kernel_substring=btt_
           --kernel-name kernel_substring=kronecker_
           --kernel-name kernel_substring=moe_
-          --kernel-name kernel_substring=merge_)
+          --kernel-name kernel_substring=merge_
+          --kernel-name kernel_substring=_norm
+          --kernel-name kernel_substring=rms_cap
+          --kernel-name kernel_substring=column_sums
+          --kernel-name kernel_substring=router_loss)
         [[ $tool == initcheck ]] && filter=()
         sanitize "$tool" ops "${filter[@]}" "$folder/bin/ops_tests" \
-          --gtest_filter='*.Small*' &
+          --gtest_filter='*.Small*:*TakesStrides*cuda*:*AnotherDtype*cuda*' &
         [[ -x $check_program ]] || continue
         sizes=(--race)
         [[ $tool == memcheck ]] && sizes=(--small)

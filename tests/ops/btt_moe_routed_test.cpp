@@ -289,6 +289,35 @@ TEST_P(MoeRouted, AgreesInBfloat16) {
   }
 }
 
+// For compute-sanitizer: few tokens; slots that add up, and rows that are
+// summed.
+TEST_P(MoeRouted, SmallMixtures) {
+  if (GetParam() == torch::kCPU) {
+    GTEST_SKIP() << "about kernels on a GPU";
+  }
+  for (const Case& c :
+       {Case{k256, 50, 4, 2},
+        Case{kFull512, 50, 4, 4},
+        Case{kUp256, 50, 4, 1},
+        Case{kFull2048, 20, 4, 2}}) {
+    const Results got = run(
+        c,
+        random_operands(c, torch::kBFloat16).to(GetParam(), torch::kBFloat16),
+        /*losses=*/true);
+    EXPECT_TRUE(got.out.y.isfinite().all().item<bool>()) << name_of(c);
+  }
+}
+
+TEST_P(MoeRouted, RefusesABiasOfAnotherSize) {
+  const Case c{kMonarch, 5, 8, 2};
+  const Operands o =
+      random_operands(c, torch::kFloat32).to(GetParam(), torch::kFloat32);
+  EXPECT_THROW(
+      ops::btt_moe_routed(
+          o.x, o.router, o.core_a, o.core_b, 2, {}, o.bias.slice(0, 1)),
+      c10::Error);
+}
+
 // The router's gradients alone, and none of what needs none.
 TEST_P(MoeRouted, ComputesWhatIsAskedFor) {
   const auto dtype =

@@ -223,6 +223,15 @@ BttMoeRouted btt_moe_routed(
     std::int64_t active,
     const MoeRouteOptions& options,
     const std::optional<Tensor>& output_bias) {
+  if (output_bias) {
+    const std::int64_t d_out = expert_sizes(core_a, core_b).d_out();
+    TORCH_CHECK(
+        output_bias->dim() == 1 && output_bias->size(0) == d_out,
+        "[btt_moe_routed] expected output_bias of size (",
+        d_out,
+        "); got ",
+        output_bias->sizes());
+  }
 #ifdef EINFORGE_HAVE_CUDA
   // The router sees x as it is, which must then be autocast's own.
   if (in_autocast_dtype(x).is_same(x)) {

@@ -25,11 +25,19 @@ void check_logits(const Tensor& logits) {
 void check_operands(const Tensor& logits, const Tensor& experts) {
   check_logits(logits);
   TORCH_CHECK(
-      experts.dim() == 2 && experts.size(0) == logits.size(0),
+      experts.dim() == 2 && experts.size(0) == logits.size(0) &&
+          experts.size(1) > 0 && experts.device() == logits.device() &&
+          at::isIntegralType(experts.scalar_type(), /*includeBool=*/false),
       "[moe_router_loss] expected experts of size (",
       logits.size(0),
-      ", active); got ",
-      experts.sizes());
+      ", active), integers, on ",
+      logits.device(),
+      "; got size ",
+      experts.sizes(),
+      ", ",
+      experts.scalar_type(),
+      " on ",
+      experts.device());
 }
 
 #ifdef EINFORGE_HAVE_CUDA

@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include <optional>
+
 #include "einforge/ops/autocast_dtype.h"
 #include "einforge/ops/layer_norm.h"
 
@@ -33,12 +35,17 @@ bool is_fused(
     return !tensor.defined() || (tensor.scalar_type() == torch::kFloat32 &&
                                  tensor.device() == x.device());
   };
+  const auto fits = [&](const Tensor& tensor) {
+    return !tensor.defined() ||
+           (tensor.dim() == 1 && tensor.size(0) == x.size(-1));
+  };
   return x.is_cuda() && at::autocast::is_autocast_enabled(torch::kCUDA) &&
          at::autocast::get_autocast_dtype(torch::kCUDA) == torch::kBFloat16 &&
          takes(x) && takes(gain) && takes(bias) && x.numel() > 0 &&
-         ek::residual_norm_supports(x.size(-1)) &&
-         (!branch.defined() || (branch.scalar_type() == torch::kBFloat16 &&
-                                branch.sizes() == x.sizes()));
+         fits(gain) && fits(bias) && ek::residual_norm_supports(x.size(-1)) &&
+         (!branch.defined() ||
+          (branch.scalar_type() == torch::kBFloat16 &&
+           branch.device() == x.device() && branch.sizes() == x.sizes()));
 }
 
 ek::ResidualNormLaunch launch_of(
@@ -62,17 +69,17 @@ class FusedResidualNorm : public torch::autograd::Function<FusedResidualNorm> {
       torch::autograd::AutogradContext* context,
       const Tensor& x,
       const Tensor& gain,
-      const Tensor& branch,
-      const Tensor& bias,
+      const std::optional<Tensor>& branch,
+      const std::optional<Tensor>& bias,
       double scale,
       double epsilon) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const c10::cuda::CUDAGuard device(x.device());
     const Tensor from = dense(x);
-    const Tensor added = dense(branch);
+    const Tensor added = dense(branch.value_or(Tensor()));
     const Tensor factor = dense(gain);
-    const Tensor shift = dense(bias);
-    const Tensor sum = branch.defined() ? torch::empty_like(from) : x;
+    const Tensor shift = dense(bias.value_or(Tensor()));
+    const Tensor sum = added.defined() ? torch::empty_like(from) : x;
     const Tensor normed =
         torch::empty_like(from, from.options().dtype(torch::kBFloat16));
     const Tensor moments =
@@ -89,12 +96,11 @@ class FusedResidualNorm : public torch::autograd::Function<FusedResidualNorm> {
         reinterpret_cast<float2*>(moments.mutable_data_ptr<float>()),
         c10::cuda::getCurrentCUDAStream()));
     context->set_materialize_grads(false);
-    context->save_for_backward({sum, moments, gain, bias});
+    context->save_for_backward({sum, moments, gain, bias.value_or(Tensor())});
     context->saved_data["scale"] = scale;
     context->saved_data["epsilon"] = epsilon;
-    context->saved_data["adds"] = branch.defined();
-    return branch.defined() ? variable_list{normed, sum}
-                            : variable_list{normed};
+    context->saved_data["adds"] = added.defined();
+    return added.defined() ? variable_list{normed, sum} : variable_list{normed};
   }
 
   static variable_list backward(
@@ -154,9 +160,12 @@ class FusedResidualNorm : public torch::autograd::Function<FusedResidualNorm> {
       variable_list& result) {
     const c10::impl::ExcludeDispatchKeyGuard guard(
         c10::autocast_dispatch_keyset);
+    // Of views, since the sum may be this node's own output and the gain its
+    // input: asked for those, the engine would come back here.
     const Tensor& sum = saved[0];
-    const Tensor& gain = saved[2];
-    const Tensor& bias = saved[3];
+    const Tensor gain = saved[2].view_as(saved[2]);
+    const Tensor bias =
+        saved[3].defined() ? saved[3].view_as(saved[3]) : Tensor();
     variable_list inputs{sum, gain};
     if (bias.defined()) {
       inputs.push_back(bias);
@@ -186,8 +195,12 @@ ResidualNorm residual_norm(
     double epsilon) {
 #ifdef EINFORGE_HAVE_CUDA
   if (is_fused(x, branch, gain, bias)) {
-    const variable_list found =
-        FusedResidualNorm::apply(x, gain, branch, bias, scale, epsilon);
+    // An argument may be missing, but not an undefined tensor.
+    const auto optional = [](const Tensor& tensor) {
+      return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
+    };
+    const variable_list found = FusedResidualNorm::apply(
+        x, gain, optional(branch), optional(bias), scale, epsilon);
     return {branch.defined() ? found[1] : x, found[0]};
   }
 #endif
