@@ -443,9 +443,12 @@ struct BttPinned {
   }
 
   // Sums that start from the bias of rows `epsilon` (+ 8, + 16 ...) and four
-  // phis.
+  // phis. `times` is 1 with a bias and else 0, of which the compiler must not
+  // know more (ptx::kept): it would make the condition one of each load, and
+  // those take their turn all the same.
   template <int kTiles>
   __device__ __forceinline__ void start_y(
+      int times,
       const __nv_bfloat16* bias,
       int epsilon,
       int phi,
@@ -460,17 +463,17 @@ struct BttPinned {
         }
       }
     }
-    if (bias == nullptr) {
-      return;
-    }
+#pragma unroll 1
+    for (int left = times; left > 0; --left) {
 #pragma unroll
-    for (int n = 0; n < 4; ++n) {
+      for (int n = 0; n < 4; ++n) {
 #pragma unroll
-      for (int k = 0; k < kTiles; ++k) {
+        for (int k = 0; k < kTiles; ++k) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int row = epsilon + k * kFragmentRows + i / 2 * 8;
-          sums[n][k][i] = __bfloat162float(bias[row * S::kPhi + phi + n]);
+          for (int i = 0; i < 4; ++i) {
+            const int row = epsilon + k * kFragmentRows + i / 2 * 8;
+            sums[n][k][i] = __bfloat162float(bias[row * S::kPhi + phi + n]);
+          }
         }
       }
     }

@@ -202,6 +202,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
   const int epsilon =
       (S::kAddUp ? 0 : first_epsilon()) + unit.row_tile * kFragmentRows;
   const __nv_bfloat16* bias = S::kAddUp && member != 0 ? nullptr : p.bias;
+  const int with_bias = ptx::kept(bias != nullptr ? 1 : 0);
   constexpr int kQuads = kStage.batches / 4;
   constexpr int kPairs = (kStage.steps + 1) / 2;      // of steps
   constexpr int kHalves = kStage.steps == 1 ? 1 : 2;  // of a pair
@@ -287,7 +288,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
 #pragma unroll
         for (int quad = 0; quad < kQuads; ++quad) {
           float sums[4][kTiles][4];
-          start_y(bias, epsilon + row, phi + 4 * quad, sums);
+          start_y(with_bias, bias, epsilon + row, phi + 4 * quad, sums);
 #pragma unroll
           for (int pair = 0; pair < kPairs; ++pair) {
             if (pair + 1 < kPairs) {
