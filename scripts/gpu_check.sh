@@ -109,12 +109,14 @@ error_lines() {
 # read them next, in the tests' comparisons, are reported by the ten thousand.
 # Whether an output is written in full, the tests ask with memory filled with
 # NaN (torch's fill of uninitialised memory); what initcheck adds is whether our
-# kernels read what nobody wrote.
+# kernels read what nobody wrote. Of those, two read rows of a mixture, which the
+# copy engine wrote.
 ours_alone() {
   awk '
     /^=========/ && /Uninitialized/ { report = $0; next }
     /^=========/ && report != "" {
-      left_out = !($0 ~ / at (void )?einforge::/)
+      left_out = !($0 ~ / at (void )?einforge::/) ||
+        $0 ~ /::(tokens_kernel|moe_combine_rows)</
       if (left_out) { ++others } else { ++ours; print report }
       report = ""
     }

@@ -202,8 +202,10 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
   const int epsilon =
       (S::kAddUp ? 0 : first_epsilon()) + unit.row_tile * kFragmentRows;
   const __nv_bfloat16* bias = S::kAddUp && member != 0 ? nullptr : p.bias;
-  const int with_bias = ptx::kept(bias != nullptr ? 1 : 0);
   constexpr int kQuads = kStage.batches / 4;
+  // The loads of one quad cost less than a loop around them.
+  const int some = bias != nullptr ? 1 : 0;
+  const int with_bias = kQuads == 1 ? some : ptx::kept(some);
   constexpr int kPairs = (kStage.steps + 1) / 2;      // of steps
   constexpr int kHalves = kStage.steps == 1 ? 1 : 2;  // of a pair
   constexpr int kOutBuffers = S::kAddUp ? S::kSumBuffers : S::kYBuffers;

@@ -235,16 +235,13 @@ struct KroneckerGrad {
   template <class Side>
   __device__ void join_teams(Unit<Side>& unit) const {
     constexpr uint32_t kUnitBytes = 128 * Tile::kMostSums;
-    const auto barrier = [] {
-      ptx::named_barrier(15, static_cast<int>(blockDim.x));
-    };
     const auto place = [&](int of_team, int i) {
       return rings + (of_team * team_warps + member) * kUnitBytes +
              16 * (32 * i + lane);
     };
     for (int count = p.teams; count > 1;) {
       const int half = (count + 1) / 2;
-      barrier();
+      ptx::block_barrier();
       if (team >= half && team < count) {
 #pragma unroll
         for (int i = 0; i < unit.kVectors; ++i) {
@@ -257,7 +254,7 @@ struct KroneckerGrad {
                __float_as_uint(v[3])});
         }
       }
-      barrier();
+      ptx::block_barrier();
       if (team < count - half) {
 #pragma unroll
         for (int i = 0; i < unit.kVectors; ++i) {
