@@ -76,6 +76,15 @@ def eager(options, width, compiled):
         "step_milliseconds": 1e3 * options.batch * options.context / speed}
 
 
+def command_of(options):
+    """What repeats it, without this machine's folders."""
+    return " ".join([
+        "python benchmarks/gpt_gpu.py --runs", *options.runs,
+        f"--steps {options.steps} --layers {options.layers}",
+        f"--batch {options.batch} --context {options.context}"] +
+        ["--profile"] * options.profile + ["--no-torch"] * options.no_torch)
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -127,7 +136,7 @@ def main():
     version = subprocess.run([options.program, "--version"], check=True,
                              capture_output=True, text=True).stdout.strip()
     text = json.dumps({
-        "command": "python benchmarks/gpt_gpu.py " + " ".join(sys.argv[1:]),
+        "command": command_of(options),
         "hardware": torch.cuda.get_device_name(),
         "versions": {"einforge": version, "torch": torch.__version__},
         "seed": 0,
