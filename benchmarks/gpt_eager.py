@@ -73,6 +73,9 @@ class Monarch(nn.Module):
         return y.permute(1, 2, 0).reshape(*shape, -1) + self.bias
 
 
+STRUCTURES = {"dense": Dense, "monarch": Monarch}
+
+
 class Block(nn.Module):
     def __init__(self, linear, width, layers, head_width):
         super().__init__()
@@ -121,7 +124,7 @@ def make_step(structure, options):
     torch.manual_seed(0)
     cuda = options.device == "cuda"
     model = Gpt(
-        {"dense": Dense, "monarch": Monarch}[structure], options.width,
+        STRUCTURES[structure], options.width,
         options.layers, options.context, options.vocabulary,
         64).to(options.device)
     forward = torch.compile(model) if options.compile else model
@@ -170,6 +173,12 @@ def main():
     if options.threads:
         torch.set_num_threads(options.threads)
     names = options.structures.split(",")
+    for name in names:
+        if name not in STRUCTURES:
+            parser.error(f"expected structures of {', '.join(STRUCTURES)}; "
+                         f"got '{name}'")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("expected a GPU that CUDA sees; found none")
     models = {name: make_step(name, options) for name in names}
     seconds = {name: [] for name in names}
     # Models take turns, so that a busy machine hurts all alike.

@@ -18,9 +18,21 @@ import subprocess
 import sys
 import tempfile
 
+import torch
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNS = ["dense:1024", "monarch:1024", "ffn_moe:E=8,k=2:1024",
         "btt_moe:E=16,k=2:1024", "dense:512", "btt_moe:E=16,k=2:512"]
+
+
+def run_program(command, **options):
+    """Its output; ends this program with its error where it fails."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, **options)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no output"]
+        sys.exit(f"{pathlib.Path(command[0]).name}: {lines[-1]}")
+    return done.stdout
 
 
 def train(options, structure, width, folder):
@@ -32,7 +44,7 @@ def train(options, structure, width, folder):
         "--set", f"model.width={width}"]
     if options.profile:
         command.append("--profile")
-    subprocess.run(command, check=True, capture_output=True)
+    run_program(command)
     rows = [json.loads(line) for line in
             (run / "log.jsonl").read_text().splitlines()]
     logged = [row for row in rows if row.get("train_loss")]
@@ -64,9 +76,7 @@ def eager(options, width, compiled):
         "--structures", "dense", "--width", str(width), "--layers",
         str(options.layers), "--batch", str(options.batch), "--context",
         str(options.context), "--steps", "3"]
-    output = subprocess.run(
-        command + (["--compile"] if compiled else []), check=True,
-        capture_output=True, text=True).stdout
+    output = run_program(command + (["--compile"] if compiled else []))
     speed = json.loads(output)["rows"][0]["median_tokens_per_s"]
     return {
         "implementation": "torch.compile" if compiled else "PyTorch eager",
@@ -101,6 +111,8 @@ def main():
                         help="leave out plain PyTorch")
     parser.add_argument("--out", type=pathlib.Path, help="a folder")
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("expected a GPU that CUDA sees; found none")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -115,10 +127,9 @@ def main():
 
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        subprocess.run(
+        run_program(
             [options.program, "data", "prepare", ROOT / "examples/data",
-             "--tokens", "chars96", "--out", folder / "data"],
-            check=True, capture_output=True)
+             "--tokens", "chars96", "--out", folder / "data"])
         (folder / "config.json").write_text(json.dumps({
             "model": {"layers": options.layers, "context": options.context},
             "data": {"path": str(folder / "data"),
@@ -132,9 +143,7 @@ def main():
             if structure == "dense" and not options.no_torch:
                 for compiled in (False, True):
                     add(eager(options, int(width), compiled))
-    import torch
-    version = subprocess.run([options.program, "--version"], check=True,
-                             capture_output=True, text=True).stdout.strip()
+    version = run_program([options.program, "--version"]).strip()
     text = json.dumps({
         "command": command_of(options),
         "hardware": torch.cuda.get_device_name(),

@@ -244,7 +244,9 @@ void add_train(CLI::App& app) {
       "--out", options->out, "folder of the run (runs/NAME of the config)");
   command->add_option("--device", options->device, "auto, cpu, cuda, cuda:N");
   command->add_flag(
-      "--resume", options->resume, "go on from the newest checkpoint");
+      "--resume",
+      options->resume,
+      "go on from the newest checkpoint, or begin where there is none");
   command
       ->add_flag(
           "--profile{5}",

@@ -308,13 +308,27 @@ TEST_P(MoeRouted, SmallMixtures) {
   }
 }
 
-TEST_P(MoeRouted, RefusesABiasOfAnotherSize) {
+TEST_P(MoeRouted, RefusesWhatDoesNotFit) {
   const Case c{kMonarch, 5, 8, 2};
   const Operands o =
       random_operands(c, torch::kFloat32).to(GetParam(), torch::kFloat32);
   EXPECT_THROW(
       ops::btt_moe_routed(
           o.x, o.router, o.core_a, o.core_b, 2, {}, o.bias.slice(0, 1)),
+      c10::Error);
+  EXPECT_THROW(
+      ops::btt_moe_routed(
+          o.x, o.router.slice(0, 1), o.core_a, o.core_b, 2, {}, o.bias),
+      c10::Error);
+  EXPECT_THROW(
+      ops::btt_moe_routed(
+          o.x,
+          o.router,
+          o.core_a,
+          o.core_b,
+          2,
+          {.bias = torch::zeros({7}, o.router.options())},
+          o.bias),
       c10::Error);
 }
 

@@ -223,6 +223,12 @@ BttMoeRouted btt_moe_routed(
     std::int64_t active,
     const MoeRouteOptions& options,
     const std::optional<Tensor>& output_bias) {
+  TORCH_CHECK(
+      router.dim() == 2 && router.size(0) == core_a.size(0),
+      "[btt_moe_routed] expected router of size (",
+      core_a.size(0),
+      ", d_in), a row for each expert; got ",
+      router.sizes());
   if (output_bias) {
     const std::int64_t d_out = expert_sizes(core_a, core_b).d_out();
     TORCH_CHECK(

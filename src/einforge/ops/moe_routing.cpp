@@ -194,6 +194,12 @@ MoeRouting moe_route(
       logits.sizes(),
       " and ",
       active);
+  TORCH_CHECK(
+      !options.bias || options.bias->numel() == logits.size(1),
+      "[moe_route] expected bias of ",
+      logits.size(1),
+      " experts; got size ",
+      options.bias ? options.bias->sizes() : c10::IntArrayRef{});
 #ifdef EINFORGE_HAVE_CUDA
   if (fused::takes_route(logits, active)) {
     const variable_list routed =
