@@ -269,51 +269,33 @@ struct BttPinned {
       v[sender] =
           ptx::load_shared(from + static_cast<uint32_t>(sender * S::kYBytes));
     }
-    if constexpr (S::kGroup == 2) {  // one rounding, packed or not
-      return {
-          ptx::add_packed(v[0].x, v[1].x),
-          ptx::add_packed(v[0].y, v[1].y),
-          ptx::add_packed(v[0].z, v[1].z),
-          ptx::add_packed(v[0].w, v[1].w)};
-    } else {
-      float total[8] = {};
+    float total[8] = {};
 #pragma unroll
-      for (int sender = 0; sender < S::kGroup; ++sender) {
-        ptx::add_pair(total[0], total[1], v[sender].x);
-        ptx::add_pair(total[2], total[3], v[sender].y);
-        ptx::add_pair(total[4], total[5], v[sender].z);
-        ptx::add_pair(total[6], total[7], v[sender].w);
-      }
-      return {
-          ptx::round_pair(total[0], total[1]),
-          ptx::round_pair(total[2], total[3]),
-          ptx::round_pair(total[4], total[5]),
-          ptx::round_pair(total[6], total[7])};
+    for (int sender = 0; sender < S::kGroup; ++sender) {
+      ptx::add_pair(total[0], total[1], v[sender].x);
+      ptx::add_pair(total[2], total[3], v[sender].y);
+      ptx::add_pair(total[4], total[5], v[sender].z);
+      ptx::add_pair(total[6], total[7], v[sender].w);
     }
+    return {
+        ptx::round_pair(total[0], total[1]),
+        ptx::round_pair(total[2], total[3]),
+        ptx::round_pair(total[4], total[5]),
+        ptx::round_pair(total[6], total[7])};
   }
 
   // The sums of all members for this one's epsilons, added up in the order of
   // the members. An adder has every other token.
   __device__ void add_up(int adder) const {
-    constexpr int kOctets = S::kPhis / 8;
-    static_assert(kAdders == 2 && (kOctets == 1 || kOctets == 2));
-    const int row = lane / 4;
-    // Tokens lie so that four lanes of a row meet; of two octets, every other
-    // lane has the second first.
-    uint32_t from[kOctets];
-    uint32_t to[kOctets];
-#pragma unroll
-    for (int i = 0; i < kOctets; ++i) {
-      const int octet = kOctets == 2 ? i ^ (lane & 1) : i;
-      from[i] = shared +
-                static_cast<uint32_t>(
-                    S::kSum + sum_offset(octet * S::kSumTiles, 0, adder, lane));
-      to[i] = shared + static_cast<uint32_t>(
-                           S::kY + twisted(
-                                       (2 * (lane % 4) + adder) * S::kYToken +
-                                           row * S::kPhis * 2 + octet * 16,
-                                       S::kYMask));
-    }
+    static_assert(kAdders == 2 && S::kPhis == 8);
+    const uint32_t from =
+        shared + static_cast<uint32_t>(S::kSum + sum_offset(0, 0, adder, lane));
+    const uint32_t to =
+        shared + static_cast<uint32_t>(
+                     S::kY + twisted(
+                                 (2 * (lane % 4) + adder) * S::kYToken +
+                                     lane / 4 * S::kPhis * 2,
+                                 S::kYMask));
     Ring<S::kSumBuffers> sum(0);
     Ring<S::kYBuffers> y(1);
     for_spans([&](int, int begin, int end, int hop) {
@@ -330,16 +312,13 @@ struct BttPinned {
         for (int eight = 0; eight < kPinnedEights; ++eight) {
 #pragma unroll
           for (int i = 0; i < 2 * S::kSumTiles; ++i) {  // eight epsilons
-#pragma unroll
-            for (int octet = 0; octet < kOctets; ++octet) {
-              ptx::store_shared(
-                  place + static_cast<uint32_t>(eight * 8 * S::kYToken) +
-                      twisted_from(to[octet], 8 * i * S::kPhis * 2, S::kYMask),
-                  sum_of_members(
-                      from[octet] + sums +
-                      static_cast<uint32_t>(
-                          sum_offset(i / 2, eight, i % 2 * 2, 0))));
-            }
+            ptx::store_shared(
+                place + static_cast<uint32_t>(eight * 8 * S::kYToken) +
+                    twisted_from(to, 8 * i * S::kPhis * 2, S::kYMask),
+                sum_of_members(
+                    from + sums +
+                    static_cast<uint32_t>(
+                        sum_offset(i / 2, eight, i % 2 * 2, 0))));
           }
         }
         tell(sum_empty(sum.slot), part * S::kGroup, 1, S::kGroup);

@@ -76,11 +76,12 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
         S::kPhi * S::kRho / kFragmentRows,
         {kStage.steps, kStage.steps, 0, 0},
         lane);
-    int place = 0;
-    int last = 0;  // of the expert's
+    [[maybe_unused]] int first_pair = 0;  // of the expert's, for this lane
+    [[maybe_unused]] int end_pair = 0;
     if constexpr (kRouted) {
-      place = RoutedTiles<kPinnedTokens>{p.rows}.begin(chunk) + 2 * q;
-      last = RoutedTiles<kPinnedTokens>{p.rows}.end(chunk);
+      const RoutedTiles<kPinnedTokens> tiles{p.rows};
+      first_pair = tiles.begin(chunk) + 2 * q;
+      end_pair = tiles.end(chunk);
     }
     for (int tile = begin; tile < end; tile += hop) {
       ptx::barrier_wait(x_full(x.slot), x.phase);
@@ -91,10 +92,10 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
         // Of tokens 2 q and 2 q + 1. A token's gate may as well be z's.
         [[maybe_unused]] float gate[2];
         if constexpr (kRouted) {
-          const int at = place + tile * kPinnedTokens + eight * 8;
+          const int at = first_pair + tile * kPinnedTokens + eight * 8;
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
-            gate[i] = p.gates != nullptr && at + i < last
+            gate[i] = p.gates != nullptr && at + i < end_pair
                           ? __ldg(p.gates + at + i)
                           : 1.0F;
           }
@@ -166,10 +167,9 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
                 z_place + static_cast<uint32_t>(i % 2 != 0 ? other : 0);
 #pragma unroll
             for (int r = 0; r < kCopies; ++r) {
-              [[maybe_unused]] const uint32_t bit =
-                  1U << ((k * 2 + i / 2) * kCopies + r);
               const uint32_t at = to[k][i / 2][r] + offset;
               if constexpr (S::kExchange) {
+                const uint32_t bit = 1U << ((k * 2 + i / 2) * kCopies + r);
                 ptx::store_async(
                     (own & bit) != 0,
                     at,

@@ -132,14 +132,6 @@ __device__ __forceinline__ void add_pair(
   second += __uint_as_float(pair & 0xFFFF0000U);
 }
 
-// Two bfloat16 sums, each rounded once.
-__device__ __forceinline__ uint32_t add_packed(uint32_t a, uint32_t b) {
-  const __nv_bfloat162 sum = __hadd2(
-      reinterpret_cast<const __nv_bfloat162&>(a),
-      reinterpret_cast<const __nv_bfloat162&>(b));
-  return reinterpret_cast<const uint32_t&>(sum);
-}
-
 // The same for all lanes of a warp, and known to be so; not worked out again
 // wherever it is used, which for special registers takes as long as a load.
 __device__ __forceinline__ int kept(int value) {

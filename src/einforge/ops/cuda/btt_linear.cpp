@@ -80,8 +80,8 @@ bool supports(const EinsumLinearProblem& problem) {
   }
   const ek::BttSizes sizes = btt::sizes_of(c);
   const ek::DeviceLimits& limits = device_limits();
-  if (limits.major < 8 || limits.major > 9) {
-    return false;  // the library has machine code for these alone
+  if (!has_machine_code(limits)) {
+    return false;
   }
   const auto takes = [&](const ek::BttSizes& s) {
     return !ek::btt_plans(s, problem.tokens, limits).empty();
@@ -221,10 +221,7 @@ EinsumLinearKernel fused_btt_kernel() {
       .name = "fused",
       .supports = supports,
       .forward = forward,
-      .backward = backward,
-      .preferred = [](const EinsumLinearProblem& problem) {
-        return is_fastest(problem, "fused");
-      }};
+      .backward = backward};
 }
 
 }  // namespace einforge::ops

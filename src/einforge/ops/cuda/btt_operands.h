@@ -12,6 +12,15 @@
 #include "einforge/ops/contraction.h"
 #include "einforge/ops/cuda/btt_tuner.h"
 
+namespace einforge::ops {
+
+// Whether the library has machine code for a device.
+inline bool has_machine_code(const kernels::cuda::DeviceLimits& limits) {
+  return limits.major == 8 || limits.major == 9;
+}
+
+}  // namespace einforge::ops
+
 // Tensors as the block-tensor-train kernels take them.
 namespace einforge::ops::btt {
 

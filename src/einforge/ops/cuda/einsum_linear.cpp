@@ -79,9 +79,9 @@ EinsumLinearKernel fused_merged_kernel() {
 std::span<const EinsumLinearKernel> cuda_kernels() {
   static const std::array table{
 #ifdef EINFORGE_HAVE_CUDA
-      fused_btt_kernel(),
+      where_fastest<fused_btt_kernel>(),
       where_fastest<fused_merged_kernel>(),
-      kronecker_kernel(),
+      where_fastest<kronecker_kernel>(),
 #endif
       where_fastest<strided_kernel>(),  // of those not measured, everything
       where_fastest<merged_kernel>(),

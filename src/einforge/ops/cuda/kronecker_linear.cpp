@@ -59,8 +59,8 @@ bool supports(const EinsumLinearProblem& problem) {
     return false;
   }
   const ek::DeviceLimits& limits = device_limits();
-  if (limits.major < 8 || limits.major > 9) {
-    return false;  // the library has machine code for these alone
+  if (!has_machine_code(limits)) {
+    return false;
   }
   const ek::KroneckerSizes sizes = sizes_of(n);
   if (problem.pass == Pass::kForward) {
@@ -147,10 +147,7 @@ EinsumLinearKernel kronecker_kernel() {
       .name = "kronecker",
       .supports = supports,
       .forward = forward,
-      .backward = backward,
-      .preferred = [](const EinsumLinearProblem& problem) {
-        return is_fastest(problem, "kronecker");
-      }};
+      .backward = backward};
 }
 
 }  // namespace einforge::ops
