@@ -5,7 +5,7 @@
 
 #include "einforge/kernels/cuda/blocks.h"
 #include "einforge/kernels/cuda/column_sums.h"
-#include "einforge/kernels/cuda/ptx.cuh"
+#include "einforge/kernels/cuda/four.cuh"
 
 namespace einforge::kernels::cuda {
 
@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kWarps = 8;  // of a block
 constexpr int kThreads = 32 * kWarps;
-constexpr int kVector = 4;   // elements
+constexpr int kVector = Four::kSize;
 constexpr int kVectors = 4;  // of a lane
 constexpr int kElements = kVector * kVectors;
 constexpr int kWarpWidth = 32 * kElements;  // columns of a warp
@@ -50,44 +50,28 @@ struct Rows {
     }
   }
 
-  __device__ __forceinline__ Elements load(const float* from) const {
+  template <typename Element>
+  __device__ __forceinline__ Elements load(const Element* from) const {
     Elements e{};
     for_vectors([&](int i, int column) {
-      const float4 v = *reinterpret_cast<const float4*>(from + column);
-      e.of[i * kVector] = v.x;
-      e.of[i * kVector + 1] = v.y;
-      e.of[i * kVector + 2] = v.z;
-      e.of[i * kVector + 3] = v.w;
+      const Four v = load_four(from + column);
+#pragma unroll
+      for (int n = 0; n < kVector; ++n) {
+        e.of[i * kVector + n] = v.of[n];
+      }
     });
     return e;
   }
 
-  __device__ __forceinline__ Elements load(const __nv_bfloat16* from) const {
-    Elements e{};
+  template <typename Element>
+  __device__ __forceinline__ void store(Element* to, const Elements& e) const {
     for_vectors([&](int i, int column) {
-      const uint2 v = *reinterpret_cast<const uint2*>(from + column);
-      ptx::add_pair(e.of[i * kVector], e.of[i * kVector + 1], v.x);
-      ptx::add_pair(e.of[i * kVector + 2], e.of[i * kVector + 3], v.y);
-    });
-    return e;
-  }
-
-  __device__ __forceinline__ void store(float* to, const Elements& e) const {
-    for_vectors([&](int i, int column) {
-      *reinterpret_cast<float4*>(to + column) = make_float4(
-          e.of[i * kVector],
-          e.of[i * kVector + 1],
-          e.of[i * kVector + 2],
-          e.of[i * kVector + 3]);
-    });
-  }
-
-  __device__ __forceinline__ void store(
-      __nv_bfloat16* to, const Elements& e) const {
-    for_vectors([&](int i, int column) {
-      *reinterpret_cast<uint2*>(to + column) = make_uint2(
-          ptx::round_pair(e.of[i * kVector], e.of[i * kVector + 1]),
-          ptx::round_pair(e.of[i * kVector + 2], e.of[i * kVector + 3]));
+      Four v;
+#pragma unroll
+      for (int n = 0; n < kVector; ++n) {
+        v.of[n] = e.of[i * kVector + n];
+      }
+      store_four(to + column, v);
     });
   }
 

@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "einforge/kernels/cuda/blocks.h"
-#include "einforge/kernels/cuda/ptx.cuh"
+#include "einforge/kernels/cuda/four.cuh"
 #include "einforge/kernels/cuda/rms_cap.h"
 
 namespace einforge::kernels::cuda {
@@ -9,41 +9,17 @@ namespace einforge::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kVector = 4;   // elements
+constexpr int kVector = Four::kSize;
 constexpr int kVectors = 4;  // of a thread, until there are kMostBlocks
 // A thread of the next kernel has one partial sum.
 constexpr int kMostBlocks = kThreads;
-
-struct Four {
-  float of[kVector];
-};
-
-__device__ __forceinline__ Four load_vector(const float* from) {
-  const float4 v = *reinterpret_cast<const float4*>(from);
-  return {{v.x, v.y, v.z, v.w}};
-}
-__device__ __forceinline__ Four load_vector(const __nv_bfloat16* from) {
-  const uint2 v = *reinterpret_cast<const uint2*>(from);
-  Four four{};
-  ptx::add_pair(four.of[0], four.of[1], v.x);
-  ptx::add_pair(four.of[2], four.of[3], v.y);
-  return four;
-}
-__device__ __forceinline__ void store_vector(float* to, const Four& v) {
-  *reinterpret_cast<float4*>(to) =
-      make_float4(v.of[0], v.of[1], v.of[2], v.of[3]);
-}
-__device__ __forceinline__ void store_vector(__nv_bfloat16* to, const Four& v) {
-  *reinterpret_cast<uint2*>(to) = make_uint2(
-      ptx::round_pair(v.of[0], v.of[1]), ptx::round_pair(v.of[2], v.of[3]));
-}
 
 // What of an operand begins at `at`; zeros past its end.
 template <typename Element>
 __device__ __forceinline__ Four
 load(const Element* operand, int64_t at, int64_t size) {
   if (at + kVector <= size) {
-    return load_vector(operand + at);
+    return load_four(operand + at);
   }
   Four four{};
 #pragma unroll
@@ -59,7 +35,7 @@ template <typename Element>
 __device__ __forceinline__ void store(
     Element* operand, int64_t at, int64_t size, const Four& four) {
   if (at + kVector <= size) {
-    store_vector(operand + at, four);
+    store_four(operand + at, four);
     return;
   }
 #pragma unroll
