@@ -139,6 +139,7 @@ class Cluster {
   int z_write_meetings = 0;
   int z_read_meetings = 0;
   int x_read_meetings = 0;
+  int sum_meetings = 1;
 
  private:
   static constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -321,20 +322,23 @@ class Cluster {
     const int depth = (rows.rho * S::kGammas2 +
                        (S::kExchange ? member * S::kGammas : 0) + batch) /
                       8;
-    const int line = (depth * S::kPhis + rows.phi % S::kPhis) * 128;
     for (int r = 0; r < (S::kExchange ? S::kSplit : 1); ++r) {
       const int receiver =
           S::kExchange ? part * S::kGroup + rows.phi / S::kPhis * S::kSplit + r
                        : rank;
       std::array<int, kLanes> addresses;
       for (int lane = 0; lane < kLanes; ++lane) {
+        const int row = lane / 4;
+        // Odd rows begin with the second token there.
+        const ResultIndex at =
+            result_index(lane, i ^ (S::kAddUp ? row % 2 : 0));
         Vector value;
         for (int n = 0; n < 8; ++n) {
-          const ResultIndex at = result_index(lane, i);
           value[n] = sums[n].at[at.row][at.column];
         }
-        addresses[lane] = S::kZ + eight * S::kZEight + line +
-                          z_offset(lane / 4, lane % 4, i % 2);
+        addresses[lane] =
+            S::kZ + eight * S::kZEight + depth * S::kZOctet +
+            S::z_place(rows.phi % S::kPhis + row, at.column / 2, at.column % 2);
         store(receiver, addresses[lane], value);
       }
       z_write_meetings = std::max(z_write_meetings, meetings(addresses));
@@ -358,45 +362,65 @@ class Cluster {
       for (int k = 0; k < kStage.tiles(); ++k) {
         std::array<Result, kStage.batches> sums{};
         for (int n = 0; n < kStage.batches; ++n) {
-          // Two steps of depth at once, but where there is only one.
-          constexpr int kHalves = kStage.steps == 1 ? 1 : 2;
-          for (int pair = 0; pair < kStage.steps / kHalves; ++pair) {
-            std::array<Vector, kLanes> rows;  // of four 8x8 matrices, or two
-            std::array<int, kLanes> addresses;
-            for (int lane = 0; lane < kLanes; ++lane) {
-              const int from =
-                  S::kZ + eight * S::kZEight +
-                  (lane / 8 % (2 * kHalves) * S::kPhis + batch) * 128 +
-                  z_offset(0, lane % 8 / 2, lane % 2);
-              addresses[lane] = (from ^ (n % 2 != 0 ? 64 : 0)) +
-                                pair * 4 * S::kPhis * 128 + n / 2 * 256;
-              rows[lane] = load(rank, addresses[lane]);
-            }
-            z_read_meetings = std::max(z_read_meetings, meetings(addresses));
-            for (int half = 0; half < kHalves; ++half) {
-              Operand b;
-              for (int lane = 0; lane < kLanes; ++lane) {
-                for (int i = 0; i < 4; ++i) {
-                  const int q = 2 * (lane % 4) + i % 2;
-                  b.at[q + 8 * (i / 2)][lane / 4] =
-                      rows[8 * (2 * half + i / 2) + lane / 4][q];
-                }
-              }
-              sums[n].add(
-                  weights(
-                      two_,
-                      first_phi(chunk, rank) + batch + n,
-                      first_row_tile + first_tile + k,
-                      S::kEpsilon / kFragmentRows,
-                      depth.all,
-                      depth.step(2 * pair + half)),
-                  b);
-            }
+          const std::vector<Operand> z = operands(rank, eight, batch, n);
+          for (int step = 0; step < kStage.steps; ++step) {
+            sums[n].add(
+                weights(
+                    two_,
+                    first_phi(chunk, rank) + batch + n,
+                    first_row_tile + first_tile + k,
+                    S::kEpsilon / kFragmentRows,
+                    depth.all,
+                    depth.step(step)),
+                z[step]);
           }
         }
         store_sums(rank, batch, first_tile + k, eight, sums);
       }
     }
+  }
+
+  // z of phi batch + n and eight tokens, a step of depth each.
+  std::vector<Operand> operands(int rank, int eight, int batch, int n) {
+    constexpr int kSteps = S::kTwo.steps;
+    std::vector<Operand> z(kSteps);
+    if (S::kAddUp) {  // as a product of a warpgroup reads 8 x 8 matrices
+      for (int i = 0; i < kSteps * 2 * 8; ++i) {  // (octet, token)
+        const Vector row = load(
+            rank,
+            S::kZ + eight * S::kZEight + i / 8 * S::kZOctet +
+                plain_z_offset(batch + n, 0, 0) + i % 8 * 16);
+        for (int k = 0; k < 8; ++k) {
+          z[i / 16].at[i / 8 % 2 * 8 + k][i % 8] = row[k];
+        }
+      }
+      return z;
+    }
+    // Two steps of depth at once, but where there is only one.
+    constexpr int kHalves = kSteps == 1 ? 1 : 2;
+    for (int pair = 0; pair < kSteps / kHalves; ++pair) {
+      std::array<Vector, kLanes> rows;  // of four 8x8 matrices, or two
+      std::array<int, kLanes> addresses;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const int from = S::kZ + eight * S::kZEight +
+                         (lane / 8 % (2 * kHalves) * S::kPhis + batch) * 128 +
+                         z_offset(0, lane % 8 / 2, lane % 2);
+        addresses[lane] = (from ^ (n % 2 != 0 ? 64 : 0)) +
+                          pair * 4 * S::kZOctet + n / 2 * 256;
+        rows[lane] = load(rank, addresses[lane]);
+      }
+      z_read_meetings = std::max(z_read_meetings, meetings(addresses));
+      for (int half = 0; half < kHalves; ++half) {
+        for (int lane = 0; lane < kLanes; ++lane) {
+          for (int i = 0; i < 4; ++i) {
+            const int q = 2 * (lane % 4) + i % 2;
+            z[2 * pair + half].at[q + 8 * (i / 2)][lane / 4] =
+                rows[8 * (2 * half + i / 2) + lane / 4][q];
+          }
+        }
+      }
+    }
+    return z;
   }
 
   template <size_t kBatches>
@@ -407,6 +431,7 @@ class Cluster {
       int eight,
       const std::array<Result, kBatches>& sums) {
     for (int i = 0; i < 4; ++i) {
+      std::array<int, kLanes> addresses{};
       for (int lane = 0; lane < kLanes; ++lane) {
         const ResultIndex at = result_index(lane, i);
         Vector value{};
@@ -414,11 +439,11 @@ class Cluster {
           value[n] = sums[n].at[at.row][at.column];
         }
         if (S::kAddUp) {
-          const int unit = batch / 8 * S::kSumTiles + row_tile % S::kSumTiles;
+          addresses[lane] = S::kSum + rank % S::kGroup * S::kYBytes +
+                            sum_offset(row_tile % S::kSumTiles, eight, i, lane);
           store(
               rank / S::kGroup * S::kGroup + row_tile / S::kSumTiles,
-              S::kSum + rank % S::kGroup * S::kYBytes +
-                  sum_offset(unit, eight, i, lane),
+              addresses[lane],
               value);
           continue;
         }
@@ -438,35 +463,38 @@ class Cluster {
             value,
             kBatches);
       }
+      if (S::kAddUp) {
+        sum_meetings = std::max(sum_meetings, meetings(addresses));
+      }
     }
   }
 
   void add_up(int rank) {
-    for (int unit = 0; unit < S::kSumUnits; ++unit) {
+    for (int row_tile = 0; row_tile < S::kSumTiles; ++row_tile) {
       for (int eight = 0; eight < kPinnedEights; ++eight) {
         for (int i = 0; i < 4; ++i) {
+          std::array<int, kLanes> from;
+          std::array<int, kLanes> to;
           for (int lane = 0; lane < kLanes; ++lane) {
+            const int other = lane % 8 * 4 + lane / 8;  // whose sums it adds up
+            const ResultIndex at = result_index(other, i);
             Vector total{};
             for (int sender = 0; sender < S::kGroup; ++sender) {
-              const Vector v = load(
-                  rank,
-                  S::kSum + sender * S::kYBytes +
-                      sum_offset(unit, eight, i, lane));
+              from[lane] = S::kSum + sender * S::kYBytes +
+                           sum_offset(row_tile, eight, i, other);
+              const Vector v = load(rank, from[lane]);
               for (int n = 0; n < 8; ++n) {
                 total[n] += v[n];
               }
             }
-            const ResultIndex at = result_index(lane, i);
-            const int epsilon = unit % S::kSumTiles * kFragmentRows + at.row;
-            store(
-                rank,
-                S::kY +
-                    twisted(
-                        (8 * eight + at.column) * S::kYToken +
-                            epsilon * S::kPhis * 2 + unit / S::kSumTiles * 16,
-                        S::kYMask),
-                total);
+            const int epsilon = row_tile * kFragmentRows + at.row;
+            to[lane] = S::kY + twisted(
+                                   (8 * eight + at.column) * S::kYToken +
+                                       epsilon * S::kPhis * 2,
+                                   S::kYMask);
+            store(rank, to[lane], total);
           }
+          sum_meetings = std::max({sum_meetings, meetings(from), meetings(to)});
         }
       }
     }
@@ -505,8 +533,9 @@ TYPED_TEST(BttPinned, ComputesTheLayerFromItsIndexMaps) {
   const std::vector<float> y = cluster.run();
   EXPECT_EQ(y, cluster.expected());
   EXPECT_EQ(cluster.z_write_meetings, 1);
-  EXPECT_EQ(cluster.z_read_meetings, 1);
+  EXPECT_EQ(cluster.z_read_meetings, TypeParam::kAddUp ? 0 : 1);
   EXPECT_LE(cluster.x_read_meetings, 2);
+  EXPECT_EQ(cluster.sum_meetings, 1);
   EXPECT_LE(TypeParam::kBytes, kPinnedBytes + 1024);
 }
 

@@ -5,6 +5,7 @@
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_pinned_layout.h"
 #include "einforge/kernels/cuda/ptx_async.cuh"
+#include "einforge/kernels/cuda/ptx_warpgroup.cuh"
 #include "einforge/kernels/cuda/routed_tiles.cuh"
 
 // The forward kernel that never moves weights: a cluster holds both cores in
@@ -288,14 +289,18 @@ struct BttPinned {
   // the members. An adder has every other token.
   __device__ void add_up(int adder) const {
     static_assert(kAdders == 2 && S::kPhis == 8);
+    // Eight lanes have the eight epsilons of a token.
+    const int epsilon = lane % 8;
+    const int q = lane / 8;
     const uint32_t from =
-        shared + static_cast<uint32_t>(S::kSum + sum_offset(0, 0, adder, lane));
-    const uint32_t to =
         shared + static_cast<uint32_t>(
-                     S::kY + twisted(
-                                 (2 * (lane % 4) + adder) * S::kYToken +
-                                     lane / 4 * S::kPhis * 2,
-                                 S::kYMask));
+                     S::kSum + sum_offset(0, 0, adder, epsilon * 4 + q));
+    const uint32_t to =
+        shared +
+        static_cast<uint32_t>(
+            S::kY + twisted(
+                        (2 * q + adder) * S::kYToken + epsilon * S::kPhis * 2,
+                        S::kYMask));
     Ring<S::kSumBuffers> sum(0);
     Ring<S::kYBuffers> y(1);
     for_spans([&](int, int begin, int end, int hop) {
@@ -393,9 +398,10 @@ struct BttPinned {
     }
   }
 
-  // Both in btt_pinned_stages.cuh.
+  // In btt_pinned_stages.cuh.
   __device__ __forceinline__ void stage_one() const;
   __device__ __forceinline__ void stage_two() const;
+  __device__ __forceinline__ void stage_two_sums() const;
 
   // Copies a tile of z to device memory: (token, phi, rho, gamma).
   __device__ void save_z(uint32_t z, int phi, int tile, int thread) const {
@@ -415,8 +421,8 @@ struct BttPinned {
              first_octet + depth % kOctets] =
                 ptx::load_shared(
                     z + static_cast<uint32_t>(
-                            t / 8 * S::kZEight + depth * S::kPhis * 128 +
-                            z_offset(f, t % 8 / 2, t % 2)));
+                            t / 8 * S::kZEight + depth * S::kZOctet +
+                            S::z_place(f, t % 8 / 2, t % 2)));
       }
     }
   }
@@ -467,6 +473,8 @@ struct BttPinned {
       }
       if (warp < kPinnedStageWarps) {
         stage_one();
+      } else if constexpr (S::kAddUp) {
+        stage_two_sums();
       } else {
         stage_two();
       }

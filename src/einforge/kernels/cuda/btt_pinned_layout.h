@@ -34,6 +34,12 @@ EINFORGE_HOST_DEVICE constexpr int z_offset(int f, int q, int j) {
   return f / 2 * 256 + j * 128 + ((f % 2 ^ j) * 4 + q) * 16;
 }
 
+// Where it stands for a product of a warpgroup, which takes the tokens of a phi
+// one after the other. Here a warp's writes must not all be of the same j.
+EINFORGE_HOST_DEVICE constexpr int plain_z_offset(int f, int q, int j) {
+  return f * 128 + (2 * q + j) * 16;
+}
+
 // One stage as one block sees it. A warp keeps `tiles` row tiles of one group
 // of batches in registers; where there are fewer units than warps, warps share
 // one and take different tokens.
@@ -69,10 +75,13 @@ EINFORGE_HOST_DEVICE constexpr PinnedRows pinned_rows(int eight, int rhos) {
   return {eight / rhos * 8, eight % rhos};
 }
 
-// Where 16 bytes of a member's sums stand among those of one sender.
+// Where a lane's 16 bytes of a member's sums stand among those of one sender:
+// so arranged that neither a warp that writes nor one that reads the lanes of
+// one token side by side (lane % 4 is the token's) meets itself in a bank.
 EINFORGE_HOST_DEVICE constexpr int sum_offset(
-    int unit, int eight, int i, int lane) {
-  return (((unit * kPinnedEights + eight) * 4 + i) * 32 + lane) * 16;
+    int row_tile, int eight, int i, int lane) {
+  const int place = lane % 4 * 8 + (lane / 4 ^ lane % 4 * 2);
+  return (((row_tile * kPinnedEights + eight) * 4 + i) * 32 + place) * 16;
 }
 
 // Which of a layer's steps of 16 along the depth a block has: runs of `run`
@@ -145,13 +154,16 @@ struct PinnedShape {
   static constexpr int kYToken = kEpsilons * kPhis * 2;
   static constexpr int kXBytes = kPinnedTokens * kXToken;
   static constexpr int kYBytes = kPinnedTokens * kYToken;
-  static constexpr int kZEight = kDepthOctets * kPhis * 128;
+  static constexpr int kZOctet = kPhis * 128;  // of the depth
+  static constexpr int kZEight = kDepthOctets * kZOctet;
   static constexpr int kZBytes = kPinnedEights * kZEight;
+  EINFORGE_HOST_DEVICE static constexpr int z_place(int f, int q, int j) {
+    return kAddUp ? plain_z_offset(f, q, j) : z_offset(f, q, j);
+  }
   static constexpr int kZFromOthers = kZBytes / kGroup * (kGroup - 1);
-  // What a member gets from all members to add up: (sender, phi octet, row
-  // tile, eight of tokens, register of the fragment, lane), 16 bytes each.
+  // What a member gets from all members to add up: (sender, row tile, eight of
+  // tokens, register of the fragment, lane), 16 bytes each.
   static constexpr int kSumTiles = kEpsilons / kFragmentRows;
-  static constexpr int kSumUnits = kPhis / 8 * kSumTiles;
   static constexpr int kSumBytes = kAddUp ? kGroup * kYBytes : 0;
   static constexpr int kSumFromOthers = kSumBytes / kGroup * (kGroup - 1);
 
@@ -176,7 +188,10 @@ struct PinnedShape {
   static_assert(kOne.registers() <= 128 && kTwo.registers() <= 128);
   static_assert((kTwo.steps == 1 || kTwo.steps % 2 == 0) && kXBuffers >= 2);
   static_assert(kOne.even() && kTwo.even());
-  static_assert(!kAddUp || (kGammas % kFragmentDepth == 0 && kBatches2 == 8));
+  // A warpgroup's product has 64 rows.
+  static_assert(
+      !kAddUp || (kGammas % kFragmentDepth == 0 && kPhis == 8 &&
+                  kBatches2 == 8 && kTwo.row_tiles == kPinnedStageWarps));
   static_assert(kXToken % 512 == 0 && kYToken % 256 == 0);
 };
 

@@ -27,6 +27,8 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
                                      unit.batch * 2,
                                  S::kXMask));
   }
+  // Which of a lane's two tokens it writes first.
+  const int first = S::kAddUp ? odd : 0;
   // Blocks that get the z of eight rows, where, and from there to their
   // barrier of buffer 0.
   uint32_t to[kTiles][2][kCopies];
@@ -43,8 +45,8 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
            unit.batch) /
           8;
       const auto offset = static_cast<uint32_t>(
-          S::kZ + (depth * S::kPhis + rows.phi % S::kPhis) * 128 +
-          z_offset(row, q, 0));
+          S::kZ + depth * S::kZOctet + rows.phi % S::kPhis * 128 +
+          S::z_place(row, q, first));
       to_barrier[k][half] =
           static_cast<uint32_t>(S::kBarriers + 8 * 12) - offset;
 #pragma unroll
@@ -62,8 +64,10 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
       }
     }
   }
-  // (row, q, 1) from (row, q, 0): the other line, the other half of it.
-  const int other = 128 + ((row & 1) != 0 ? -64 : 64);
+  // From a lane's first token to its second: in z_offset() that is the other
+  // line, the other half of it.
+  const int other =
+      S::kAddUp ? (odd != 0 ? -16 : 16) : 128 + (odd != 0 ? -64 : 64);
 
   Ring<S::kXBuffers> x(0);
   Ring<S::kZBuffers> z(1);
@@ -151,18 +155,27 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
 #pragma unroll
         for (int k = 0; k < kTiles; ++k) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {  // rows + 8 (i / 2), token 2 q + i % 2
+          for (int i = 0; i < 4; ++i) {
             if constexpr (kRouted) {
 #pragma unroll
               for (int n = 0; n < 8; ++n) {
                 sums[n][k][i] *= gate[i % 2];
               }
             }
-            const uint4 value{
+          }
+          const auto rounded = [&](int i) {
+            return uint4{
                 ptx::round_pair(sums[0][k][i], sums[1][k][i]),
                 ptx::round_pair(sums[2][k][i], sums[3][k][i]),
                 ptx::round_pair(sums[4][k][i], sums[5][k][i]),
                 ptx::round_pair(sums[6][k][i], sums[7][k][i])};
+          };
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {  // rows + 8 (i / 2), token 2 q + i % 2
+            uint4 value = rounded(i);
+            if constexpr (S::kAddUp) {
+              value = ptx::selected(first == 0, value, rounded(i ^ 1));
+            }
             const uint32_t offset =
                 z_place + static_cast<uint32_t>(i % 2 != 0 ? other : 0);
 #pragma unroll
@@ -184,6 +197,9 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
         }
       }
       tell(x_empty(x.slot), member, S::kGroup, S::kParts);
+      if constexpr (S::kAddUp) {
+        ptx::async_fence();  // products of a warpgroup read it as copies do
+      }
       ptx::barrier_arrive(z_full(z.slot));
       x.next();
       z.next();
@@ -199,22 +215,14 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
   const Unit unit = Unit::template of<kStage>(worker);
   const int row = lane / 4;
   const int q = lane % 4;
-  const int epsilon =
-      (S::kAddUp ? 0 : first_epsilon()) + unit.row_tile * kFragmentRows;
-  const __nv_bfloat16* bias = S::kAddUp && member != 0 ? nullptr : p.bias;
+  const int epsilon = first_epsilon() + unit.row_tile * kFragmentRows;
   constexpr int kQuads = kStage.batches / 4;
   // The loads of one quad cost less than a loop around them.
-  const int some = bias != nullptr ? 1 : 0;
+  const int some = p.bias != nullptr ? 1 : 0;
   const int with_bias = kQuads == 1 ? some : ptx::kept(some);
   constexpr int kPairs = (kStage.steps + 1) / 2;      // of steps
   constexpr int kHalves = kStage.steps == 1 ? 1 : 2;  // of a pair
-  constexpr int kOutBuffers = S::kAddUp ? S::kSumBuffers : S::kYBuffers;
-  constexpr int kRun = S::kGammas2 / kFragmentDepth;
-  const PinnedDepth depth{
-      S::kGamma * S::kRho / kFragmentDepth,
-      kRun,
-      S::kGamma / kFragmentDepth,
-      S::kAddUp ? member * kRun : 0};
+  const PinnedDepth depth{kStage.steps, kStage.steps, 0, 0};
   // Lanes 8 m to 8 m + 7 give the eight tokens of depth octet m of four (two).
   const uint32_t from =
       shared +
@@ -234,7 +242,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
   }
 
   Ring<S::kZBuffers> z(0);
-  Ring<kOutBuffers> y(1);
+  Ring<S::kYBuffers> y(1);
   for_spans([&](int chunk, int begin, int end, int hop) {
     const int phi = first_phi(chunk_of(chunk)) + unit.batch;
     Weights<kStage> weights;
@@ -255,7 +263,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
       } else {
         ptx::barrier_wait(z_full(z.slot), z.phase);
       }
-      if (p.z != nullptr && (S::kAddUp || member % S::kSplit == 0)) {
+      if (p.z != nullptr && member % S::kSplit == 0) {
         save_z(
             shared + static_cast<uint32_t>(S::kZ + z.slot * S::kZBytes),
             first_phi(chunk_of(chunk)),
@@ -278,7 +286,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
             const int f = 4 * quad + n;
             const uint32_t place =
                 (here ^ (f % 2 != 0 ? 64U : 0U)) +
-                static_cast<uint32_t>(pair * 4 * S::kPhis * 128 + f / 2 * 256);
+                static_cast<uint32_t>(pair * 4 * S::kZOctet + f / 2 * 256);
             if constexpr (kHalves == 2) {
               ptx::load_matrix(place, b[0], b[1], b[2], b[3]);
             } else {
@@ -290,7 +298,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
 #pragma unroll
         for (int quad = 0; quad < kQuads; ++quad) {
           float sums[4][kTiles][4];
-          start_y(with_bias, bias, epsilon + row, phi + 4 * quad, sums);
+          start_y(with_bias, p.bias, epsilon + row, phi + 4 * quad, sums);
 #pragma unroll
           for (int pair = 0; pair < kPairs; ++pair) {
             if (pair + 1 < kPairs) {
@@ -326,8 +334,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
           }
         }
         if (!may_store) {
-          ptx::barrier_wait(
-              S::kAddUp ? sum_empty(y.slot) : y_empty(y.slot), y.phase);
+          ptx::barrier_wait(y_empty(y.slot), y.phase);
           may_store = true;
         }
         const auto place =
@@ -339,23 +346,6 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
             const int epsilons =
                 (unit.row_tile + k) * kFragmentRows + i / 2 * 8;
             const uint32_t(&v)[2 * kQuads] = values[k][i];
-            if constexpr (S::kAddUp) {
-              const int row_tile = unit.row_tile + k;
-              const int receiver = row_tile / S::kSumTiles;
-              const int place_of_unit =
-                  unit.batch / 8 * S::kSumTiles + row_tile % S::kSumTiles;
-              const auto offset = static_cast<uint32_t>(
-                  S::kSum + y.slot * S::kSumBytes + member * S::kYBytes +
-                  sum_offset(place_of_unit, eight, i, lane));
-              const uint32_t peer = ptx::peer_address(
-                  shared, static_cast<uint32_t>(part * S::kGroup + receiver));
-              ptx::store_async(
-                  receiver == member,
-                  (receiver == member ? shared : peer) + offset,
-                  {v[0], v[1], v[2], v[3]},
-                  peer + (sum_full(y.slot) - shared));
-              continue;
-            }
             const uint32_t at =
                 place +
                 twisted_from(to[i % 2], epsilons * S::kPhis * 2, S::kYMask);
@@ -372,17 +362,124 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
       } else {
         ptx::barrier_arrive(z_empty(z.slot));
       }
-      if constexpr (S::kAddUp) {
-        ptx::barrier_arrive(sum_full(y.slot));
-      } else {
-        ptx::async_fence();
-        __syncwarp();
-        if (lane == 0) {
-          ptx::barrier_arrive(y_full(y.slot));
-        }
+      ptx::async_fence();
+      __syncwarp();
+      if (lane == 0) {
+        ptx::barrier_arrive(y_full(y.slot));
       }
       z.next();
       y.next();
+    }
+  });
+}
+
+// Stage two of a member's own gammas, by products of the whole warpgroup: 64
+// epsilons, of which a warp has a row tile, and the tile's tokens.
+template <typename S, bool kRouted>
+__device__ __forceinline__ void BttPinned<S, kRouted>::stage_two_sums() const {
+  constexpr PinnedStage kStage = S::kTwo;
+  const int row_tile = warp - kPinnedStageWarps;
+  const int epsilon = row_tile * kFragmentRows + lane / 4;
+  const int with_bias = ptx::kept(p.bias != nullptr && member == 0 ? 1 : 0);
+  constexpr int kRun = S::kGammas2 / kFragmentDepth;
+  const PinnedDepth depth{
+      S::kGamma * S::kRho / kFragmentDepth,
+      kRun,
+      S::kGamma / kFragmentDepth,
+      member * kRun};
+  const int receiver = row_tile / S::kSumTiles;
+  const bool own = receiver == member;
+  const uint32_t peer = ptx::peer_address(
+      shared, static_cast<uint32_t>(part * S::kGroup + receiver));
+  const uint32_t to = (own ? shared : peer) +
+                      static_cast<uint32_t>(
+                          S::kSum + member * S::kYBytes +
+                          sum_offset(row_tile % S::kSumTiles, 0, 0, lane));
+
+  Ring<S::kZBuffers> z(0);
+  Ring<S::kSumBuffers> sum(1);
+  for_spans([&](int chunk, int begin, int end, int hop) {
+    Weights<kStage> weights;
+    weights.load(
+        p.weights_two + weights_of(chunk),
+        first_phi(chunk_of(chunk)),
+        row_tile,
+        S::kEpsilon / kFragmentRows,
+        depth,
+        lane);
+    float sums[kStage.batches][4 * kPinnedEights] = {};
+#pragma unroll 1
+    for (int tile = begin; tile < end; tile += hop) {
+#pragma unroll 1
+      for (int left = with_bias; left > 0; --left) {
+#pragma unroll
+        for (int n = 0; n < kStage.batches; ++n) {
+#pragma unroll
+          for (int i = 0; i < 4 * kPinnedEights; ++i) {
+            sums[n][i] =
+                __bfloat162float(p.bias
+                                     [(epsilon + i / 2 % 2 * 8) * S::kPhi +
+                                      first_phi(chunk_of(chunk)) + n]);
+          }
+        }
+      }
+      ptx::barrier_wait(z_full(z.slot), z.phase);
+      const uint64_t tokens = ptx::matrix_descriptor(
+          shared + static_cast<uint32_t>(S::kZ + z.slot * S::kZBytes),
+          S::kZOctet,
+          S::kZEight);
+#pragma unroll
+      for (int n = 0; n < kStage.batches; ++n) {
+        ptx::kept_here(sums[n]);
+      }
+      ptx::warpgroup_fence();
+#pragma unroll
+      for (int n = 0; n < kStage.batches; ++n) {
+#pragma unroll
+        for (int step = 0; step < kStage.steps; ++step) {
+          ptx::warpgroup_mma(
+              sums[n],
+              weights.of[0][step][n],
+              tokens +
+                  static_cast<uint64_t>(
+                      (plain_z_offset(n, 0, 0) + step * 2 * S::kZOctet) / 16),
+              step == 0 ? with_bias : 1);
+        }
+      }
+      ptx::warpgroup_wait();
+#pragma unroll
+      for (int n = 0; n < kStage.batches; ++n) {
+        ptx::kept_here(sums[n]);
+      }
+      if (p.z != nullptr) {
+        save_z(
+            shared + static_cast<uint32_t>(S::kZ + z.slot * S::kZBytes),
+            first_phi(chunk_of(chunk)),
+            tile,
+            row_tile * 32 + lane);
+      }
+      ptx::barrier_arrive(z_empty(z.slot));
+      ptx::barrier_wait(sum_empty(sum.slot), sum.phase);
+      const auto place = static_cast<uint32_t>(sum.slot * S::kSumBytes);
+      const uint32_t barrier = peer + (sum_full(sum.slot) - shared);
+#pragma unroll
+      for (int eight = 0; eight < kPinnedEights; ++eight) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int at = 4 * eight + i;
+          ptx::store_async(
+              own,
+              to + place + static_cast<uint32_t>(sum_offset(0, eight, i, 0)),
+              {ptx::round_pair(sums[0][at], sums[1][at]),
+               ptx::round_pair(sums[2][at], sums[3][at]),
+               ptx::round_pair(sums[4][at], sums[5][at]),
+               ptx::round_pair(sums[6][at], sums[7][at])},
+              barrier);
+        }
+      }
+      ptx::barrier_arrive(sum_full(sum.slot));
+      z.next();
+      sum.next();
     }
   });
 }

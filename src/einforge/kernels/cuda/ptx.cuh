@@ -125,6 +125,23 @@ __device__ __forceinline__ uint32_t round_pair(float first, float second) {
   return reinterpret_cast<const uint32_t&>(pair);
 }
 
+// One of two vectors, without a branch.
+__device__ __forceinline__ uint4
+selected(bool first, const uint4& a, const uint4& b) {
+  const auto word = [first](uint32_t one, uint32_t other) {
+    uint32_t v;
+    asm("{\n"
+        ".reg .pred first;\n"
+        "setp.ne.s32 first, %3, 0;\n"
+        "selp.b32 %0, %1, %2, first;\n"
+        "}"
+        : "=r"(v)
+        : "r"(one), "r"(other), "r"(first ? 1 : 0));
+    return v;
+  };
+  return {word(a.x, b.x), word(a.y, b.y), word(a.z, b.z), word(a.w, b.w)};
+}
+
 // Adds the two halves of a pair.
 __device__ __forceinline__ void add_pair(
     float& first, float& second, uint32_t pair) {
