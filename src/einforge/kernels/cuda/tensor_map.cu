@@ -49,7 +49,7 @@ cudaError_t encode_tensor_map(
       steps,
       CU_TENSOR_MAP_INTERLEAVE_NONE,
       swizzle,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
       CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return status == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
