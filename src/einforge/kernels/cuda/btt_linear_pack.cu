@@ -1,10 +1,18 @@
+#include <algorithm>
+
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_linear_layout.h"
+#include "einforge/kernels/cuda/launch.h"
 #include "einforge/kernels/cuda/ptx.cuh"
+#include "einforge/kernels/cuda/stretch.h"
 
 namespace einforge::kernels::cuda {
 
 namespace {
+
+constexpr int kPackThreads = 512;     // at most; of one core
+constexpr int kMixtureThreads = 256;  // of a mixture's
+constexpr int kMostStaged = 40 * 1024;
 
 // One stage's weights as W[batch][row][depth], row = (row_major, row_middle,
 // row_minor) and depth = (depth_major, depth_minor).
@@ -20,64 +28,152 @@ struct PackStage {
   int row_middle;
   int row_minor;
   int depth_minor;
-  int row_tiles;
-  int depth_steps;
-  int permute_depth;  // 1: alpha_of_depth within each step of 16
-  int64_t vectors;    // of the whole stage
+  int rows;
+  int depth;
+  int batches;
+  bool permute_depth;  // alpha_of_depth within each step of 16
+  bool staged;         // a batch is a stretch of memory and fits
   int64_t expert_stride;
+
+  [[nodiscard]] __host__ __device__ int weights() const {  // of a batch
+    return rows * depth;
+  }
 };
 
 // Order of the fragments: [batch / 8][row tile][depth step][batch % 8][lane].
 struct PackParams {
   PackStage stages[2];
   uint4* packed;
+  int64_t vectors;  // of an expert
 };
 
-__global__ void __launch_bounds__(256)
-    btt_linear_pack(const __grid_constant__ PackParams params) {
-  ptx::allow_next_kernel();
-  int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int64_t expert = blockIdx.y;
-  uint4* destination =
-      params.packed +
-      expert * (params.stages[0].vectors + params.stages[1].vectors) + index;
-  const bool second = index >= params.stages[0].vectors;
-  const PackStage& stage = params.stages[second ? 1 : 0];
-  if (second) {
-    index -= params.stages[0].vectors;
+// Where the rows and the depths of a batch are, the latter in the order of the
+// fragments.
+__device__ __forceinline__ void find_places(
+    const PackStage& stage, int64_t* row_at, int64_t* depth_at) {
+  for (int i = static_cast<int>(threadIdx.x); i < stage.rows + stage.depth;
+       i += static_cast<int>(blockDim.x)) {
+    if (i < stage.rows) {
+      row_at[i] =
+          i / stage.row_minor / stage.row_middle * stage.row_major_stride +
+          i / stage.row_minor % stage.row_middle * stage.row_middle_stride +
+          i % stage.row_minor * stage.row_minor_stride;
+    } else {
+      const int k = i - stage.rows;
+      const int depth = stage.permute_depth
+                            ? k / kFragmentDepth * kFragmentDepth +
+                                  alpha_of_depth(k % kFragmentDepth)
+                            : k;
+      depth_at[k] = depth / stage.depth_minor * stage.depth_major_stride +
+                    depth % stage.depth_minor * stage.depth_minor_stride;
+    }
   }
-  if (index >= stage.vectors) {
-    return;
-  }
-  const int lane = static_cast<int>(index % 32);
-  const int in_group = static_cast<int>(index / 32 % 8);
-  int64_t block = index / kBlockVectors;
-  const int step = static_cast<int>(block % stage.depth_steps);
-  block /= stage.depth_steps;
-  const int tile = static_cast<int>(block % stage.row_tiles);
-  const int64_t batch = block / stage.row_tiles * 8 + in_group;
-  const float scale = stage.scale == nullptr ? 1.0F : *stage.scale;
-  alignas(16) __nv_bfloat16 values[8];
+}
+
+// A batch in shared memory: a vector is left out after each eight, so that
+// neither rows nor depths of a warp meet in a bank.
+__host__ __device__ constexpr unsigned staged_vector(unsigned vector) {
+  return vector + vector / 8;
+}
+__device__ constexpr unsigned staged_weight(unsigned weight) {
+  return weight + weight / (8 * kVector) * kVector;
+}
+
+// The fragments of a batch, a warp every so-manieth.
+template <bool kStaged>
+__device__ __forceinline__ void write_fragments(
+    const PackStage& stage,
+    float scale,
+    const __nv_bfloat16* weights,
+    const int64_t* row_at,
+    const int64_t* depth_at,
+    uint4* packed) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const unsigned steps = static_cast<unsigned>(stage.depth) / kFragmentDepth;
+  const unsigned fragments =
+      static_cast<unsigned>(stage.rows) / kFragmentRows * steps;
+  for (unsigned fragment = threadIdx.x / 32; fragment < fragments;
+       fragment += blockDim.x / 32) {
+    const unsigned first_row = fragment / steps * kFragmentRows;
+    const unsigned first_depth = fragment % steps * kFragmentDepth;
+    alignas(16) __nv_bfloat16 values[8];
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const FragmentIndex f = fragment_index(lane, i);
-    const int row = tile * kFragmentRows + f.row;
-    const int depth = step * kFragmentDepth +
-                      (stage.permute_depth != 0 ? alpha_of_depth(f.k) : f.k);
-    const int64_t offset =
-        batch * stage.batch_stride +
-        row / stage.row_minor / stage.row_middle * stage.row_major_stride +
-        row / stage.row_minor % stage.row_middle * stage.row_middle_stride +
-        row % stage.row_minor * stage.row_minor_stride +
-        depth / stage.depth_minor * stage.depth_major_stride +
-        depth % stage.depth_minor * stage.depth_minor_stride;
-    const __nv_bfloat16 value =
-        stage.core[expert * stage.expert_stride + offset];
-    values[i] = stage.scale == nullptr
-                    ? value
-                    : __float2bfloat16_rn(__bfloat162float(value) * scale);
+    for (int i = 0; i < 8; ++i) {
+      const FragmentIndex f = fragment_index(lane, i);
+      const int64_t at =
+          row_at[first_row + f.row] + depth_at[first_depth + f.k];
+      values[i] = kStaged ? weights[staged_weight(static_cast<unsigned>(at))]
+                          : weights[at];
+    }
+    if (stage.scale != nullptr) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        values[i] = __float2bfloat16_rn(__bfloat162float(values[i]) * scale);
+      }
+    }
+    packed[fragment * kBlockVectors + lane] =
+        *reinterpret_cast<const uint4*>(values);
   }
-  *destination = *reinterpret_cast<const uint4*>(values);
+}
+
+// A block has one batch of one expert.
+__global__ void __launch_bounds__(kPackThreads)
+    btt_linear_pack(const __grid_constant__ PackParams params) {
+  extern __shared__ uint4 memory[];  // the batch, then the places
+  ptx::allow_next_kernel();
+  int batch = static_cast<int>(blockIdx.x);
+  const bool second = batch >= params.stages[0].batches;
+  const PackStage& stage = params.stages[second ? 1 : 0];
+  const auto expert = static_cast<int64_t>(blockIdx.y);
+  uint4* packed = params.packed + expert * params.vectors;
+  if (second) {
+    batch -= params.stages[0].batches;
+    packed += static_cast<int64_t>(params.stages[0].batches) *
+              (params.stages[0].weights() / kVector);
+  }
+  packed += (static_cast<int64_t>(batch / 8 * 8) * stage.weights() +
+             batch % 8 * 32 * kVector) /
+            kVector;
+  const __nv_bfloat16* weights =
+      stage.core + expert * stage.expert_stride + batch * stage.batch_stride;
+  const float scale = stage.scale == nullptr ? 1.0F : *stage.scale;
+  const unsigned vectors =
+      stage.staged ? static_cast<unsigned>(stage.weights()) / kVector : 0;
+  for (unsigned i = threadIdx.x; i < vectors; i += blockDim.x) {
+    ptx::copy_async(
+        ptx::shared_address(memory + staged_vector(i)),
+        weights + i * kVector,
+        /*valid=*/true);
+  }
+  ptx::copy_async_commit();
+  auto* row_at = reinterpret_cast<int64_t*>(memory + staged_vector(vectors));
+  int64_t* depth_at = row_at + stage.rows;
+  find_places(stage, row_at, depth_at);
+  ptx::copy_async_wait<0>();
+  __syncthreads();
+  if (stage.staged) {
+    weights = reinterpret_cast<const __nv_bfloat16*>(memory);
+    write_fragments<true>(stage, scale, weights, row_at, depth_at, packed);
+  } else {
+    write_fragments<false>(stage, scale, weights, row_at, depth_at, packed);
+  }
+}
+
+// `indices` are those of a batch.
+bool can_be_staged(
+    const PackStage& stage, int experts, const std::array<Extent, 3>& indices) {
+  return is_stretch(indices) && stage.weights() * 2 <= kMostStaged &&
+         are_aligned(
+             stage.core,
+             {{{stage.batches, stage.batch_stride},
+               {experts, stage.expert_stride}}});
+}
+
+int shared_bytes(const PackStage& stage) {
+  const unsigned vectors =
+      stage.staged ? static_cast<unsigned>(stage.weights()) / kVector : 0;
+  return static_cast<int>(16 * staged_vector(vectors)) +
+         static_cast<int>(sizeof(int64_t)) * (stage.rows + stage.depth);
 }
 
 }  // namespace
@@ -114,47 +210,64 @@ cudaError_t btt_pack(
   // Rows of stage one are (phi, rho), of the pinned kernels (phi / 8, rho,
   // phi % 8).
   const bool pinned = plan.kernel == BttKernel::kPinned;
-  const PackStage one{
+  const BttCores::Strides& a = cores.a_strides;
+  const BttCores::Strides& b = cores.b_strides;
+  PackStage one{
       .core = cores.a,
       .scale = cores.a_scale,
-      .batch_stride = cores.a_strides.gamma,
-      .row_major_stride = cores.a_strides.phi * (pinned ? kVector : 1),
-      .row_middle_stride = pinned ? cores.a_strides.rho : 0,
-      .row_minor_stride = pinned ? cores.a_strides.phi : cores.a_strides.rho,
+      .batch_stride = a.gamma,
+      .row_major_stride = a.phi * (pinned ? kVector : 1),
+      .row_middle_stride = pinned ? a.rho : 0,
+      .row_minor_stride = pinned ? a.phi : a.rho,
       .depth_major_stride = 0,
-      .depth_minor_stride = cores.a_strides.in,
+      .depth_minor_stride = a.in,
       .row_middle = pinned ? s.rho : 1,
       .row_minor = pinned ? kVector : s.rho,
       .depth_minor = s.alpha,
-      .row_tiles = s.phi * s.rho / kFragmentRows,
-      .depth_steps = s.alpha / kFragmentDepth,
-      .permute_depth = 1,
-      .vectors = static_cast<int64_t>(s.d_in()) * s.phi * s.rho / kVector,
+      .rows = s.phi * s.rho,
+      .depth = s.alpha,
+      .batches = s.gamma,
+      .permute_depth = true,
+      .staged = false,
       .expert_stride = cores.a_expert};
-  const PackStage two{
+  one.staged = can_be_staged(
+      one, cores.experts, {{{s.alpha, a.in}, {s.phi, a.phi}, {s.rho, a.rho}}});
+  PackStage two{
       .core = cores.b,
       .scale = cores.b_scale,
-      .batch_stride = cores.b_strides.phi,
+      .batch_stride = b.phi,
       .row_major_stride = 0,
       .row_middle_stride = 0,
-      .row_minor_stride = cores.b_strides.in,
-      .depth_major_stride = cores.b_strides.rho,
-      .depth_minor_stride = cores.b_strides.gamma,
+      .row_minor_stride = b.in,
+      .depth_major_stride = b.rho,
+      .depth_minor_stride = b.gamma,
       .row_middle = 1,
       .row_minor = s.epsilon,
       .depth_minor = s.gamma,
-      .row_tiles = s.epsilon / kFragmentRows,
-      .depth_steps = s.gamma * s.rho / kFragmentDepth,
-      .permute_depth = 0,
-      .vectors = static_cast<int64_t>(s.d_out()) * s.gamma * s.rho / kVector,
+      .rows = s.epsilon,
+      .depth = s.gamma * s.rho,
+      .batches = s.phi,
+      .permute_depth = false,
+      .staged = false,
       .expert_stride = cores.b_expert};
-  const int64_t vectors = one.vectors + two.vectors;
-  const dim3 blocks(
-      static_cast<unsigned>((vectors + 255) / 256),
-      static_cast<unsigned>(cores.experts));
-  btt_linear_pack<<<blocks, 256, 0, stream>>>(
-      {{one, two}, static_cast<uint4*>(packed)});
-  return cudaGetLastError();
+  two.staged = can_be_staged(
+      two,
+      cores.experts,
+      {{{s.epsilon, b.in}, {s.gamma, b.gamma}, {s.rho, b.rho}}});
+  const int most = std::max(one.weights(), two.weights()) / kVector;
+  Launch launch(
+      std::min(
+          (most + 31) / 32 * 32,
+          cores.experts > 1 ? kMixtureThreads : kPackThreads),
+      std::max(shared_bytes(one), shared_bytes(two)),
+      stream);
+  return launch.run(
+      btt_linear_pack,
+      {static_cast<unsigned>(one.batches + two.batches),
+       static_cast<unsigned>(cores.experts)},
+      {{one, two},
+       static_cast<uint4*>(packed),
+       static_cast<int64_t>(btt_packed_bytes(s) / sizeof(uint4))});
 }
 
 }  // namespace einforge::kernels::cuda
