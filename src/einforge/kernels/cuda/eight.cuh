@@ -9,12 +9,20 @@ struct Eight {
   float of[8];
 
   __device__ static Eight load(const uint4& v) {
-    Eight e{};
-    ptx::add_pair(e.of[0], e.of[1], v.x);
-    ptx::add_pair(e.of[2], e.of[3], v.y);
-    ptx::add_pair(e.of[4], e.of[5], v.z);
-    ptx::add_pair(e.of[6], e.of[7], v.w);
+    const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+    Eight e;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      e.of[2 * i] = __uint_as_float(words[i] << 16);
+      e.of[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000U);
+    }
     return e;
+  }
+  __device__ void add_scaled(float factor, const Eight& other) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      of[i] += factor * other.of[i];
+    }
   }
   __device__ void add_product(const Eight& left, const Eight& right) {
 #pragma unroll

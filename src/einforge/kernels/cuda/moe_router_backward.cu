@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/eight.cuh"
+#include "einforge/kernels/cuda/moe_rows.cuh"
 #include "einforge/kernels/cuda/moe_rows.h"
 #include "einforge/kernels/cuda/moe_softmax.cuh"
 #include "einforge/kernels/cuda/ptx.cuh"
@@ -14,7 +16,6 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kWideThreads = 512;  // of a block that has a wide x
-constexpr int kMostWarps = kWideThreads / 32;
 constexpr int kWideFrom = 2048;
 constexpr int kTokens = 16;  // of a tile, the rows of an mma
 constexpr int kSide = 16;    // of experts, an mma's depth or rows
@@ -22,7 +23,6 @@ constexpr int kMostSides = 4;
 constexpr int kColumns = 32;      // of a step of dx
 constexpr int kWideColumns = 64;  // of a warp of dweight
 constexpr int kMostWidth = 4096;
-constexpr unsigned kAll = 0xFFFFFFFFU;
 
 // The gradient of dx has two terms of each factor (16 bits; dx has 8), that of
 // the weight three of dlogits (24 bits).
@@ -66,7 +66,8 @@ __device__ __forceinline__ uint32_t take_term(float& first, float& second) {
 }
 
 // d logit_e = share_e (d gate_e - sum_j gate_j d gate_j), share the softmax's:
-// `rest` of the experts that are not chosen.
+// `rest` of the experts that are not chosen. `active` of the kActive are there.
+template <int kActive>
 __device__ __forceinline__ float gradient_of_logit(
     const int32_t* chosen,
     const float* gates,
@@ -76,8 +77,9 @@ __device__ __forceinline__ float gradient_of_logit(
     int expert,
     float rest) {
   float value = rest;
-  for (int j = 0; j < active; ++j) {
-    if (chosen[j] == expert) {
+#pragma unroll
+  for (int j = 0; j < kActive; ++j) {
+    if (j < active && chosen[j] == expert) {
       value = gates[j] * (dgates[j] - mean);
     }
   }
@@ -103,7 +105,7 @@ __global__ void __launch_bounds__(kThreads) route_backward_kernel(
   const Softmax softmax =
       p.softmax_first ? softmax_of_all(logits, p.experts) : Softmax{};
   for (int e = 0; e < p.experts; ++e) {
-    dlogits[token * p.experts + e] = gradient_of_logit(
+    dlogits[token * p.experts + e] = gradient_of_logit<kMoeActive>(
         p.chosen + pair,
         p.gates + pair,
         dgates + pair,
@@ -169,204 +171,116 @@ struct TokensArguments {
   uint4* dlogits = nullptr;       // [tile][side][term][lane], or null
 };
 
-// A kernel of one or two experts is for exactly as many.
-template <int kActive>
-__device__ __forceinline__ int count_active(int active) {
-  return kActive <= 2 ? kActive : active;
-}
-
 // What a block of sixteen tokens holds besides the sums of their rows.
-template <int kActive>
 struct TokensShared {
-  static constexpr int kSlots = kActive > 0 ? kActive : 1;
-  float dots[kMostWarps][kTokens][kSlots];
-  float dgates[kTokens][kSlots];
-  float mean[kTokens];
-  Softmax softmax[kTokens];
   float dlogits[kTokens][kMostSides * kSide + 1];
   uint4 left[kMostSides][kDxTerms][32];  // dlogits as left factors
 };
 
-__device__ __forceinline__ void unpack(const uint4& v, float (&out)[8]) {
-  const uint32_t words[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    out[2 * i] = __uint_as_float(words[i] << 16);
-    out[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000U);
-  }
-}
-
-__device__ __forceinline__ uint4 round8(const float (&v)[8]) {
-  return {
-      ptx::round_pair(v[0], v[1]),
-      ptx::round_pair(v[2], v[3]),
-      ptx::round_pair(v[4], v[5]),
-      ptx::round_pair(v[6], v[7])};
-}
-
-// First pass: sum_j gates r into `held`, rounded, and each warp's share of the
-// dots. A lane has eight columns of two tokens, as the product of the second
-// pass has them.
-template <int kActive>
-__device__ __forceinline__ void read_rows(
+// By a warp: sum_j gates r of a token into `held`, rounded, and its dlogits,
+// which are zero past the last token. kActive 0: no rows.
+template <int kActive, int kAtOnce>
+__device__ __forceinline__ void take_token(
     const MoeRouterBackwardLaunch& p,
-    int64_t first,
-    TokensShared<kActive>& s,
-    uint4* held) {  // [group][2][lane]
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int warps = static_cast<int>(blockDim.x) / 32;
-  const int active = count_active<kActive>(p.route.active);
-  const int vectors = p.d / 8;
-  const int groups = (p.d + kColumns - 1) / kColumns;
-  const auto* x = reinterpret_cast<const uint4*>(p.x);
-  const auto* rows = reinterpret_cast<const uint4*>(p.rows);
-  int64_t token[2];
-  float gate[2][kActive];
-  float dot[2][kActive] = {};
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    token[half] = min(first + lane / 4 + 8 * half, p.route.tokens - 1);
-#pragma unroll
-    for (int j = 0; j < kActive; ++j) {
-      gate[half][j] =
-          j < active ? __ldg(p.route.gates + token[half] * active + j) : 0.0F;
-    }
-  }
-#pragma unroll(kActive <= 2 ? 2 : 1)
-  for (int group = warp; group < groups; group += warps) {
-    const int v = group * 4 + lane % 4;
-    if (v < vectors) {
-      uint4 other[2];
-      uint4 row[2][kActive];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        other[half] = __ldg(x + token[half] * vectors + v);
-#pragma unroll
-        for (int j = 0; j < kActive; ++j) {
-          if (j < active) {
-            row[half][j] =
-                __ldcs(rows + (token[half] * active + j) * vectors + v);
-          }
-        }
-      }
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float values[8];
-        unpack(other[half], values);
-        float sum[8] = {};
-#pragma unroll
-        for (int j = 0; j < kActive; ++j) {
-          if (j < active) {
-            float r[8];
-            unpack(row[half][j], r);
-#pragma unroll
-            for (int i = 0; i < 8; ++i) {
-              sum[i] += gate[half][j] * r[i];
-              dot[half][j] += values[i] * r[i];
-            }
-          }
-        }
-        if (p.dx != nullptr) {
-          held[(group * 2 + half) * 32 + lane] = round8(sum);
-        }
-      }
-    }
-  }
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-#pragma unroll
-    for (int j = 0; j < kActive; ++j) {
-      dot[half][j] += __shfl_xor_sync(kAll, dot[half][j], 1);
-      dot[half][j] += __shfl_xor_sync(kAll, dot[half][j], 2);
-      if (lane % 4 == 0) {
-        s.dots[warp][lane / 4 + 8 * half][j] = dot[half][j];
-      }
-    }
-  }
-}
-
-// dlogits of the block's tokens, zero past the last; of rows after a barrier.
-template <int kActive>
-__device__ __forceinline__ void find_dlogits(
-    const MoeRouterBackwardLaunch& p,
-    int64_t first,
+    int64_t token,
     int sides,
-    TokensShared<kActive>& s) {
-  const int thread = static_cast<int>(threadIdx.x);
+    uint4* held,
+    float* dlogits) {
   const MoeRouteLaunch& route = p.route;
-  [[maybe_unused]] const int active = count_active<kActive>(route.active);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const bool exists = token < route.tokens;
+  token = min(token, route.tokens - 1);
+  // A kernel of one or two experts is for exactly as many.
+  [[maybe_unused]] const int active = kActive <= 2 ? kActive : route.active;
+  constexpr int kSlots = kActive > 0 ? kActive : 1;
+  [[maybe_unused]] int32_t chosen[kSlots];
+  [[maybe_unused]] float gates[kSlots];
+  [[maybe_unused]] float dgates[kSlots];
+  [[maybe_unused]] float mean = 0.0F;
+  [[maybe_unused]] Softmax softmax{};
   if constexpr (kActive > 0) {
-    const int64_t token = first + thread;
-    if (thread < kTokens && token < route.tokens) {
-      float mean = 0.0F;
+    const int64_t pair = token * active;
 #pragma unroll
-      for (int j = 0; j < kActive; ++j) {
-        if (j < active) {
-          const int64_t pair = token * active + j;
-          float sum = p.dgates == nullptr ? 0.0F : p.dgates[pair];
-          for (int w = 0; w < static_cast<int>(blockDim.x) / 32; ++w) {
-            sum += s.dots[w][thread][j];
-          }
-          s.dgates[thread][j] = sum;
-          mean += route.gates[pair] * sum;
-        }
-      }
-      s.mean[thread] = mean;
-      if (route.softmax_first) {
-        s.softmax[thread] =
-            softmax_of_all(route.logits + token * route.experts, route.experts);
-      }
+    for (int j = 0; j < kActive; ++j) {
+      chosen[j] = j < active ? __ldg(route.chosen + pair + j) : -1;
+      gates[j] = j < active ? __ldg(route.gates + pair + j) : 0.0F;
     }
-    __syncthreads();
+    const int vectors = p.d / 8;
+    sum_rows<kActive, kAtOnce, /*kDots=*/true>(
+        reinterpret_cast<const uint4*>(p.rows) + pair * vectors,
+        reinterpret_cast<const uint4*>(p.x) + token * vectors,
+        vectors,
+        active,
+        gates,
+        dgates,
+        [&](int v, const uint4& sum) {
+          if (p.dx != nullptr) {
+            held[v] = sum;
+          }
+        });
+#pragma unroll
+    for (int j = 0; j < kActive; ++j) {
+      if (p.dgates != nullptr && j < active) {
+        dgates[j] += __ldg(p.dgates + pair + j);
+      }
+      mean += gates[j] * dgates[j];
+    }
+    if (route.softmax_first) {
+      softmax =
+          softmax_of_all(route.logits + token * route.experts, route.experts);
+    }
   }
-  for (int i = thread; i < kTokens * sides * kSide;
-       i += static_cast<int>(blockDim.x)) {
-    const int t = i / (sides * kSide);
-    const int e = i % (sides * kSide);
-    const int64_t token = first + t;
+  for (int e = lane; e < sides * kSide; e += 32) {
     float value = 0.0F;
-    if (token < route.tokens && e < route.experts) {
+    if (exists && e < route.experts) {
       const int64_t at = token * route.experts + e;
       value = p.dlogits == nullptr ? 0.0F : p.dlogits[at];
       if constexpr (kActive > 0) {
-        const int64_t pair = token * active;
-        value += gradient_of_logit(
-            route.chosen + pair,
-            route.gates + pair,
-            s.dgates[t],
+        value += gradient_of_logit<kActive>(
+            chosen,
+            gates,
+            dgates,
             active,
-            s.mean[t],
+            mean,
             e,
-            route.softmax_first
-                ? -s.mean[t] * s.softmax[t].share(route.logits[at])
-                : 0.0F);
+            route.softmax_first ? -mean * softmax.share(route.logits[at])
+                                : 0.0F);
       }
     }
-    s.dlogits[t][e] = value;
+    dlogits[e] = value;
   }
 }
 
-// A block has sixteen tokens and all of d. kActive 0: no rows.
-template <int kActive>
-__global__ void __launch_bounds__(kWideThreads)
+// Vectors from one token's sums to the next's in shared memory: the next four
+// of sixteen bytes are in other banks.
+__host__ __device__ constexpr int held_stride(int vectors) {
+  return vectors | 4;
+}
+
+// A block has sixteen tokens and all of d.
+template <int kActive, int kBlockThreads>
+__global__ void __launch_bounds__(kBlockThreads)
     tokens_kernel(const __grid_constant__ TokensArguments a) {
   extern __shared__ uint4 held[];
-  __shared__ TokensShared<kActive> s;
+  __shared__ TokensShared s;
   const MoeRouterBackwardLaunch& p = a.p;
+  constexpr int kBlockWarps = kBlockThreads / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int warps = static_cast<int>(blockDim.x) / 32;
   const int row = lane / 4;
   const int q = lane % 4;
   const int tile = static_cast<int>(blockIdx.x);
   const int64_t first = static_cast<int64_t>(tile) * kTokens;
   const int sides = (p.route.experts + kSide - 1) / kSide;
-  if constexpr (kActive > 0) {
-    read_rows<kActive>(p, first, s, held);
-    __syncthreads();
+  const int vectors = p.d / 8;
+  const int stride = held_stride(vectors);
+  // What keeps memory busy: a wide x leaves room for one block.
+  constexpr int kAtOnce = kActive > 2 ? 1 : kBlockThreads > kThreads ? 4 : 2;
+#pragma unroll 1
+  for (int t = warp; t < kTokens; t += kBlockWarps) {
+    take_token<kActive, kAtOnce>(
+        p, first + t, sides, held + t * stride, s.dlogits[t]);
   }
-  find_dlogits<kActive>(p, first, sides, s);
   __syncthreads();
   // The first warps: dlogits as left factors of dx; the last: transposed, of
   // dweight.
@@ -387,7 +301,7 @@ __global__ void __launch_bounds__(kWideThreads)
       s.left[warp][term][lane] = {words[0], words[1], words[2], words[3]};
     }
   }
-  const int side = warps - 1 - warp;
+  const int side = kBlockWarps - 1 - warp;
   if (a.dlogits != nullptr && side < sides) {
     const auto pair = [&](int t, int e) {
       return make_float2(s.dlogits[t][e], s.dlogits[t + 1][e]);
@@ -414,53 +328,56 @@ __global__ void __launch_bounds__(kWideThreads)
     return;
   }
   __syncthreads();
-  // Second pass: the products, and what is held.
-  const int vectors = p.d / 8;
+  // Second pass: the products, and what is held. A warp takes two groups at a
+  // time, whose columns fill lines of memory.
   const int groups = (p.d + kColumns - 1) / kColumns;
-#pragma unroll 2
-  for (int group = warp; group < groups; group += warps) {
-    float sums[4][4] = {};
-#pragma unroll 1
-    for (int i = 0; i < sides; ++i) {
-      const uint4* from =
-          a.weight +
-          (static_cast<int64_t>(i) * groups + group) * (kDxTerms * 2 * 32) +
-          lane;
-      uint4 w[kDxTerms][2];
+  for (int n = warp; n * 2 < groups; n += kBlockWarps) {
 #pragma unroll
-      for (int term = 0; term < kDxTerms; ++term) {
-        w[term][0] = __ldg(from + term * 64);
-        w[term][1] = __ldg(from + term * 64 + 32);
+    for (int group = 2 * n; group < min(2 * n + 2, groups); ++group) {
+      float sums[4][4] = {};
+#pragma unroll 1
+      for (int i = 0; i < sides; ++i) {
+        const uint4* from =
+            a.weight +
+            (static_cast<int64_t>(i) * groups + group) * (kDxTerms * 2 * 32) +
+            lane;
+        uint4 w[kDxTerms][2];
+#pragma unroll
+        for (int term = 0; term < kDxTerms; ++term) {
+          w[term][0] = __ldg(from + term * 64);
+          w[term][1] = __ldg(from + term * 64 + 32);
+        }
+        const uint4 high = s.left[i][0][lane];
+        const uint4 low = s.left[i][1][lane];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          float(&even)[4] = sums[2 * half];
+          float(&odd)[4] = sums[2 * half + 1];
+          ptx::mma(even, low, w[0][half].x, w[0][half].y);
+          ptx::mma(odd, low, w[0][half].z, w[0][half].w);
+          ptx::mma(even, high, w[1][half].x, w[1][half].y);
+          ptx::mma(odd, high, w[1][half].z, w[1][half].w);
+          ptx::mma(even, high, w[0][half].x, w[0][half].y);
+          ptx::mma(odd, high, w[0][half].z, w[0][half].w);
+        }
       }
-      const uint4 high = s.left[i][0][lane];
-      const uint4 low = s.left[i][1][lane];
+      const int v = group * 4 + q;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        float(&even)[4] = sums[2 * half];
-        float(&odd)[4] = sums[2 * half + 1];
-        ptx::mma(even, low, w[0][half].x, w[0][half].y);
-        ptx::mma(odd, low, w[0][half].z, w[0][half].w);
-        ptx::mma(even, high, w[1][half].x, w[1][half].y);
-        ptx::mma(odd, high, w[1][half].z, w[1][half].w);
-        ptx::mma(even, high, w[0][half].x, w[0][half].y);
-        ptx::mma(odd, high, w[0][half].z, w[0][half].w);
-      }
-    }
-    const int v = group * 4 + q;
+        const int t = row + 8 * half;
+        if (v < vectors && first + t < p.route.tokens) {
+          Eight value{};
+          if constexpr (kActive > 0) {
+            value = Eight::load(held[t * stride + v]);
+          }
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int64_t token = first + row + 8 * half;
-      if (v < vectors && token < p.route.tokens) {
-        float value[8] = {};
-        if constexpr (kActive > 0) {
-          unpack(held[(group * 2 + half) * 32 + lane], value);
+          for (int i = 0; i < 4; ++i) {
+            value.of[2 * i] += sums[i][2 * half];
+            value.of[2 * i + 1] += sums[i][2 * half + 1];
+          }
+          reinterpret_cast<uint4*>(p.dx)[(first + t) * vectors + v] =
+              value.rounded();
         }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          value[2 * i] += sums[i][2 * half];
-          value[2 * i + 1] += sums[i][2 * half + 1];
-        }
-        reinterpret_cast<uint4*>(p.dx)[token * vectors + v] = round8(value);
       }
     }
   }
@@ -591,20 +508,26 @@ __global__ void __launch_bounds__(kThreads) add_partials(
 template <int kActive>
 cudaError_t launch_tokens(
     const TokensArguments& a, const Layout& layout, cudaStream_t stream) {
+  const bool wide = a.p.d > kWideFrom;
+  const auto kernel = wide ? tokens_kernel<kActive, kWideThreads>
+                           : tokens_kernel<kActive, kThreads>;
   size_t bytes = 0;
   if (kActive > 0 && a.p.dx != nullptr) {
-    bytes = sizeof(uint4) * 64 * static_cast<size_t>(layout.groups);
+    bytes =
+        sizeof(uint4) * kTokens * static_cast<size_t>(held_stride(a.p.d / 8));
     const cudaError_t error = cudaFuncSetAttribute(
-        tokens_kernel<kActive>,
+        kernel,
         cudaFuncAttributeMaxDynamicSharedMemorySize,
         static_cast<int>(bytes));
     if (error != cudaSuccess) {
       return error;
     }
   }
-  const int threads = a.p.d > kWideFrom ? kWideThreads : kThreads;
-  tokens_kernel<kActive>
-      <<<static_cast<unsigned>(layout.tiles), threads, bytes, stream>>>(a);
+  kernel<<<
+      static_cast<unsigned>(layout.tiles),
+      wide ? kWideThreads : kThreads,
+      bytes,
+      stream>>>(a);
   return cudaGetLastError();
 }
 

@@ -1,6 +1,7 @@
 #include "einforge/kernels/cuda/moe_rows.h"
 
 #include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/moe_rows.cuh"
 
 namespace einforge::kernels::cuda {
 
@@ -109,102 +110,42 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-__device__ __forceinline__ void unpack(const uint4& v, float (&out)[8]) {
-  const uint32_t words[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    out[2 * i] = __uint_as_float(words[i] << 16);
-    out[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000U);
-  }
-}
-
 // A warp has a token. A kernel of one or two experts is for exactly as many.
 template <int kActive, bool kDots>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     moe_combine_rows(const __grid_constant__ MoeCombineLaunch p) {
   const int active = kActive <= 2 ? kActive : p.active;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t token = static_cast<int64_t>(blockIdx.x) * kWarps +
                         static_cast<int>(threadIdx.x) / 32;
   if (token >= p.tokens) {
     return;
   }
   const int vectors = p.width / 8;
-  const auto* rows =
-      reinterpret_cast<const uint4*>(p.rows) + token * active * vectors;
-  [[maybe_unused]] const auto* others =
-      reinterpret_cast<const uint4*>(p.other) + token * vectors;
   auto* sums = reinterpret_cast<uint4*>(p.sum) + token * vectors;
-  float gate[kActive];
-  [[maybe_unused]] float dot[kActive] = {};
+  float gates[kActive];
+  float dots[kActive];
 #pragma unroll
   for (int j = 0; j < kActive; ++j) {
-    gate[j] = j < active ? p.gates[token * active + j] : 0.0F;
+    gates[j] = j < active ? p.gates[token * active + j] : 0.0F;
   }
-  // All that is loaded at once comes before what is stored, which the compiler
-  // takes to be the same memory.
   constexpr int kAtOnce = kActive <= 2 ? 4 : kActive <= 4 ? 2 : 1;
-#pragma unroll 1
-  for (int base = lane; base < vectors; base += 32 * kAtOnce) {
-    uint4 row[kAtOnce][kActive];
-    [[maybe_unused]] uint4 other[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int v = base + 32 * i;
-      if (v < vectors) {
-#pragma unroll
-        for (int j = 0; j < kActive; ++j) {
-          if (j < active) {
-            row[i][j] = __ldcs(rows + j * vectors + v);
-          }
-        }
-        if constexpr (kDots) {
-          other[i] = __ldg(others + v);
-        }
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int v = base + 32 * i;
-      if (v < vectors) {
-        [[maybe_unused]] float factors[8];
-        if constexpr (kDots) {
-          unpack(other[i], factors);
-        }
-        float sum[8] = {};
-#pragma unroll
-        for (int j = 0; j < kActive; ++j) {
-          if (j < active) {
-            float values[8];
-            unpack(row[i][j], values);
-#pragma unroll
-            for (int c = 0; c < 8; ++c) {
-              sum[c] += gate[j] * values[c];
-              if constexpr (kDots) {
-                dot[j] += factors[c] * values[c];
-              }
-            }
-          }
-        }
+  sum_rows<kActive, kAtOnce, kDots>(
+      reinterpret_cast<const uint4*>(p.rows) + token * active * vectors,
+      reinterpret_cast<const uint4*>(p.other) + token * vectors,
+      vectors,
+      active,
+      gates,
+      dots,
+      [&](int v, const uint4& sum) {
         if (p.sum != nullptr) {
-          alignas(16) __nv_bfloat162 out[4];
-#pragma unroll
-          for (int c = 0; c < 4; ++c) {
-            out[c] = __floats2bfloat162_rn(sum[2 * c], sum[2 * c + 1]);
-          }
-          sums[v] = *reinterpret_cast<const uint4*>(out);
+          sums[v] = sum;
         }
-      }
-    }
-  }
+      });
   if constexpr (kDots) {
 #pragma unroll
     for (int j = 0; j < kActive; ++j) {
-      for (int hop = 16; hop > 0; hop /= 2) {
-        dot[j] += __shfl_xor_sync(kAll, dot[j], hop);
-      }
-      if (lane == 0 && j < active) {
-        p.dots[token * active + j] = dot[j];
+      if (threadIdx.x % 32 == 0 && j < active) {
+        p.dots[token * active + j] = dots[j];
       }
     }
   }
