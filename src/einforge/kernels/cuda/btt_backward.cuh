@@ -129,7 +129,8 @@ struct BttBackwardTile {
   static constexpr int kCluster = kGammaRanks * kPhiRanks;
   using X = BttBackwardSide<BttBackwardName::kX, kAlphaSize>;
   using Dy = BttBackwardSide<BttBackwardName::kDy, kEpsilonSize>;
-  // A warpgroup of which one warp copies gives its registers to the workers.
+  // A warpgroup of which one warp copies, and one of a mixture's brings the
+  // gates, gives its registers to the workers.
   static constexpr int kThreads = 32 * (kBackwardWorkers + 4);
   static constexpr int kCopierRegisters = 40;
   static constexpr int kWorkerRegisters = 232;
@@ -143,16 +144,15 @@ struct BttBackwardTile {
   static constexpr int kMadeBytes = X::kMadeBytes + Dy::kMadeBytes;
   static constexpr int kActivations = kMade + kBackwardMade * kMadeBytes;
   // Tiles that are on their way or at work, as many as there is room for.
-  static constexpr int kSlotBytes =
-      kActivationBytes + 2 * 8 + 4 * kBackwardTokens;
+  static constexpr int kSlotBytes = kActivationBytes + 2 * 8;
+  static constexpr int kGateBytes = kBackwardMade * 4 * kBackwardTokens;
   static constexpr int kAlign = 256;
-  static constexpr int kBuffers =
-      std::min(4, (kMostShared - kAlign - kActivations) / kSlotBytes);
+  static constexpr int kBuffers = std::min(
+      4, (kMostShared - kAlign - kGateBytes - kActivations) / kSlotBytes);
   static_assert(kBuffers >= 2);
   static constexpr int kBarriers = kActivations + kBuffers * kActivationBytes;
   static constexpr int kGates = kBarriers + kBuffers * 2 * 8;
-  static constexpr int kSharedBytes =
-      kGates + kBuffers * 4 * kBackwardTokens + kAlign;
+  static constexpr int kSharedBytes = kGates + kGateBytes + kAlign;
   // What the copy engine brings to a block for a tile.
   static constexpr int kTileBytes =
       kBackwardTokens * (X::kTokenBytes + Dy::kTokenBytes);
@@ -238,9 +238,10 @@ struct BttBackward {
     return shared + static_cast<uint32_t>(
                         Tile::kMade + (Side::kIsX ? 0 : X::kMadeBytes));
   }
-  __device__ uint32_t gate_of(int slot, int token) const {
-    return shared + static_cast<uint32_t>(
-                        Tile::kGates + 4 * (slot * kBackwardTokens + token));
+  __device__ uint32_t gate_of(int made_slot, int token) const {
+    return shared +
+           static_cast<uint32_t>(
+               Tile::kGates + 4 * (made_slot * kBackwardTokens + token));
   }
   template <class Side>
   __device__ const BttBackwardParams::Side& params_of() const {
@@ -375,20 +376,11 @@ struct BttBackward {
 #pragma unroll 1
       for (int tile = begin; tile < end; ++tile) {
         int token = tile * kBackwardTokens + row;
-        float gate = 0.0F;
         if constexpr (kRouted) {
           const RoutedTiles<kBackwardTokens> tiles{p.rows};
           token = tiles.pair(expert, tile, row) / p.rows.active;
-          const int pair = tiles.pair(expert, tile, lane % kBackwardTokens);
-          gate = pair < p.rows.pairs ? p.gates[pair] : 0.0F;
         }
         ptx::barrier_wait(read(buffer.slot), buffer.phase);
-        if constexpr (kRouted) {
-          if (lane < kBackwardTokens) {
-            ptx::store_shared_float(gate_of(buffer.slot, lane), gate);
-          }
-          __syncwarp();
-        }
         if (lane == 0) {
           ptx::barrier_expect(loaded(buffer.slot), Tile::kTileBytes);
         }
@@ -408,6 +400,38 @@ struct BttBackward {
         }
         buffer.next();
       }
+    });
+  }
+
+  // Where the workers meet, and of a mixture the warp that brings the gates.
+  __device__ static void meet() {
+    ptx::named_barrier(1, 32 * (kBackwardWorkers + (kRouted ? 1 : 0)));
+  }
+
+  // By one warp: the gates of a tile, zero past the expert's rows, before the
+  // workers meet to make it. Those that it writes over were read before they
+  // met the last time.
+  __device__ void run_gates() const {
+    const RoutedTiles<kBackwardTokens> tiles{p.rows};
+    for_spans([&](int expert, int begin, int end) {
+      const auto load = [&](int tile) {
+        const int pair = tiles.pair(expert, tile, lane % kBackwardTokens);
+        return pair < p.rows.pairs ? __ldg(p.gates + pair) : 0.0F;
+      };
+      float gate = load(begin);
+      int made_slot = 0;
+#pragma unroll 1
+      for (int tile = begin; tile < end; ++tile) {
+        if (lane < kBackwardTokens) {
+          ptx::store_shared_float(gate_of(made_slot, lane), gate);
+        }
+        if (tile + 1 < end) {
+          gate = load(tile + 1);
+        }
+        meet();
+        made_slot ^= 1;
+      }
+      meet();  // the last tile is made
     });
   }
 
@@ -616,7 +640,7 @@ struct BttBackward {
     for (int half = 0; half < 2; ++half) {
       if constexpr (kRouted) {
         const float gate =
-            ptx::load_shared_float(gate_of(slot, lane / 4 + 8 * half));
+            ptx::load_shared_float(gate_of(made_slot, lane / 4 + 8 * half));
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
           sums[i][2 * half] *= gate;
@@ -741,7 +765,7 @@ struct BttBackward {
       });
       // z and dz have two buffers, so nobody overwrites what a slower warp
       // still adds up.
-      ptx::named_barrier(1, 32 * kBackwardWorkers);
+      meet();
     };
     wait();
     make_tile();
@@ -787,7 +811,7 @@ struct BttBackward {
       // last tile's barrier.
       load_core<X>(expert);
       load_core<Dy>(expert);
-      ptx::named_barrier(1, 32 * kBackwardWorkers);
+      meet();
       Sums x_sums[X::kWarpUnits];
       Sums dy_sums[Dy::kWarpUnits];
 #pragma unroll
@@ -820,6 +844,8 @@ struct BttBackward {
       ptx::shrink_registers<Tile::kCopierRegisters>();
       if (warp == kBackwardWorkers) {
         run_copier();
+      } else if (kRouted && warp == kBackwardWorkers + 1) {
+        run_gates();
       }
     }
     __syncwarp();
