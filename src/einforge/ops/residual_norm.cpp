@@ -39,7 +39,8 @@ bool is_fused(
     return !tensor.defined() ||
            (tensor.dim() == 1 && tensor.size(0) == x.size(-1));
   };
-  return x.is_cuda() && at::autocast::is_autocast_enabled(torch::kCUDA) &&
+  return has_machine_code(x) &&
+         at::autocast::is_autocast_enabled(torch::kCUDA) &&
          at::autocast::get_autocast_dtype(torch::kCUDA) == torch::kBFloat16 &&
          takes(x) && takes(gain) && takes(bias) && x.numel() > 0 &&
          fits(gain) && fits(bias) && ek::residual_norm_supports(x.size(-1)) &&

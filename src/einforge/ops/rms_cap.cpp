@@ -47,7 +47,7 @@ bool is_fused(
     const Tensor& core,
     const std::optional<Tensor>& gamma,
     torch::ScalarType dtype) {
-  return core.is_cuda() && core.scalar_type() == torch::kFloat32 &&
+  return has_machine_code(core) && core.scalar_type() == torch::kFloat32 &&
          core.numel() > 0 && core.is_non_overlapping_and_dense() &&
          (!gamma || (gamma->scalar_type() == torch::kFloat32 &&
                      gamma->device() == core.device())) &&

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <torch/types.h>
 
@@ -17,6 +18,16 @@ namespace einforge::ops {
 // Whether the library has machine code for a device.
 inline bool has_machine_code(const kernels::cuda::DeviceLimits& limits) {
   return limits.major == 8 || limits.major == 9;
+}
+
+// Whether a tensor lies on such a device. Elsewhere, on a GPU that is newer
+// than the library too, torch's own ways are taken.
+inline bool has_machine_code(const torch::Tensor& tensor) {
+  if (!tensor.is_cuda()) {
+    return false;
+  }
+  const c10::cuda::CUDAGuard guard(tensor.device());
+  return has_machine_code(device_limits());
 }
 
 }  // namespace einforge::ops
