@@ -20,7 +20,7 @@ TEST(Merged, AgreesWithTheDefinitionAtRandomPoints) {
 }
 
 // gamma of 8 and more, which our own kernels take in bfloat16: sums longer and
-// shorter than their slices, ranks that fill no block, either order.
+// shorter than a piece and its slices, ranks that fill no block, either order.
 TEST(Merged, AgreesWithTheDefinitionOnCuda) {
   EINFORGE_NEEDS(torch::kCUDA);
   base::Random random(101);
@@ -31,6 +31,8 @@ TEST(Merged, AgreesWithTheDefinitionOnCuda) {
         Sizes{2, 3, 24, 3, 2, 1, 9},
         Sizes{70, 1, 32, 1, 17, 2, 4},
         Sizes{6, 4, 8, 3, 5, 8, 6},
+        Sizes{150, 1, 16, 1, 33, 1, 3},
+        Sizes{5, 40, 8, 7, 6, 1, 2},
         Sizes{6, 4, 1, 3, 5, 1, 2},
         Sizes{3, 2, 5, 2, 3, 4, 2}}) {
     for (const std::int64_t tokens : {1, 67, 600}) {
@@ -121,6 +123,13 @@ TEST_F(MergedOnCuda, GivesTheCoresTheirGradientsBesideFusedKernels) {
     const Values v = testing::random_on_gpu(random, s, 4100);
     testing::compare("fused_merged", testing::describe(s), v, s);
     testing::expect_repeats("fused_merged", v);
+    const Values in_own_layout{
+        v.x,
+        ops::core_a_layout(v.core_a, s),
+        ops::core_b_layout(v.core_b, s),
+        v.bias,
+        v.grad};
+    testing::compare("fused_merged", testing::describe(s), in_own_layout, s);
   }
 }
 

@@ -17,7 +17,7 @@ namespace {
 using structure::Sizes;
 using torch::Tensor;
 
-// The layer's cores as they are multiplied.
+// The layer's cores: as they are for our own kernels, else as matrices().
 struct Cores {
   Sizes n;
   Tensor a;
@@ -77,7 +77,7 @@ ek::MergeSizes merge_sizes(const Sizes& n) {
 // Whether our own kernels make the matrix: torch's products cannot write gamma
 // innermost, and a copy that does takes several times as long.
 bool have_kernel(const Sizes& n, const Tensor& core) {
-  return core.is_cuda() && core.scalar_type() == torch::kBFloat16 &&
+  return has_machine_code(core) && core.scalar_type() == torch::kBFloat16 &&
          ek::merge_supports(merge_sizes(n));
 }
 
@@ -87,14 +87,25 @@ Tensor gamma_innermost(const Tensor& core) {
 }
 
 Tensor fused_merge(const Cores& c) {
-  Tensor w = torch::empty({c.n.d_out(), c.n.d_in()}, c.a.options());
+  const Tensor a = gamma_innermost(c.a);
+  const Tensor b = gamma_innermost(c.b);
+  Tensor w = torch::empty({c.n.d_out(), c.n.d_in()}, a.options());
   C10_CUDA_CHECK(ek::merge_cores(
       merge_sizes(c.n),
-      btt::data(c.a),
-      btt::data(c.b),
+      btt::data(a),
+      btt::data(b),
       btt::mutable_data(w),
       c10::cuda::getCurrentCUDAStream()));
   return w;
+}
+
+ek::MergeCoreStrides strides_of(const Tensor& core) {
+  return {
+      .in = core.stride(0),
+      .gamma = core.stride(1),
+      .out = core.stride(2),
+      .phi = core.stride(3),
+      .rho = core.stride(4)};
 }
 
 void fused_gradients(
@@ -102,34 +113,33 @@ void fused_gradients(
     const Tensor& grad_w,
     const GradientMask& mask,
     EinsumLinearGradients& result) {
-  const auto stream = c10::cuda::getCurrentCUDAStream();
-  if (mask[1]) {
-    const Tensor grad = torch::empty_like(c.a);
-    C10_CUDA_CHECK(ek::merge_gradient_a(
-        merge_sizes(c.n),
-        btt::data(grad_w),
-        btt::data(c.b),
-        btt::mutable_data(grad),
-        stream));
-    result.core_a = grad.permute({3, 4, 0, 1, 2});
-  }
-  if (mask[2]) {
-    const Tensor grad = torch::empty_like(c.b);
-    C10_CUDA_CHECK(ek::merge_gradient_b(
-        merge_sizes(c.n),
-        btt::data(grad_w),
-        btt::data(c.a),
-        btt::mutable_data(grad),
-        stream));
-    result.core_b = grad.permute({3, 4, 0, 1, 2});
-  }
+  const auto operand = [](const Tensor& core) -> ek::MergeCore {
+    return {btt::data(core), strides_of(core)};
+  };
+  // In the core's own strides, so that nobody has to copy it.
+  const auto gradient = [](bool is_asked, const Tensor& core, Tensor& grad) {
+    ek::MergeCoreGradient wanted;
+    if (is_asked) {
+      grad = torch::empty_like(core);
+      wanted = {btt::mutable_data(grad), strides_of(grad)};
+    }
+    return wanted;
+  };
+  C10_CUDA_CHECK(ek::merge_gradients(
+      merge_sizes(c.n),
+      btt::data(grad_w),
+      operand(c.a),
+      operand(c.b),
+      gradient(mask[1], c.a, result.core_a),
+      gradient(mask[2], c.b, result.core_b),
+      c10::cuda::getCurrentCUDAStream()));
 }
 #endif
 
 Cores cores_of(const Sizes& n, const Tensor& core_a, const Tensor& core_b) {
 #ifdef EINFORGE_HAVE_CUDA
   if (have_kernel(n, core_a)) {
-    return {n, gamma_innermost(core_a), gamma_innermost(core_b)};
+    return {n, core_a, core_b};
   }
 #endif
   return {n, matrices(core_a), matrices(core_b)};

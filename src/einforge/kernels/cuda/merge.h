@@ -11,7 +11,7 @@
 //   w[d,e,f,a,b,g] = sum_r a[d,f,r,a,g] b[e,f,r,b,g]
 //
 // gamma, which is innermost in w, is a batch of that product, which is why no
-// batched matmul can write w as it lies; so it is innermost in the cores too.
+// batched matmul can write w as it lies.
 namespace einforge::kernels::cuda {
 
 struct MergeSizes {
@@ -34,7 +34,7 @@ struct MergeSizes {
 // Whether gamma fills vectors of 16 bytes.
 [[nodiscard]] bool merge_supports(const MergeSizes& sizes);
 
-// Everything is contiguous and aligned to 16 bytes.
+// Everything is contiguous and aligned to 16 bytes, gamma innermost.
 //
 // @param a (delta, phi, rho, alpha, gamma)
 // @param b (epsilon, phi, rho, beta, gamma)
@@ -46,23 +46,40 @@ struct MergeSizes {
     __nv_bfloat16* w,
     cudaStream_t stream);
 
-// The gradient of one core from that of w and the other core:
+// Of a core (in, gamma, out, phi, rho), in elements.
+struct MergeCoreStrides {
+  int64_t in = 0;
+  int64_t gamma = 0;
+  int64_t out = 0;
+  int64_t phi = 0;
+  int64_t rho = 0;
+};
+
+struct MergeCore {
+  const __nv_bfloat16* data = nullptr;
+  MergeCoreStrides strides;
+};
+
+struct MergeCoreGradient {
+  __nv_bfloat16* data = nullptr;  // null where it is not wanted
+  MergeCoreStrides strides;
+};
+
+// The gradient of each core from that of w and the other core:
 //
 //   grad_a[d,f,r,a,g] = sum_{e,b} grad_w[d,e,f,a,b,g] b[e,f,r,b,g]
 //   grad_b[e,f,r,b,g] = sum_{d,a} grad_w[d,e,f,a,b,g] a[d,f,r,a,g]
 //
 // in an order of summation that depends on sizes alone.
-[[nodiscard]] cudaError_t merge_gradient_a(
+//
+// @param grad_w (d_out, d_in), contiguous and aligned to 16 bytes
+[[nodiscard]] cudaError_t merge_gradients(
     const MergeSizes& sizes,
     const __nv_bfloat16* grad_w,
-    const __nv_bfloat16* b,
-    __nv_bfloat16* grad_a,
-    cudaStream_t stream);
-[[nodiscard]] cudaError_t merge_gradient_b(
-    const MergeSizes& sizes,
-    const __nv_bfloat16* grad_w,
-    const __nv_bfloat16* a,
-    __nv_bfloat16* grad_b,
+    const MergeCore& a,
+    const MergeCore& b,
+    const MergeCoreGradient& grad_a,
+    const MergeCoreGradient& grad_b,
     cudaStream_t stream);
 
 }  // namespace einforge::kernels::cuda
