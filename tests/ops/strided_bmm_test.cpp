@@ -66,6 +66,11 @@ TEST(Strided, AgreesWithTheDefinitionOnCuda) {
           ops::strided_kernel(), random, s, tokens, torch::kCUDA);
     }
   }
+  // Rows that do not fit on chip, in either order.
+  for (const Sizes& s :
+       {Sizes{72, 4, 64, 1, 8, 8, 1}, Sizes{2, 264, 64, 8, 1, 8, 1}}) {
+    testing::check_plan(ops::strided_kernel(), random, s, 3, torch::kCUDA);
+  }
 }
 
 // For compute-sanitizer.

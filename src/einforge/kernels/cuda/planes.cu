@@ -1,81 +1,174 @@
 #include "einforge/kernels/cuda/planes.h"
 
+#include <algorithm>
+
+#include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/ptx.cuh"
+
 namespace einforge::kernels::cuda {
 
 namespace {
 
 constexpr int kVectorBytes = 16;
 constexpr int kThreads = 256;
-// Few enough that the rows of a block stay in its L1 cache: each sector of
-// theirs is touched by several warps.
-constexpr int kTokens = 4;
+constexpr int kTileVectors = 2048;  // 32 KB
 
-// A thread moves a square of elements: as many columns as lanes, a vector of
-// 16 bytes each, transposed in registers. Neighbouring threads have
-// neighbouring columns and then tokens, so that a warp's vectors of a plane
-// are one piece of memory.
+// What a block moves: some tokens of a piece of the row, which is some columns
+// of one outer or, where the row has columns first, of all.
+struct PlaneMove {
+  PlaneShape shape;
+  int row = 0;
+  int outer = 0;  // of a piece
+  int columns = 0;
+  int tokens = 0;
+  int column_pieces = 0;
+  int pieces = 0;
+
+  // Elements of a column that lie together.
+  [[nodiscard]] __host__ __device__ int column_size() const {
+    return outer * shape.lanes;
+  }
+};
+
+// Where a vector lies in shared memory: of eight that are neighbours, or 8, 16,
+// 32.. apart, no two share banks.
+__device__ int swizzled(int vector) {
+  return vector ^ ((vector >> 3 ^ vector >> 6 ^ vector >> 9) & 7);
+}
+
+// Rows pass through shared memory as they lie. On the other side a thread moves
+// a square of elements: as many columns as lanes, a vector of 16 bytes each,
+// transposed in registers; neighbouring threads have neighbouring columns and
+// then tokens. So a warp reads and writes whole pieces of memory on either
+// side.
 template <typename T, bool kToPlanes>
 __global__ void __launch_bounds__(kThreads) planes_move(
-    const PlaneShape shape, const T* __restrict__ from, T* __restrict__ to) {
+    const PlaneMove move, const T* __restrict__ from, T* __restrict__ to) {
   constexpr int kSide = kVectorBytes / static_cast<int>(sizeof(T));
-  const int columns = shape.columns / kSide;
-  const int lanes = shape.lanes / kSide;
-  const int64_t row_size = shape.row();
-  const int64_t plane_size = shape.tokens * shape.columns;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTokens;
-  const int work = columns * kTokens * lanes * shape.outer;
-  for (int item = static_cast<int>(threadIdx.x); item < work;
-       item += kThreads) {
-    const int column = item % columns * kSide;
-    const int64_t token = first + item / columns % kTokens;
-    const int rest = item / (columns * kTokens);
-    const int lane = rest % lanes * kSide;
-    const int outer = rest / lanes;
-    if (token >= shape.tokens) {
-      continue;
+  __shared__ uint4 tile[kTileVectors];
+  const PlaneShape& shape = move.shape;
+  const int group = static_cast<int>(blockIdx.x) / move.pieces;
+  const int piece = static_cast<int>(blockIdx.x) % move.pieces;
+  const int first_outer = piece / move.column_pieces;
+  const int first_column = piece % move.column_pieces * move.columns;
+  const int64_t first_token = static_cast<int64_t>(group) * move.tokens;
+  const int columns = min(move.columns, shape.columns - first_column);
+  const int tokens = static_cast<int>(
+      min(static_cast<int64_t>(move.tokens), shape.tokens - first_token));
+  const int vectors = columns * move.column_size() / kSide;  // of a token
+  const int64_t first_row = first_token * move.row +
+                            first_outer * shape.columns * shape.lanes +
+                            first_column * move.column_size();
+  const auto for_each_vector_of_rows = [&](const auto& action) {
+    const int token_step = kThreads / vectors;
+    const int in_token_step = kThreads % vectors;
+    int i = static_cast<int>(threadIdx.x);
+    int token = i / vectors;
+    int in_token = i % vectors;
+    for (; token < tokens; i += kThreads) {
+      action(swizzled(i), token * move.row + in_token * kSide);
+      token += token_step;
+      in_token += in_token_step;
+      if (in_token >= vectors) {
+        in_token -= vectors;
+        ++token;
+      }
     }
-    const int64_t row = token * row_size + outer * shape.outer_stride +
-                        column * shape.column_stride + lane;
-    const int64_t plane =
-        static_cast<int64_t>(
-            outer * shape.outer_plane + lane * shape.lane_plane) *
-            plane_size +
-        token * shape.columns + column;
-    const int64_t from_start = kToPlanes ? row : plane;
-    const int64_t from_step =
-        kToPlanes ? shape.column_stride : shape.lane_plane * plane_size;
-    const int64_t to_start = kToPlanes ? plane : row;
-    const int64_t to_step =
-        kToPlanes ? shape.lane_plane * plane_size : shape.column_stride;
+  };
+
+  if constexpr (kToPlanes) {
+    for_each_vector_of_rows([&](int place, int at) {
+      ptx::copy_async(
+          ptx::shared_address(tile + place),
+          from + first_row + at,
+          /*valid=*/true);
+    });
+    ptx::copy_async_commit();
+    ptx::copy_async_wait<0>();
+    __syncthreads();
+  }
+  const int squares = columns / kSide;
+  const int lane_squares = shape.lanes / kSide;
+  const int64_t plane_size = shape.tokens * shape.columns;
+  const int64_t step = shape.lane_plane * plane_size;
+  for (int i = static_cast<int>(threadIdx.x);
+       i < squares * tokens * lane_squares * move.outer;
+       i += kThreads) {
+    const int column = i % squares * kSide;
+    const int token = i / squares % tokens;
+    const int rest = i / (squares * tokens);
+    const int lane = rest % lane_squares * kSide;
+    const int outer = rest / lane_squares;
+    const int in_tile =
+        token * vectors +
+        (column * move.column_size() + outer * shape.lanes + lane) / kSide;
+    const int tile_step = move.column_size() / kSide;
+    const int64_t in_planes = ((first_outer + outer) * shape.outer_plane +
+                               static_cast<int64_t>(lane) * shape.lane_plane) *
+                                  plane_size +
+                              (first_token + token) * shape.columns +
+                              first_column + column;
     alignas(kVectorBytes) T square[kSide][kSide];
 #pragma unroll
-    for (int i = 0; i < kSide; ++i) {
-      *reinterpret_cast<uint4*>(square[i]) =
-          *reinterpret_cast<const uint4*>(from + from_start + i * from_step);
+    for (int k = 0; k < kSide; ++k) {
+      *reinterpret_cast<uint4*>(square[k]) =
+          kToPlanes
+              ? tile[swizzled(in_tile + k * tile_step)]
+              : *reinterpret_cast<const uint4*>(from + in_planes + k * step);
     }
 #pragma unroll
-    for (int j = 0; j < kSide; ++j) {
+    for (int k = 0; k < kSide; ++k) {
       alignas(kVectorBytes) T vector[kSide];
 #pragma unroll
-      for (int i = 0; i < kSide; ++i) {
-        vector[i] = square[i][j];
+      for (int j = 0; j < kSide; ++j) {
+        vector[j] = square[j][k];
       }
-      *reinterpret_cast<uint4*>(to + to_start + j * to_step) =
-          *reinterpret_cast<const uint4*>(vector);
+      const uint4 moved = *reinterpret_cast<const uint4*>(vector);
+      if constexpr (kToPlanes) {
+        *reinterpret_cast<uint4*>(to + in_planes + k * step) = moved;
+      } else {
+        tile[swizzled(in_tile + k * tile_step)] = moved;
+      }
     }
   }
+  if constexpr (!kToPlanes) {
+    __syncthreads();
+    for_each_vector_of_rows([&](int place, int at) {
+      *reinterpret_cast<uint4*>(to + first_row + at) = tile[place];
+    });
+  }
+}
+
+// As many columns, and then tokens, as fit; no columns if not even a few do.
+PlaneMove move_of(const PlaneShape& shape, int side) {
+  constexpr int kMostTokens = 64;
+  PlaneMove move{shape};
+  move.row = static_cast<int>(shape.row());
+  move.outer = shape.columns_first ? shape.outer : 1;
+  const int column = move.column_size();
+  const int elements = kTileVectors * side;
+  move.columns = std::min(shape.columns, elements / column / side * side);
+  if (move.columns > 0) {
+    move.tokens = std::min(kMostTokens, elements / (move.columns * column));
+    move.column_pieces =
+        static_cast<int>(blocks_of(shape.columns, move.columns));
+    move.pieces = move.column_pieces * (shape.outer / move.outer);
+  }
+  return move;
 }
 
 template <typename T, bool kToPlanes>
 cudaError_t launch(
     const PlaneShape& shape, const void* from, void* to, cudaStream_t stream) {
-  const int64_t blocks = (shape.tokens + kTokens - 1) / kTokens;
-  if (blocks == 0) {
+  if (shape.tokens == 0) {
     return cudaSuccess;
   }
-  planes_move<T, kToPlanes>
-      <<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-          shape, static_cast<const T*>(from), static_cast<T*>(to));
+  const PlaneMove move =
+      move_of(shape, kVectorBytes / static_cast<int>(sizeof(T)));
+  const unsigned blocks =
+      blocks_of(shape.tokens, move.tokens) * static_cast<unsigned>(move.pieces);
+  planes_move<T, kToPlanes><<<blocks, kThreads, 0, stream>>>(
+      move, static_cast<const T*>(from), static_cast<T*>(to));
   return cudaGetLastError();
 }
 
@@ -102,7 +195,7 @@ bool planes_support(const PlaneShape& shape, int element_bytes) {
   }
   const int side = kVectorBytes / element_bytes;
   return shape.lanes % side == 0 && shape.columns % side == 0 &&
-         shape.row() <= (int64_t{1} << 24);
+         shape.row() <= (int64_t{1} << 24) && move_of(shape, side).columns > 0;
 }
 
 cudaError_t rows_to_planes(

@@ -5,9 +5,11 @@
 #include <cstdint>
 
 // Rows of features to planes of a few columns and back, which batched matmuls
-// want of an index that is innermost in a row:
+// want of an index that is innermost in a row: plane (o, l) has columns
+// (token, c), where a row is
 //
-//   plane[o, l][t, c] = row[t][o outer_stride + c column_stride + l]
+//   (columns, outer, lanes) or, without `columns_first`, (outer, columns,
+//   lanes)
 //
 // Moves every byte once each way.
 namespace einforge::kernels::cuda {
@@ -17,8 +19,7 @@ struct PlaneShape {
   int outer = 1;
   int lanes = 1;    // of stride 1 in a row
   int columns = 1;  // of stride 1 in a plane
-  int64_t outer_stride = 0;
-  int64_t column_stride = 0;
+  bool columns_first = true;
   // Which plane: o outer_plane + l lane_plane.
   int outer_plane = 0;
   int lane_plane = 0;
@@ -28,7 +29,8 @@ struct PlaneShape {
   }
 };
 
-// Elements of 2 or 4 bytes; lanes and columns fill vectors of 16 bytes.
+// Elements of 2 or 4 bytes; lanes and columns fill vectors of 16 bytes, and a
+// few columns of a row fit on chip.
 [[nodiscard]] bool planes_support(const PlaneShape& shape, int element_bytes);
 
 // @param rows (tokens, shape.row()), planes (outer lanes, tokens, columns),

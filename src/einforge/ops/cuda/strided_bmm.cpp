@@ -11,6 +11,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "einforge/kernels/cuda/planes.h"
+#include "einforge/ops/cuda/btt_operands.h"
 #endif
 
 // A batched matmul reads and writes matrices with a stride for the batch, one
@@ -224,7 +225,7 @@ using kernels::cuda::PlaneShape;
 
 // Whether our own kernel takes the copy; torch's takes any, and longer.
 bool have_planes(const PlaneShape& shape, const Tensor& from) {
-  return from.is_cuda() && from.is_contiguous() && shape.lanes > 1 &&
+  return has_machine_code(from) && from.is_contiguous() && shape.lanes > 1 &&
          reinterpret_cast<std::uintptr_t>(from.const_data_ptr()) % 16 == 0 &&
          kernels::cuda::planes_support(
              shape, static_cast<int>(from.element_size()));
@@ -263,8 +264,7 @@ struct PlaneShape {
   int outer;
   int lanes;
   int columns;
-  std::int64_t outer_stride;
-  std::int64_t column_stride;
+  bool columns_first;
   int outer_plane;
   int lane_plane;
 };
@@ -308,8 +308,7 @@ struct Layout {
         .outer = static_cast<int>(c.second_in),
         .lanes = static_cast<int>(c.gamma),
         .columns = static_cast<int>(c.first_in),
-        .outer_stride = c.ab() ? c.gamma : c.first_in * c.gamma,
-        .column_stride = c.ab() ? c.second_in * c.gamma : c.gamma,
+        .columns_first = c.ab(),
         .outer_plane = 1,
         .lane_plane = static_cast<int>(c.second_in)};
   }
@@ -320,8 +319,7 @@ struct Layout {
         .outer = static_cast<int>(c.first_out),
         .lanes = static_cast<int>(c.phi),
         .columns = static_cast<int>(c.second_out),
-        .outer_stride = c.ab() ? c.second_out * c.phi : c.phi,
-        .column_stride = c.ab() ? c.phi : c.first_out * c.phi,
+        .columns_first = !c.ab(),
         .outer_plane = static_cast<int>(c.phi),
         .lane_plane = 1};
   }
