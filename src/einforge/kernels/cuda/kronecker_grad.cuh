@@ -119,12 +119,12 @@ struct KroneckerGrad {
   }
 
   // The first token of a team's n-th stage.
-  __device__ int64_t stage_start(int64_t n) const {
-    return ((n * p.teams + team) * p.splits + split) * p.stage_tokens;
+  __device__ int64_t stage_start(int64_t n, int of_team) const {
+    return ((n * p.teams + of_team) * p.splits + split) * p.stage_tokens;
   }
 
   __device__ void fetch(int64_t n, int slot) const {
-    const int64_t start = stage_start(n);
+    const int64_t start = stage_start(n, team);
     for (int t = 0; t < p.stage_tokens && start + t < p.tokens; ++t) {
       const uint32_t to = ring + slot * stage_bytes() + t * Tile::kTokenBytes;
       In::copy(to, p.in + (start + t) * (In::kBytes / 2), member, team_warps);
@@ -137,7 +137,10 @@ struct KroneckerGrad {
     ptx::copy_async_commit();
   }
 
-  // A warp's work: `slice` of a side's rows and one r.
+  // Of a warp of either side, so that both come to the same barriers with them.
+  using Sums = float[Tile::kMostSums / 8][2][4];
+
+  // A warp's work: some of a side's rows and one r.
   template <class Side>
   struct Unit {
     static constexpr int kRowSquares = Side::kRows / 16;
@@ -147,12 +150,11 @@ struct KroneckerGrad {
     // Whether the core stays in registers.
     static constexpr bool kPinned = kDepthSquares * kMiddleSquares <= 4;
 
-    int slice;
     uint32_t core;  // a lane's first vector
     uint4 pinned[kPinned ? kMiddleSquares : 1][kDepthSquares];
-    float sums[kRowSquares][kColumnSquares][2][4];
+    Sums& sums;
 
-    __device__ Unit(int slice_, uint32_t core_) : slice(slice_), core(core_) {
+    __device__ Unit(uint32_t core_, Sums& sums_) : core(core_), sums(sums_) {
       if constexpr (kPinned) {
 #pragma unroll
         for (int m = 0; m < kMiddleSquares; ++m) {
@@ -160,11 +162,8 @@ struct KroneckerGrad {
         }
       }
 #pragma unroll
-      for (int row = 0; row < kRowSquares; ++row) {
-#pragma unroll
-        for (int column = 0; column < kColumnSquares; ++column) {
-          clear(sums[row][column]);
-        }
+      for (int i = 0; i < kRowSquares * kColumnSquares; ++i) {
+        clear(sums[i]);
       }
     }
 
@@ -175,19 +174,18 @@ struct KroneckerGrad {
       }
     }
 
-    // Adds a token, given a lane's places in the first squares of its
-    // matrices.
+    // Adds a token, given a lane's places in the first squares of the left rows
+    // and of the right matrix.
     __device__ void add(uint32_t left_at, uint32_t right_at) {
       uint4 left[kRowSquares][kDepthSquares];
 #pragma unroll
       for (int row = 0; row < kRowSquares; ++row) {
 #pragma unroll
         for (int k = 0; k < kDepthSquares; ++k) {
-          const int r = slice * kRowSquares + row;
           left[row][k] =
               Side::kTransposed
-                  ? load_square<true>(Side::Left::square(left_at, k, r))
-                  : load_square<false>(Side::Left::square(left_at, r, k));
+                  ? load_square<true>(Side::Left::square(left_at, k, row))
+                  : load_square<false>(Side::Left::square(left_at, row, k));
         }
       }
 #pragma unroll
@@ -217,53 +215,50 @@ struct KroneckerGrad {
                         Side::Right::square(right_at, column, m));
 #pragma unroll
           for (int row = 0; row < kRowSquares; ++row) {
-            multiply(sums[row][column], made[row], right);
+            multiply(sums[row * kColumnSquares + column], made[row], right);
           }
         }
       }
     }
-
-    // Vectors of a thread's sums, in any fixed order.
-    static constexpr int kVectors = Side::kSums / 4;
-    __device__ float (&vector(int i))[4] {
-      return sums[i / 2 / kColumnSquares][i / 2 % kColumnSquares][i % 2];
-    }
   };
 
   // Adds up the teams of the block, the upper half to the lower one until one
-  // is left.
-  template <class Side>
-  __device__ void join_teams(Unit<Side>& unit) const {
-    constexpr uint32_t kUnitBytes = 128 * Tile::kMostSums;
+  // is left; the first `vectors` of a thread's sums.
+  __device__ void join_teams(Sums& sums, int vectors) const {
+    constexpr uint32_t kWarpBytes = 128 * Tile::kMostSums;
     const auto place = [&](int of_team, int i) {
-      return rings + (of_team * team_warps + member) * kUnitBytes +
+      return rings + (of_team * team_warps + member) * kWarpBytes +
              16 * (32 * i + lane);
     };
     for (int count = p.teams; count > 1;) {
       const int half = (count + 1) / 2;
-      ptx::block_barrier();
+      __syncthreads();
       if (team >= half && team < count) {
 #pragma unroll
-        for (int i = 0; i < unit.kVectors; ++i) {
-          const float(&v)[4] = unit.vector(i);
-          ptx::store_shared(
-              place(team - half, i),
-              {__float_as_uint(v[0]),
-               __float_as_uint(v[1]),
-               __float_as_uint(v[2]),
-               __float_as_uint(v[3])});
+        for (int i = 0; i < Tile::kMostSums / 4; ++i) {
+          if (i < vectors) {
+            const float(&v)[4] = sums[i / 2][i % 2];
+            ptx::store_shared(
+                place(team - half, i),
+                {__float_as_uint(v[0]),
+                 __float_as_uint(v[1]),
+                 __float_as_uint(v[2]),
+                 __float_as_uint(v[3])});
+          }
         }
       }
-      ptx::block_barrier();
+      __syncthreads();
       if (team < count - half) {
 #pragma unroll
-        for (int i = 0; i < unit.kVectors; ++i) {
-          float(&v)[4] = unit.vector(i);
-          const uint4 other = ptx::load_shared(place(team, i));
-          v[0] += __uint_as_float(other.x);
-          v[1] += __uint_as_float(other.y);
-          v[2] += __uint_as_float(other.z);
-          v[3] += __uint_as_float(other.w);
+        for (int i = 0; i < Tile::kMostSums / 4; ++i) {
+          if (i < vectors) {
+            float(&v)[4] = sums[i / 2][i % 2];
+            const uint4 other = ptx::load_shared(place(team, i));
+            v[0] += __uint_as_float(other.x);
+            v[1] += __uint_as_float(other.y);
+            v[2] += __uint_as_float(other.z);
+            v[3] += __uint_as_float(other.w);
+          }
         }
       }
       count = half;
@@ -271,16 +266,18 @@ struct KroneckerGrad {
   }
 
   template <class Side>
-  __device__ void store(Unit<Side>& unit, int r, float* partials) const {
+  __device__ void store(
+      const Sums& sums, int slice, int r, float* partials) const {
+    constexpr int kColumnSquares = Side::kColumns / 16;
     partials += static_cast<int64_t>(split) * Side::kSlices * Side::kRows *
                 p.rho * Side::kColumns;
 #pragma unroll
-    for (int i = 0; i < unit.kVectors; ++i) {
-      const float(&v)[4] = unit.vector(i);
-      const int row = unit.slice * Side::kRows +
-                      i / 2 / unit.kColumnSquares * 16 + lane / 4;
+    for (int i = 0; i < Side::kSums / 4; ++i) {
+      const float(&v)[4] = sums[i / 2][i % 2];
+      const int row =
+          slice * Side::kRows + i / 2 / kColumnSquares * 16 + lane / 4;
       const int column =
-          i / 2 % unit.kColumnSquares * 16 + i % 2 * 8 + 2 * (lane % 4);
+          i / 2 % kColumnSquares * 16 + i % 2 * 8 + 2 * (lane % 4);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         *reinterpret_cast<float2*>(
@@ -293,27 +290,32 @@ struct KroneckerGrad {
   }
 
   template <class Side>
-  __device__ void run_side(
+  __device__ void add_tokens(
       int slice,
       int rank,
       uint32_t core,
       uint32_t left,
       uint32_t right,
-      float* partials) {
-    const int r = first_rank + rank;
-    Unit<Side> unit(slice, core + rank * Side::kCoreBytes + 16 * lane);
-    left += Side::kTransposed ? Side::Left::across_first(lane)
-                              : Side::Left::down_first(lane);
+      Sums& sums) {
+    Unit<Side> unit(core + rank * Side::kCoreBytes + 16 * lane, sums);
+    const int first_square = slice * unit.kRowSquares;
+    left = Side::kTransposed
+               ? Side::Left::square(
+                     left + Side::Left::across_first(lane), 0, first_square)
+               : Side::Left::square(
+                     left + Side::Left::down_first(lane), first_square, 0);
     right += Side::kTransposed ? Side::Right::down_first(lane)
                                : Side::Right::across_first(lane);
     int slot = 0;
     int free_slot = kGradStages - 1;
-    for (int64_t n = 0; stage_start(n) < p.tokens; ++n) {
+    // All teams have as many stages, the last of some without tokens: racecheck
+    // does not follow who met how often otherwise.
+    for (int64_t n = 0; stage_start(n, 0) < p.tokens; ++n) {
       wait_for_oldest(kGradStages);
       meet(team, team_warps);
       fetch(n + kGradStages - 1, free_slot);
-      if (r < p.rho) {
-        const int64_t rest = p.tokens - stage_start(n);
+      if (first_rank + rank < p.rho) {
+        const int64_t rest = p.tokens - stage_start(n, team);
         uint32_t token = ring + slot * stage_bytes();
 #pragma unroll 1
         for (int t = 0; t < p.stage_tokens && t < rest; ++t) {
@@ -323,10 +325,6 @@ struct KroneckerGrad {
       }
       free_slot = slot;
       slot = slot + 1 == kGradStages ? 0 : slot + 1;
-    }
-    join_teams(unit);
-    if (team == 0 && r < p.rho) {
-      store(unit, r, partials);
     }
   }
 
@@ -352,16 +350,23 @@ struct KroneckerGrad {
     __syncthreads();
     const int part = member % Tile::kUnits;
     const int rank = member / Tile::kUnits;
-    if (part < First::kSlices) {
-      run_side<First>(part, rank, first_core, In::kBytes, 0, p.first_partials);
+    const bool is_first = part < First::kSlices;
+    Sums sums;
+    if (is_first) {
+      add_tokens<First>(part, rank, first_core, In::kBytes, 0, sums);
     } else {
-      run_side<Second>(
-          part - First::kSlices,
-          rank,
-          second_core,
-          0,
-          In::kBytes,
-          p.second_partials);
+      add_tokens<Second>(
+          part - First::kSlices, rank, second_core, 0, In::kBytes, sums);
+    }
+    join_teams(sums, (is_first ? First::kSums : Second::kSums) / 4);
+    const int r = first_rank + rank;
+    if (team > 0 || r >= p.rho) {
+      return;
+    }
+    if (is_first) {
+      store<First>(sums, part, r, p.first_partials);
+    } else {
+      store<Second>(sums, part - First::kSlices, r, p.second_partials);
     }
   }
 };

@@ -117,11 +117,6 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// Of all threads of this block, wherever in the code they are.
-__device__ __forceinline__ void block_barrier() {
-  asm volatile("barrier.sync 0;" ::: "memory");
-}
-
 // --- copies --------------------------------------------------------------
 
 // Orders ordinary accesses of shared memory before the copy engine's.
