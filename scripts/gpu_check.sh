@@ -160,7 +160,11 @@ if [[ -n ${part[sanitize]:-} ]]; then
         filter=(--kernel-name kernel_substring=btt_
           --kernel-name kernel_substring=kronecker_
           --kernel-name kernel_substring=moe_
+          --kernel-name kernel_substring=tokens_kernel
+          --kernel-name kernel_substring=logits_kernel
+          --kernel-name kernel_substring=dweight_kernel
           --kernel-name kernel_substring=merge_
+          --kernel-name kernel_substring=planes_
           --kernel-name kernel_substring=_norm
           --kernel-name kernel_substring=rms_cap
           --kernel-name kernel_substring=column_sums
