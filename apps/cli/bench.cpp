@@ -2,8 +2,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cctype>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -127,6 +129,21 @@ void check_least(const char* name, std::int64_t value, std::int64_t least) {
       value);
 }
 
+// The report is whole even so; who reads only the exit code is told.
+void check_rows(const Json& rows) {
+  const auto failed = [](const Json& row) {
+    return row["implementation"] == "einforge" && row.contains("error");
+  };
+  const auto first = std::ranges::find_if(rows, failed);
+  if (first != rows.end()) {
+    throw std::runtime_error(fmt::format(
+        "bench: {} of {} rows failed where einforge chooses the kernel: {}",
+        std::ranges::count_if(rows, failed),
+        rows.size(),
+        (*first)["error"].get<std::string>()));
+  }
+}
+
 void run(const Options& options) {
   for (const std::int64_t tokens : options.tokens) {
     check_least("--tokens", tokens, 1);
@@ -157,12 +174,13 @@ void run(const Options& options) {
       {"rows", bench::measure_layers(cases, machine, progress)}};
   if (options.json == "-") {
     fmt::print("{}\n", report.dump(2));
-    return;
+  } else {
+    fmt::print("{}", bench::to_table(report));
+    if (!options.json.empty()) {
+      base::write_file_atomically(options.json, report.dump(2) + "\n");
+    }
   }
-  fmt::print("{}", bench::to_table(report));
-  if (!options.json.empty()) {
-    base::write_file_atomically(options.json, report.dump(2) + "\n");
-  }
+  check_rows(report["rows"]);
 }
 
 }  // namespace

@@ -245,5 +245,25 @@ TEST(BadRunTest, CudaWithoutAGpu) {
   }
 }
 
+TEST(BadRunTest, BenchOfAKernelThatIsNone) {
+  const RunResult result = run_program(
+      {"env",
+       "EINFORGE_KERNEL=foo",
+       einforge_path(),
+       "bench",
+       "--structures=monarch",
+       "--widths=64",
+       "--tokens=8",
+       "--repeats=1",
+       "--device=cpu"});
+  EXPECT_EQ(result.exit_code, 1) << result.err;
+  EXPECT_THAT(result.out, testing::HasSubstr("cpu_tiled"));  // all the same
+  EXPECT_THAT(
+      result.err,
+      testing::AllOf(
+          testing::HasSubstr("einforge: error: bench: 2 of "),
+          testing::HasSubstr("expected EINFORGE_KERNEL to be one of")));
+}
+
 }  // namespace
 }  // namespace einforge::cli
