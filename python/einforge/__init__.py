@@ -5,14 +5,29 @@
                                                  epsilon=32, phi=32))
     y = layer(torch.randn(8, 1024))
 
-The operators are also torch.ops.einforge.einsum_linear and .rms_cap.
+btt_moe_routed is a mixture of such layers with its router. The operators are
+also torch.ops.einforge.einsum_linear and so on.
 """
 
 from einforge._library import load
 
 load()
 
-from einforge.functional import einsum_linear, rms_cap  # noqa: E402
+from einforge.functional import (  # noqa: E402
+    RoutedMixture,
+    btt_moe_linear,
+    btt_moe_routed,
+    einsum_linear,
+    rms_cap,
+)
 from einforge.module import EinsumLinear, Sizes  # noqa: E402
 
-__all__ = ["EinsumLinear", "Sizes", "einsum_linear", "rms_cap"]
+__all__ = [
+    "EinsumLinear",
+    "RoutedMixture",
+    "Sizes",
+    "btt_moe_linear",
+    "btt_moe_routed",
+    "einsum_linear",
+    "rms_cap",
+]

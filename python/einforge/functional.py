@@ -1,6 +1,6 @@
 """The operators as documented functions."""
 
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -45,3 +45,70 @@ def rms_cap(core: Tensor, gamma: Optional[Tensor], max_rms: float) -> Tensor:
         RuntimeError: max_rms is not positive, or gamma not one element.
     """
     return torch.ops.einforge.rms_cap(core, gamma, max_rms)
+
+
+def btt_moe_linear(
+    x: Tensor, core_a: Tensor, core_b: Tensor, experts: Tensor, gates: Tensor
+) -> Tensor:
+    """A mixture of einsum layers that computes only those chosen:
+
+        y[t] = sum_j gates[t,j] einsum_linear(x[t], core_a[e], core_b[e]),
+               e = experts[t,j]
+
+    Args:
+        x: (..., d_in), float32, float64 or bfloat16 (float16 on CUDA); its
+            leading dimensions make T tokens.
+        core_a: (E, n_alpha, n_gamma, n_delta, n_phi, n_rho), the dtype of x.
+        core_b: (E, n_beta, n_gamma, n_epsilon, n_phi, n_rho), the dtype of x.
+        experts: (T, k), int32 or int64, in [0, E), distinct in a row; on CUDA
+            the values are not checked.
+        gates: (T, k), float32 (float64 where x is).
+
+    Returns:
+        (..., d_out), the dtype of x. No token is dropped.
+
+    Raises:
+        RuntimeError: a shape, dtype or device does not fit.
+
+    Differentiable once in all but the experts; arXiv 2410.02117, section 6.
+    """
+    return torch.ops.einforge.btt_moe_linear(x, core_a, core_b, experts, gates)
+
+
+class RoutedMixture(NamedTuple):
+    """What btt_moe_routed returns for T tokens, E experts and k active."""
+
+    y: Tensor  # (..., d_out), the dtype of x
+    logits: Tensor  # (T, E), the dtype of the router; for losses
+    experts: Tensor  # (T, k)
+    gates: Tensor  # (T, k)
+
+
+def btt_moe_routed(
+    x: Tensor,
+    router: Tensor,
+    core_a: Tensor,
+    core_b: Tensor,
+    active: int,
+    softmax_first: bool = False,
+    bias: Optional[Tensor] = None,
+    output_bias: Optional[Tensor] = None,
+) -> RoutedMixture:
+    """btt_moe_linear with its router: logits, the `active` best, their softmax.
+
+    Args:
+        x, core_a, core_b: as in btt_moe_linear.
+        router: (E, d_in), float32 (float64 where x is).
+        active: experts of a token, 1 to E.
+        softmax_first: gates are the softmax over all experts, not over those
+            chosen.
+        bias: (E), added to the logits for the choice alone, or None.
+        output_bias: (d_out), added to y, or None.
+
+    Raises:
+        RuntimeError: a shape, dtype or device does not fit.
+
+    Differentiable in x, router, cores and output_bias, by y, logits and gates.
+    """
+    return RoutedMixture(*torch.ops.einforge.btt_moe_routed(
+        x, router, core_a, core_b, active, softmax_first, bias, output_bias))

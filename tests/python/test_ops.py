@@ -48,6 +48,43 @@ def definition(x, a, b, bias):
     return y.reshape(*x.shape[:-1], bias.numel()) + bias
 
 
+class Mixture(unittest.TestCase):
+    def test_agrees_with_a_loop_over_experts(self):
+        count, active, sizes = 5, 2, einforge.Sizes(4, 1, 3, 1, 5, 2, 2)
+        torch.manual_seed(1)
+        x, a, b, bias = operands(sizes, (2, 7))
+        a = torch.randn(count, *a.shape, dtype=x.dtype, requires_grad=True)
+        b = torch.randn(count, *b.shape, dtype=x.dtype, requires_grad=True)
+        router = torch.randn(
+            count, sizes.d_in, dtype=x.dtype, requires_grad=True)
+        leaves = (x, router, a, b, bias)
+        for softmax_first in (False, True):
+            got = einforge.btt_moe_routed(
+                x, router, a, b, active, softmax_first, output_bias=bias)
+            rows = x.reshape(-1, sizes.d_in)
+            logits = rows @ router.t()
+            experts = logits.topk(active).indices
+            torch.testing.assert_close(got.logits, logits)
+            self.assertEqual(got.experts.tolist(), experts.tolist())
+            gates = (logits.softmax(1).gather(1, experts) if softmax_first
+                     else logits.gather(1, experts).softmax(1))
+            torch.testing.assert_close(got.gates, gates)
+            y = bias.expand(*rows.shape[:-1], -1)
+            for e in range(count):
+                gate = ((experts == e) * gates).sum(1, keepdim=True)
+                y = y + gate * definition(
+                    rows, a[e], b[e], torch.zeros_like(bias))
+            torch.testing.assert_close(got.y, y.reshape(got.y.shape))
+            weight = torch.randn_like(y)
+            torch.testing.assert_close(
+                torch.autograd.grad((got.y.reshape(y.shape) * weight).sum(),
+                                    leaves),
+                torch.autograd.grad((y * weight).sum(), leaves))
+            torch.testing.assert_close(
+                einforge.btt_moe_linear(x, a, b, got.experts, got.gates) + bias,
+                got.y)
+
+
 class EinsumLinear(unittest.TestCase):
     def test_agrees_with_the_definition(self):
         for sizes in SIZES:
