@@ -100,7 +100,7 @@ ek::MoeRouteLaunch route_launch(
 }
 
 bool takes_logits(const Tensor& x, const Tensor& weight) {
-  return x.is_cuda() && !x.key_set().has(c10::DispatchKey::Python) &&
+  return !x.key_set().has(c10::DispatchKey::Python) && has_machine_code(x) &&
          x.scalar_type() == torch::kBFloat16 &&
          weight.scalar_type() == torch::kFloat32 && x.numel() > 0 &&
          ek::moe_router_supports(
@@ -162,9 +162,9 @@ std::array<Tensor, 2> logits_backward(
 }
 
 bool takes_route(const Tensor& logits, std::int64_t active) {
-  return logits.is_cuda() && !logits.key_set().has(c10::DispatchKey::Python) &&
-         logits.scalar_type() == torch::kFloat32 && logits.numel() > 0 &&
-         active <= ek::kMoeActive;
+  return !logits.key_set().has(c10::DispatchKey::Python) &&
+         has_machine_code(logits) && logits.scalar_type() == torch::kFloat32 &&
+         logits.numel() > 0 && active <= ek::kMoeActive;
 }
 
 MoeRouting route(
@@ -198,7 +198,7 @@ Tensor route_backward(
 }
 
 bool takes_dispatch(const Tensor& experts, std::int64_t count) {
-  return experts.is_cuda() && experts.scalar_type() == torch::kInt32 &&
+  return has_machine_code(experts) && experts.scalar_type() == torch::kInt32 &&
          experts.numel() > 0 && count <= ek::kMoeExperts;
 }
 
