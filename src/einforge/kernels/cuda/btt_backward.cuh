@@ -339,7 +339,8 @@ struct BttBackward {
                 own,
                 in + j,
                 out,
-                static_cast<uint16_t>(word(values[n], j / 2) >> (j % 2 * 16)));
+                static_cast<uint16_t>(
+                    ptx::word(values[n], j / 2) >> (j % 2 * 16)));
           }
         }
       }
@@ -451,14 +452,11 @@ struct BttBackward {
 
   // --- products --------------------------------------------------------------
 
-  __device__ static __forceinline__ uint32_t word(const uint4& v, int i) {
-    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
-  }
   // Matrix i at two neighbours of depth, the first in the low half.
   __device__ static __forceinline__ uint32_t
   paired(int i, const uint4 (&v)[2]) {
-    const uint32_t first = word(v[0], i / 2);
-    const uint32_t second = word(v[1], i / 2);
+    const uint32_t first = ptx::word(v[0], i / 2);
+    const uint32_t second = ptx::word(v[1], i / 2);
     return i % 2 == 0 ? ptx::low_pair(first, second)
                       : ptx::high_pair(first, second);
   }

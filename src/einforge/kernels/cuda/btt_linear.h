@@ -109,6 +109,9 @@ struct BttLaunch {
 // Bytes of both cores in the order of the matrix fragments.
 [[nodiscard]] size_t btt_packed_bytes(const BttSizes& sizes);
 
+// Shared memory that btt_pack cannot do without.
+[[nodiscard]] size_t btt_pack_shared_bytes(const BttSizes& sizes);
+
 // Whether the fused kernel takes these sizes under this plan. Otherwise the
 // batched-matmul path must be used.
 [[nodiscard]] bool btt_supports(

@@ -78,11 +78,8 @@ bool btt_supports(
       s.gamma % kFragmentDepth == 0 && s.phi * s.rho % kFragmentRows == 0 &&
       s.gamma % (plan.cluster * kVector) == 0 &&
       s.phi % (plan.cluster * kVector) == 0 && s.rho > 0;
-  // btt_pack has the places of a batch's rows and depths in shared memory.
-  const int places =
-      std::max(s.phi * s.rho + s.alpha, s.epsilon + s.gamma * s.rho);
   const auto most = static_cast<size_t>(limits.shared_bytes);
-  return shape && plan.token_groups > 0 && sizeof(int64_t) * places <= most &&
+  return shape && plan.token_groups > 0 && btt_pack_shared_bytes(s) <= most &&
          (plan.x_buffers == 1 || plan.x_buffers == 2) &&
          forward_kernel(plan) != nullptr &&
          (plan.cluster == 1 || limits.major >= 9) &&

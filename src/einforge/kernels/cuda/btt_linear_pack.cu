@@ -79,7 +79,7 @@ __device__ constexpr unsigned staged_weight(unsigned weight) {
   return weight + weight / (8 * kVector) * kVector;
 }
 
-// The fragments of a batch, a warp every so-manieth.
+// The fragments of a batch, which the warps of the block take in turn.
 template <bool kStaged>
 __device__ __forceinline__ void write_fragments(
     const PackStage& stage,
@@ -169,11 +169,16 @@ bool can_be_staged(
                {experts, stage.expert_stride}}});
 }
 
+// Of the places of a batch's rows and depths.
+size_t places_bytes(int rows, int depth) {
+  return sizeof(int64_t) * static_cast<size_t>(rows + depth);
+}
+
 int shared_bytes(const PackStage& stage) {
   const unsigned vectors =
       stage.staged ? static_cast<unsigned>(stage.weights()) / kVector : 0;
-  return static_cast<int>(16 * staged_vector(vectors)) +
-         static_cast<int>(sizeof(int64_t)) * (stage.rows + stage.depth);
+  return static_cast<int>(
+      16 * staged_vector(vectors) + places_bytes(stage.rows, stage.depth));
 }
 
 }  // namespace
@@ -199,6 +204,12 @@ size_t btt_packed_bytes(const BttSizes& s) {
   return sizeof(__nv_bfloat16) * s.rho *
          (static_cast<size_t>(s.d_in()) * s.phi +
           static_cast<size_t>(s.d_out()) * s.gamma);
+}
+
+size_t btt_pack_shared_bytes(const BttSizes& s) {
+  return std::max(
+      places_bytes(s.phi * s.rho, s.alpha),
+      places_bytes(s.epsilon, s.gamma * s.rho));
 }
 
 cudaError_t btt_pack(

@@ -222,7 +222,6 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
   const int with_bias = kQuads == 1 ? some : ptx::kept(some);
   constexpr int kPairs = (kStage.steps + 1) / 2;      // of steps
   constexpr int kHalves = kStage.steps == 1 ? 1 : 2;  // of a pair
-  const PinnedDepth depth{kStage.steps, kStage.steps, 0, 0};
   // Lanes 8 m to 8 m + 7 give the eight tokens of depth octet m of four (two).
   const uint32_t from =
       shared +
@@ -251,7 +250,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
         phi,
         epsilon / kFragmentRows,
         S::kEpsilon / kFragmentRows,
-        depth,
+        {kStage.steps, kStage.steps, 0, 0},
         lane);
     for (int tile = begin; tile < end; tile += hop) {
       if constexpr (S::kExchange) {
@@ -399,10 +398,11 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two_sums() const {
   Ring<S::kZBuffers> z(0);
   Ring<S::kSumBuffers> sum(1);
   for_spans([&](int chunk, int begin, int end, int hop) {
+    const int phi = first_phi(chunk_of(chunk));
     Weights<kStage> weights;
     weights.load(
         p.weights_two + weights_of(chunk),
-        first_phi(chunk_of(chunk)),
+        phi,
         row_tile,
         S::kEpsilon / kFragmentRows,
         depth,
@@ -416,10 +416,8 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two_sums() const {
         for (int n = 0; n < kStage.batches; ++n) {
 #pragma unroll
           for (int i = 0; i < 4 * kPinnedEights; ++i) {
-            sums[n][i] =
-                __bfloat162float(p.bias
-                                     [(epsilon + i / 2 % 2 * 8) * S::kPhi +
-                                      first_phi(chunk_of(chunk)) + n]);
+            const int row = epsilon + i / 2 % 2 * 8;
+            sums[n][i] = __bfloat162float(p.bias[row * S::kPhi + phi + n]);
           }
         }
       }
@@ -428,10 +426,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two_sums() const {
           shared + static_cast<uint32_t>(S::kZ + z.slot * S::kZBytes),
           S::kZOctet,
           S::kZEight);
-#pragma unroll
-      for (int n = 0; n < kStage.batches; ++n) {
-        ptx::kept_here(sums[n]);
-      }
+      ptx::kept_here(sums);
       ptx::warpgroup_fence();
 #pragma unroll
       for (int n = 0; n < kStage.batches; ++n) {
@@ -447,14 +442,11 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two_sums() const {
         }
       }
       ptx::warpgroup_wait();
-#pragma unroll
-      for (int n = 0; n < kStage.batches; ++n) {
-        ptx::kept_here(sums[n]);
-      }
+      ptx::kept_here(sums);
       if (p.z != nullptr) {
         save_z(
             shared + static_cast<uint32_t>(S::kZ + z.slot * S::kZBytes),
-            first_phi(chunk_of(chunk)),
+            phi,
             tile,
             row_tile * 32 + lane);
       }

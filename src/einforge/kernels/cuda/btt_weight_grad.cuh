@@ -216,13 +216,10 @@ struct BttWeightGrad<BttWeightGradTile<kGroups, kRowTiles, kColumnTiles>> {
   // Batch b of two tokens, the first in the low half.
   __device__ static __forceinline__ uint32_t
   paired(int b, const uint4 (&v)[2]) {
-    const uint32_t first = word(v[0], b / 2);
-    const uint32_t second = word(v[1], b / 2);
+    const uint32_t first = ptx::word(v[0], b / 2);
+    const uint32_t second = ptx::word(v[1], b / 2);
     return b % 2 == 0 ? ptx::low_pair(first, second)
                       : ptx::high_pair(first, second);
-  }
-  __device__ static __forceinline__ uint32_t word(const uint4& v, int i) {
-    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
   }
 
   __device__ void store() const {

@@ -159,26 +159,17 @@ __device__ void add_products(
     const uint4 (&second)[2],
     const uint4& right_first,
     const uint4& right_second) {
-  ptx::mma(
-      sums[0],
-      {first[0].x, first[1].x, second[0].x, second[1].x},
-      right_first.x,
-      right_second.x);
-  ptx::mma(
-      sums[1],
-      {first[0].y, first[1].y, second[0].y, second[1].y},
-      right_first.y,
-      right_second.y);
-  ptx::mma(
-      sums[2],
-      {first[0].z, first[1].z, second[0].z, second[1].z},
-      right_first.z,
-      right_second.z);
-  ptx::mma(
-      sums[3],
-      {first[0].w, first[1].w, second[0].w, second[1].w},
-      right_first.w,
-      right_second.w);
+#pragma unroll
+  for (int i = 0; i < kVector / 2; ++i) {
+    ptx::mma(
+        sums[i],
+        {ptx::word(first[0], i),
+         ptx::word(first[1], i),
+         ptx::word(second[0], i),
+         ptx::word(second[1], i)},
+        ptx::word(right_first, i),
+        ptx::word(right_second, i));
+  }
 }
 
 // A block has up to 64 of the kept index, kRanks and a few gamma, of one phi,

@@ -112,6 +112,11 @@ __device__ __forceinline__ void mma(
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
 }
 
+// Word i of a vector, i known when compiled.
+__device__ __forceinline__ uint32_t word(const uint4& v, int i) {
+  return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
+
 // The low halves of two words as one pair, and the high halves.
 __device__ __forceinline__ uint32_t low_pair(uint32_t first, uint32_t second) {
   return __byte_perm(first, second, 0x5410);
@@ -125,21 +130,15 @@ __device__ __forceinline__ uint32_t round_pair(float first, float second) {
   return reinterpret_cast<const uint32_t&>(pair);
 }
 
-// One of two vectors, without a branch.
+// One of two vectors, without a branch: word by word, which the compiler does
+// with a selection each.
 __device__ __forceinline__ uint4
 selected(bool first, const uint4& a, const uint4& b) {
-  const auto word = [first](uint32_t one, uint32_t other) {
-    uint32_t v;
-    asm("{\n"
-        ".reg .pred first;\n"
-        "setp.ne.s32 first, %3, 0;\n"
-        "selp.b32 %0, %1, %2, first;\n"
-        "}"
-        : "=r"(v)
-        : "r"(one), "r"(other), "r"(first ? 1 : 0));
-    return v;
-  };
-  return {word(a.x, b.x), word(a.y, b.y), word(a.z, b.z), word(a.w, b.w)};
+  return {
+      first ? a.x : b.x,
+      first ? a.y : b.y,
+      first ? a.z : b.z,
+      first ? a.w : b.w};
 }
 
 // Adds the two halves of a pair.

@@ -39,11 +39,14 @@ __device__ __forceinline__ void warpgroup_wait() {
 }
 
 // The compiler must not move what it does with these sums over this place.
-template <int kCount>
-__device__ __forceinline__ void kept_here(float (&sums)[kCount]) {
+template <int kProducts, int kCount>
+__device__ __forceinline__ void kept_here(float (&sums)[kProducts][kCount]) {
 #pragma unroll
-  for (float& sum : sums) {
-    asm volatile("" : "+f"(sum)::"memory");
+  for (float(&product)[kCount] : sums) {
+#pragma unroll
+    for (float& sum : product) {
+      asm volatile("" : "+f"(sum)::"memory");
+    }
   }
 }
 

@@ -4,6 +4,7 @@
 #include <bit>
 #include <tuple>
 
+#include "einforge/kernels/cuda/plane_shape.h"
 #include "einforge/ops/contraction.h"
 #include "einforge/ops/sum_of_rows.h"
 #ifdef EINFORGE_HAVE_CUDA
@@ -220,9 +221,9 @@ EinsumLinearGradients kronecker_backward(
   return {.x = found.x, .core_a = core(found.a), .core_b = core(found.b)};
 }
 
-#ifdef EINFORGE_HAVE_CUDA
 using kernels::cuda::PlaneShape;
 
+#ifdef EINFORGE_HAVE_CUDA
 // Whether our own kernel takes the copy; torch's takes any, and longer.
 bool have_planes(const PlaneShape& shape, const Tensor& from) {
   return has_machine_code(from) && from.is_contiguous() && shape.lanes > 1 &&
@@ -259,16 +260,6 @@ Tensor to_rows(const PlaneShape& shape, const Tensor& planes) {
   return rows;
 }
 #else
-struct PlaneShape {
-  std::int64_t tokens;
-  int outer;
-  int lanes;
-  int columns;
-  bool columns_first;
-  int outer_plane;
-  int lane_plane;
-};
-
 Tensor to_planes(const PlaneShape& /*shape*/, const Tensor& /*rows*/) {
   return {};
 }
