@@ -58,8 +58,9 @@ export EINFORGE_PYTHON
 export EINFORGE_CACHE_DIR="${EINFORGE_CACHE_DIR:-$out/cache}"
 
 summary="$out/summary.txt"
-failed=0
 : >"$summary"
+failed="$out/failed"  # is there once a command has failed
+rm -f "$failed"
 say() { echo "$*" | tee -a "$summary"; }
 # What to show of a failed command's output.
 last_lines() { tail -5 "$1"; }
@@ -76,19 +77,32 @@ check() {
     # At once, as others may be running.
     say "FAIL $name: exit $? ($((SECONDS - start)) s):"$'\n'"$(
       "$explain" "$out/$name.txt" | cut -c -200 | sed 's/^/       /')"
-    failed=1
+    : >"$failed"
   fi
 }
 
 say "$(nvidia-smi -L 2>&1 | head -1)"
 nvidia-smi >"$out/nvidia-smi.txt" 2>&1
 
+# test_program PROGRAM: its tests, dealt to as many processes as share the cores well.
+test_processes=$((($(nproc) + 3) / 4))
+test_program() {
+  local program=$1 name i
+  for ((i = 0; i < test_processes; ++i)); do
+    name="$(basename "$program")_$i"
+    (
+      export GTEST_TOTAL_SHARDS=$test_processes GTEST_SHARD_INDEX=$i
+      export OMP_NUM_THREADS=$(($(nproc) / test_processes))
+      check "$name" timeout 500 "$program" --gtest_brief=1
+      grep -E '^\[ +(PASSED|FAILED|SKIPPED) +\]' "$out/$name.txt" | head -12 |
+        sed "s/^/       $name: /" | tee -a "$summary"
+    ) &
+  done
+  wait
+}
 if [[ -n ${part[tests]:-} ]]; then
   for program in "$folder"/bin/*_tests; do
-    name="$(basename "$program")"
-    check "$name" timeout 500 "$program" --gtest_brief=1
-    grep -E '^\[ +(PASSED|FAILED|SKIPPED) +\]' "$out/$name.txt" | head -12 |
-      sed 's/^/       /' | tee -a "$summary"
+    test_program "$program"
   done
 fi
 if [[ -n ${part[graph]:-} ]]; then
@@ -147,11 +161,9 @@ sanitize() {
   fi
   grep 'ERROR SUMMARY\|RACECHECK SUMMARY\|reports of our kernels' \
     "$out/$name.txt" | tail -1 | sed "s/^/       $name: /" | tee -a "$summary"
-  [[ $failed == 0 ]] || echo >"$out/$name.failed"
 }
 if [[ -n ${part[sanitize]:-} ]]; then
   if command -v compute-sanitizer >/dev/null; then
-    rm -f "$out"/sanitize_*.failed
     check_program="$folder/bin/btt_check"  # every plan of the forward kernels
     (
       export EINFORGE_AUTOTUNE=0 PYTORCH_NO_CUDA_MEMORY_CACHING=1
@@ -180,7 +192,6 @@ if [[ -n ${part[sanitize]:-} ]]; then
       done
       wait
     )
-    compgen -G "$out/sanitize_*.failed" >/dev/null && failed=1
   else
     say "skip sanitize: no compute-sanitizer"
   fi
@@ -222,4 +233,4 @@ if [[ -n ${part[train-smoke]:-} ]]; then
 fi
 echo "--- summary ($out)"
 cat "$summary"
-exit "$failed"
+[[ ! -e $failed ]]
