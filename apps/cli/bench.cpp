@@ -42,6 +42,7 @@ Suites:
   paper   the 23 structures of the paper's sweep at 1024, 2048 and 4096
   decode  1 to 64 tokens, forward only
   moe     mixtures of experts, routed evenly, by Zipf's law and to one expert
+  widths  monarch and btt_moe at widths that are no powers of two
 --structures, --widths and --tokens replace a suite's own.
 
 Examples:
@@ -80,7 +81,7 @@ std::vector<bench::Width> parse_widths(const std::vector<std::string>& texts) {
 }
 
 // A comma separates structures, and a structure's own numbers and settings: one
-// that is followed by a name starts a new structure.
+// that is followed by a name (alone or before a colon) starts a new structure.
 std::vector<std::string> split_structures(
     const std::vector<std::string>& texts) {
   std::vector<std::string> structures;
@@ -89,7 +90,7 @@ std::vector<std::string> split_structures(
     for (const std::string& part : base::split(text, ',')) {
       const bool named = !part.empty() &&
                          std::isalpha(static_cast<unsigned char>(part[0])) &&
-                         part.find('=') == std::string::npos;
+                         part.find(':') <= part.find('=');
       if (first || named) {
         structures.push_back(part);
       } else {
@@ -189,7 +190,9 @@ void add_bench(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("bench", "Times structured layers against dense ones");
-  command->add_option("--suite", options->suite, "layers, paper, decode or moe")
+  command
+      ->add_option(
+          "--suite", options->suite, "layers, paper, decode, moe or widths")
       ->capture_default_str();
   command->add_option(
       "--structures",
