@@ -28,7 +28,8 @@ class FusedBtt : public ::testing::Test {
 
 Sizes random_sizes(base::Random& random) {
   const auto size = [&] {
-    static const std::int64_t sizes[] = {16, 32, 32, 32, 48, 64, 64, 128};
+    static const std::int64_t sizes[] = {
+        8, 16, 24, 32, 32, 32, 40, 48, 64, 64, 128};
     return sizes[random.below(std::size(sizes))];
   };
   Sizes s{
@@ -71,6 +72,15 @@ TEST_F(FusedBtt, AgreesWithFloat64AtTheSizesOfTransformers) {
         Sizes{64, 1, 64, 1, 64, 64, 1},
         Sizes{32, 1, 32, 1, 64, 64, 1},
         Sizes{64, 1, 64, 1, 32, 32, 1},
+        Sizes{16, 1, 24, 1, 24, 16, 1},
+        Sizes{24, 1, 32, 1, 32, 24, 1},
+        Sizes{32, 1, 24, 1, 64, 48, 1},
+        Sizes{64, 1, 48, 1, 32, 24, 1},
+        Sizes{32, 1, 40, 1, 40, 32, 1},
+        Sizes{32, 1, 48, 1, 48, 32, 1},
+        Sizes{40, 1, 40, 1, 40, 40, 1},
+        Sizes{48, 1, 64, 1, 64, 48, 1},
+        Sizes{24, 1, 32, 1, 32, 24, 4},
         Sizes{32, 1, 32, 1, 32, 32, 4},
         Sizes{32, 1, 64, 1, 64, 32, 3},
         Sizes{64, 1, 64, 1, 64, 64, 4}}) {
@@ -89,6 +99,9 @@ TEST_F(FusedBtt, SmallShapesOfEveryVariant) {
         Sizes{64, 1, 16, 1, 64, 16, 2},
         Sizes{32, 1, 32, 1, 32, 32, 1},
         Sizes{32, 1, 16, 1, 48, 16, 3},
+        // Smaller than their kernels, by rows and by columns.
+        Sizes{16, 1, 24, 1, 24, 16, 1},
+        Sizes{7, 1, 16, 1, 32, 32, 1},
         // The fused backward kernel's: 64 x 32, both ways, and 64 x 64.
         Sizes{64, 1, 16, 1, 32, 32, 1},
         Sizes{32, 1, 32, 1, 64, 16, 2},
@@ -142,16 +155,20 @@ TEST_F(FusedBtt, TakesAnyStridesAndAlignments) {
 
 TEST_F(FusedBtt, CanBeCapturedInAGraph) {
   base::Random random(59);
-  const Sizes s{32, 1, 32, 1, 64, 32, 1};
-  const Values v = random_on_gpu(random, s, 500);
-  testing::expect_graph_replays("fused", v, random_on_gpu(random, s, 500));
+  for (const Sizes& s :
+       {Sizes{32, 1, 32, 1, 64, 32, 1}, Sizes{24, 1, 32, 1, 32, 24, 1}}) {
+    const Values v = random_on_gpu(random, s, 500);
+    testing::expect_graph_replays("fused", v, random_on_gpu(random, s, 500));
+  }
 }
 
 TEST_F(FusedBtt, LeavesOtherShapesToMatmuls) {
   EXPECT_TRUE(supports({32, 1, 32, 1, 32, 32, 1}, 100));
   EXPECT_TRUE(supports({1, 32, 32, 32, 1, 32, 1}, 100));
   EXPECT_FALSE(supports({32, 2, 16, 1, 32, 32, 1}, 100));
-  EXPECT_FALSE(supports({7, 1, 16, 1, 32, 32, 1}, 100));
+  EXPECT_TRUE(supports({7, 1, 16, 1, 32, 32, 1}, 100));
+  EXPECT_FALSE(supports({16, 1, 20, 1, 32, 32, 1}, 100));
+  EXPECT_FALSE(supports({80, 1, 24, 1, 24, 80, 1}, 100));
   EXPECT_FALSE(supports({512, 1, 1, 1, 512, 1, 64}, 100));
 }
 

@@ -230,6 +230,12 @@ const Sizes kDown{64, 1, 64, 1, 32, 32, 1};
 const Sizes k2048{64, 1, 32, 1, 64, 32, 1};
 const Sizes kFull2048{32, 1, 64, 1, 64, 32, 1};
 const Sizes k4096{64, 1, 64, 1, 64, 64, 1};
+// Smaller than the kernels that take them.
+const Sizes k384{16, 1, 24, 1, 24, 16, 1};
+const Sizes k768{24, 1, 32, 1, 32, 24, 1};
+const Sizes kUp768{32, 1, 24, 1, 64, 48, 1};
+const Sizes kDown768{64, 1, 48, 1, 32, 24, 1};
+const Sizes k1600{40, 1, 40, 1, 40, 40, 1};
 const ops::MoeRouteOptions kOfAll{.softmax_first = true};
 
 class MoeRouted : public ::testing::TestWithParam<torch::DeviceType> {
@@ -268,6 +274,7 @@ TEST_P(MoeRouted, AgreesInBfloat16) {
        {Case{kMonarch, 37, 8, 2},  // no kernel has all of it
         Case{k256, 1000, 16, 2},
         Case{k256, 37, 64, 4},
+        Case{k256, 500, 2, 1},
         Case{kUp256, 1000, 16, 2},
         Case{kDown256, 1000, 16, 2},
         Case{k512, 1000, 16, 2},
@@ -284,7 +291,15 @@ TEST_P(MoeRouted, AgreesInBfloat16) {
         Case{kUp, 1000, 16, 2},
         Case{kDown, 1000, 16, 2},
         Case{k4096, 1000, 16, 2},
-        Case{k4096, 37, 64, 4, kOfAll}}) {
+        Case{k4096, 37, 64, 4, kOfAll},
+        Case{k384, 1000, 16, 2},
+        Case{k768, 1, 2, 1},
+        Case{k768, 1000, 16, 2},
+        Case{k768, 37, 64, 4},
+        Case{k768, 1000, 16, 2, first_ones(16)},
+        Case{kUp768, 1000, 16, 2},
+        Case{kDown768, 1000, 16, 2},
+        Case{k1600, 1000, 16, 2}}) {
     check(c, GetParam(), torch::kBFloat16);
   }
 }
@@ -299,6 +314,7 @@ TEST_P(MoeRouted, SmallMixtures) {
        {Case{k256, 50, 4, 2},
         Case{kFull512, 50, 4, 4},
         Case{kUp256, 50, 4, 1},
+        Case{k384, 50, 4, 2},
         Case{kFull2048, 20, 4, 2}}) {
     const Results got = run(
         c,

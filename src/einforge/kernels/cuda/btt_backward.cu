@@ -25,6 +25,20 @@ struct Variant {
   int shared_bytes;
 
   int cluster() const { return gamma_ranks * phi_ranks; }
+  int gamma_groups(const BttSizes& s) const {
+    return static_cast<int>(blocks_of(s.gamma, gamma_ranks * kBackwardOwn));
+  }
+  int phi_groups(const BttSizes& s) const {
+    return static_cast<int>(blocks_of(s.phi, phi_ranks * kBackwardOwn));
+  }
+  // That share the tokens of one split.
+  int clusters(const BttSizes& s) const {
+    return gamma_groups(s) * phi_groups(s) * s.rho;
+  }
+  // What the gradients of a layer would take of it, zeros included.
+  int64_t work(const BttSizes& s) const {
+    return static_cast<int64_t>(clusters(s)) * cluster() * (alpha + epsilon);
+  }
 };
 
 template <int kAlpha, int kEpsilon, int kGammaRanks = 2, int kPhiRanks = 2>
@@ -41,7 +55,6 @@ constexpr Variant variant() {
       Tile::kSharedBytes};
 }
 
-// The first that divides a layer takes it.
 constexpr Variant kVariants[] = {
     variant<32, 32>(),
     variant<32, 64>(),
@@ -54,20 +67,20 @@ constexpr Variant kVariants[] = {
     variant<32, 64, 1, 2>(),
     variant<64, 32, 2, 1>()};
 
+// The one with the least work for a layer, or null.
 const Variant* variant_of(const BttSizes& s) {
+  if (s.gamma <= 0 || s.gamma % kVector != 0 || s.phi <= 0 ||
+      s.phi % kVector != 0 || s.rho <= 0) {
+    return nullptr;
+  }
+  const Variant* best = nullptr;
   for (const Variant& v : kVariants) {
-    if (v.alpha == s.alpha && v.epsilon == s.epsilon && s.gamma > 0 &&
-        s.gamma % (v.gamma_ranks * kBackwardOwn) == 0 && s.phi > 0 &&
-        s.phi % (v.phi_ranks * kBackwardOwn) == 0 && s.rho > 0) {
-      return &v;
+    if (s.alpha <= v.alpha && s.epsilon <= v.epsilon &&
+        (best == nullptr || v.work(s) < best->work(s))) {
+      best = &v;
     }
   }
-  return nullptr;
-}
-
-// Blocks that share the tokens of one split.
-int blocks_of_split(const BttSizes& s) {
-  return s.gamma / kBackwardOwn * (s.phi / kBackwardOwn) * s.rho;
+  return best;
 }
 
 // Few waves of the clusters that run at once, and full ones. A block's start
@@ -83,7 +96,7 @@ int splits_of(
   launch.set_cluster(v.cluster());
   const int64_t at_once = launch.clusters_at_once(
       reinterpret_cast<const void*>(v.kernel), limits.multiprocessors);
-  const int64_t clusters = blocks_of_split(s) / v.cluster();
+  const int64_t clusters = v.clusters(s);
   const int64_t tiles = blocks_of(rows, kBackwardTokens);
   const int64_t most = std::clamp<int64_t>(
       tiles / 2, 1, std::max(kMostSplits, at_once / clusters));
@@ -147,6 +160,7 @@ cudaError_t btt_backward(
            .expert_stride = cores.a_expert,
            .partials = a_partials,
            .own = s.gamma,
+           .row = s.alpha,
            .other = s.phi},
       .dy =
           {.activations = {},
@@ -158,11 +172,12 @@ cudaError_t btt_backward(
            .expert_stride = cores.b_expert,
            .partials = b_partials,
            .own = s.phi,
+           .row = s.epsilon,
            .other = s.gamma},
       .tokens = launch.tokens,
       .rho = s.rho,
-      .gamma_groups = s.gamma / kBackwardOwn / v.gamma_ranks,
-      .phi_groups = s.phi / kBackwardOwn / v.phi_ranks,
+      .gamma_groups = v.gamma_groups(s),
+      .phi_groups = v.phi_groups(s),
       .splits = splits,
       .rows = rows,
       .gates = launch.gates};
@@ -171,7 +186,7 @@ cudaError_t btt_backward(
       launch.x,
       s.d_in(),
       launch.tokens,
-      {s.gamma, s.alpha, kBackwardOwn, s.alpha, 1});
+      {s.gamma, s.alpha, kBackwardOwn, v.alpha, 1});
   if (status != cudaSuccess) {
     return status;
   }
@@ -180,7 +195,7 @@ cudaError_t btt_backward(
       launch.dy,
       s.d_out(),
       launch.tokens,
-      {s.phi, s.epsilon, kBackwardOwn, s.epsilon, 1});
+      {s.phi, s.epsilon, kBackwardOwn, v.epsilon, 1});
   if (status != cudaSuccess) {
     return status;
   }
@@ -189,7 +204,7 @@ cudaError_t btt_backward(
   configured.start_early();
   status = configured.run(
       rows.offsets != nullptr ? v.routed : v.kernel,
-      static_cast<unsigned>(blocks_of_split(s) / v.cluster() * splits),
+      static_cast<unsigned>(v.clusters(s) * splits),
       params);
   if (status != cudaSuccess) {
     return status;

@@ -45,7 +45,8 @@ struct BttBackwardParams {
     int64_t rho_stride;
     int64_t expert_stride;
     float* partials;  // (slots, own, row, rho, other)
-    int own;          // of the layer
+    int own;          // of the layer, where a block may have more of each
+    int row;
     int other;
   };
   Side x;
@@ -289,6 +290,7 @@ struct BttBackward {
     const int64_t inner = Side::kIsX ? side.other_stride : side.row_stride;
     const int64_t outer = Side::kIsX ? side.row_stride : side.other_stride;
     if (inner == 1 && outer % kVector == 0 && side.own_stride % kVector == 0 &&
+        side.row % kVector == 0 &&
         reinterpret_cast<uintptr_t>(from) % 16 == 0) {
       load_core<Side, kVector>(from, inner, outer, side.own_stride);
     } else {
@@ -309,6 +311,11 @@ struct BttBackward {
     static_assert(kCount % (kBatch * kThreads) == 0);
     constexpr int kInner = (Side::kIsX ? kBackwardOwn : Side::kRows) / kWidth;
     constexpr int kOuter = Side::kIsX ? Side::kRows : kBackwardOwn;
+    const BttBackwardParams::Side& side = params_of<Side>();
+    const int owns = side.own - first_own<Side>();
+    const int others = side.other - first_other<Side>();
+    const int inners = Side::kIsX ? others : side.row;
+    const int outers = Side::kIsX ? side.row : others;
 #pragma unroll 1
     for (int first = static_cast<int>(threadIdx.x); first < kCount;
          first += kBatch * kThreads) {
@@ -316,10 +323,14 @@ struct BttBackward {
 #pragma unroll
       for (int n = 0; n < kBatch; ++n) {
         const int i = first + n * kThreads;
-        values[n] = *reinterpret_cast<const Value*>(
-            from + i % kInner * kWidth * inner_stride +
-            i / kInner % kOuter * outer_stride +
-            i / kInner / kOuter * own_stride);
+        const int in = i % kInner * kWidth;
+        const int out = i / kInner % kOuter;
+        const int own = i / kInner / kOuter;
+        values[n] = Value{};
+        if (in < inners && out < outers && own < owns) {
+          values[n] = *reinterpret_cast<const Value*>(
+              from + in * inner_stride + out * outer_stride + own * own_stride);
+        }
       }
 #pragma unroll
       for (int n = 0; n < kBatch; ++n) {
@@ -717,20 +728,27 @@ struct BttBackward {
       return;
     }
     const AddUnit<Side> unit(worker);
+    const int own = first_own<Side>() + unit.octet * kVector;
 #pragma unroll
     for (int n = 0; n < Side::kWarpUnits; ++n) {
       const int other =
           first_other<Side>() + (unit.others + n) * kVector + 2 * (lane % 4);
+      if (own >= side.own || other >= side.other) {
+        continue;
+      }
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
+      for (int half = 0; half < 2; ++half) {
+        const int row = unit.row_tile * 16 + lane / 4 + 8 * half;
+        if (row >= side.row) {
+          continue;
+        }
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int64_t own = static_cast<int64_t>(slot) * side.own +
-                              first_own<Side>() + unit.octet * kVector + i;
-          const int64_t row =
-              own * Side::kRows + unit.row_tile * 16 + lane / 4 + 8 * half;
+        for (int i = 0; i < 8; ++i) {
+          const int64_t line =
+              (static_cast<int64_t>(slot) * side.own + own + i) * side.row +
+              row;
           *reinterpret_cast<float2*>(
-              side.partials + (row * p.rho + r) * side.other + other) = {
+              side.partials + (line * p.rho + r) * side.other + other) = {
               sums[n][i][2 * half], sums[n][i][2 * half + 1]};
         }
       }

@@ -43,8 +43,9 @@ struct BttBackwardLaunch {
   int64_t db_expert = 0;
 };
 
-// sm_90, alpha and epsilon of 32 or 64, gamma and phi multiples of 32, any
-// rank; and the layers of width 512, with a side of 16. Elsewhere
+// sm_90, alpha and epsilon up to 64, gamma and phi multiples of 8, any rank.
+// Blocks take alpha and epsilon as 16, 32 or 64 and 16 or 32 gammas and phis at
+// once: what a layer lacks of that is zeros, which cost as much. Elsewhere
 // btt_weight_grad.h has the gradients.
 [[nodiscard]] bool btt_backward_supports(
     const BttSizes& sizes, const DeviceLimits& limits);

@@ -100,14 +100,20 @@ struct BttLaunch {
   int64_t x_stride = 0;              // of a token, a multiple of 8
   int64_t y_stride = 0;              // of a token, a multiple of 8
   int64_t tokens = 0;
-  const __nv_bfloat16* bias = nullptr;  // (d_out) or null
+  // Null, or (epsilon, phi) of btt_packed_sizes(), zeros past the layer's own.
+  const __nv_bfloat16* bias = nullptr;
   // Null, or where z is written too: (tokens, phi, rho, gamma) contiguous.
   __nv_bfloat16* z = nullptr;
-  void* packed = nullptr;  // btt_packed_bytes(sizes), aligned to 16
+  void* packed = nullptr;  // btt_pack()'s, aligned to 16
 };
 
-// Bytes of both cores in the order of the matrix fragments.
-[[nodiscard]] size_t btt_packed_bytes(const BttSizes& sizes);
+// The sizes that a plan's kernel has: the layer's, or larger ones where that is
+// a pinned kernel, for which both cores are packed with zeros.
+[[nodiscard]] BttSizes btt_packed_sizes(
+    const BttSizes& sizes, const BttPlan& plan);
+
+// Bytes of both cores of these sizes in the order of the matrix fragments.
+[[nodiscard]] size_t btt_packed_bytes(const BttSizes& packed_sizes);
 
 // Shared memory that btt_pack cannot do without.
 [[nodiscard]] size_t btt_pack_shared_bytes(const BttSizes& sizes);
@@ -127,7 +133,7 @@ struct BttLaunch {
     const BttSizes& sizes, const BttPlan& plan);
 
 // Writes both cores to `packed` in the fragment order of the plan's kernel, one
-// expert after the other, btt_packed_bytes(sizes) each.
+// expert after the other, btt_packed_bytes() of btt_packed_sizes() each.
 [[nodiscard]] cudaError_t btt_pack(
     const BttSizes& sizes,
     const BttCores& cores,

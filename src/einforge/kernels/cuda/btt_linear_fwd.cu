@@ -59,6 +59,10 @@ std::string BttPlan::name() const {
          "_x" + std::to_string(x_buffers) + "_w" + std::to_string(warps);
 }
 
+BttSizes btt_packed_sizes(const BttSizes& s, const BttPlan& plan) {
+  return plan.kernel == BttKernel::kPinned ? pinned_sizes(s) : s;
+}
+
 size_t btt_shared_bytes(const BttSizes& s, const BttPlan& plan) {
   if (plan.kernel == BttKernel::kPinned) {
     return pinned_shared_bytes(s);

@@ -15,7 +15,8 @@ constexpr int kMixtureThreads = 256;  // of a mixture's
 constexpr int kMostStaged = 40 * 1024;
 
 // One stage's weights as W[batch][row][depth], row = (row_major, row_middle,
-// row_minor) and depth = (depth_major, depth_minor).
+// row_minor) and depth = (depth_major, depth_minor). Past `has_batches`,
+// `has_rows` and, of each depth_minor, `has_depth` there are zeros.
 struct PackStage {
   const __nv_bfloat16* core;
   const float* scale;
@@ -31,12 +32,19 @@ struct PackStage {
   int rows;
   int depth;
   int batches;
+  int has_rows;
+  int has_depth;
+  int has_batches;
   bool permute_depth;  // alpha_of_depth within each step of 16
   bool staged;         // a batch is a stretch of memory and fits
   int64_t expert_stride;
 
   [[nodiscard]] __host__ __device__ int weights() const {  // of a batch
     return rows * depth;
+  }
+  // Of the core; less where there are zeros among them.
+  [[nodiscard]] __host__ __device__ int has_weights() const {
+    return has_rows * (depth / depth_minor) * has_depth;
   }
 };
 
@@ -47,25 +55,34 @@ struct PackParams {
   int64_t vectors;  // of an expert
 };
 
-// Where the rows and the depths of a batch are, the latter in the order of the
-// fragments.
+// A sum with it is negative.
+constexpr int64_t kNowhere = INT64_MIN / 4;
+
+// Where the rows, of which `has_rows` are there, and the depths of a batch are,
+// the latter in the order of the fragments.
 __device__ __forceinline__ void find_places(
-    const PackStage& stage, int64_t* row_at, int64_t* depth_at) {
+    const PackStage& stage, int has_rows, int64_t* row_at, int64_t* depth_at) {
   for (int i = static_cast<int>(threadIdx.x); i < stage.rows + stage.depth;
        i += static_cast<int>(blockDim.x)) {
     if (i < stage.rows) {
-      row_at[i] =
-          i / stage.row_minor / stage.row_middle * stage.row_major_stride +
-          i / stage.row_minor % stage.row_middle * stage.row_middle_stride +
-          i % stage.row_minor * stage.row_minor_stride;
+      row_at[i] = i >= has_rows
+                      ? kNowhere
+                      : i / stage.row_minor / stage.row_middle *
+                                stage.row_major_stride +
+                            i / stage.row_minor % stage.row_middle *
+                                stage.row_middle_stride +
+                            i % stage.row_minor * stage.row_minor_stride;
     } else {
       const int k = i - stage.rows;
       const int depth = stage.permute_depth
                             ? k / kFragmentDepth * kFragmentDepth +
                                   alpha_of_depth(k % kFragmentDepth)
                             : k;
-      depth_at[k] = depth / stage.depth_minor * stage.depth_major_stride +
-                    depth % stage.depth_minor * stage.depth_minor_stride;
+      const int minor = depth % stage.depth_minor;
+      depth_at[k] = minor >= stage.has_depth
+                        ? kNowhere
+                        : depth / stage.depth_minor * stage.depth_major_stride +
+                              minor * stage.depth_minor_stride;
     }
   }
 }
@@ -102,8 +119,11 @@ __device__ __forceinline__ void write_fragments(
       const FragmentIndex f = fragment_index(lane, i);
       const int64_t at =
           row_at[first_row + f.row] + depth_at[first_depth + f.k];
-      values[i] = kStaged ? weights[staged_weight(static_cast<unsigned>(at))]
-                          : weights[at];
+      values[i] = __nv_bfloat16{};
+      if (at >= 0) {
+        values[i] = kStaged ? weights[staged_weight(static_cast<unsigned>(at))]
+                            : weights[at];
+      }
     }
     if (stage.scale != nullptr) {
 #pragma unroll
@@ -137,9 +157,10 @@ __global__ void __launch_bounds__(kPackThreads)
   const __nv_bfloat16* weights =
       stage.core + expert * stage.expert_stride + batch * stage.batch_stride;
   const float scale = stage.scale == nullptr ? 1.0F : *stage.scale;
+  const bool present = batch < stage.has_batches;
   const unsigned vectors =
-      stage.staged ? static_cast<unsigned>(stage.weights()) / kVector : 0;
-  for (unsigned i = threadIdx.x; i < vectors; i += blockDim.x) {
+      stage.staged ? static_cast<unsigned>(stage.has_weights()) / kVector : 0;
+  for (unsigned i = threadIdx.x; present && i < vectors; i += blockDim.x) {
     ptx::copy_async(
         ptx::shared_address(memory + staged_vector(i)),
         weights + i * kVector,
@@ -148,7 +169,7 @@ __global__ void __launch_bounds__(kPackThreads)
   ptx::copy_async_commit();
   auto* row_at = reinterpret_cast<int64_t*>(memory + staged_vector(vectors));
   int64_t* depth_at = row_at + stage.rows;
-  find_places(stage, row_at, depth_at);
+  find_places(stage, present ? stage.has_rows : 0, row_at, depth_at);
   ptx::copy_async_wait<0>();
   __syncthreads();
   if (stage.staged) {
@@ -162,10 +183,11 @@ __global__ void __launch_bounds__(kPackThreads)
 // `indices` are those of a batch.
 bool can_be_staged(
     const PackStage& stage, int experts, const std::array<Extent, 3>& indices) {
-  return is_stretch(indices) && stage.weights() * 2 <= kMostStaged &&
+  return is_stretch(indices) && stage.has_weights() % kVector == 0 &&
+         stage.has_weights() * 2 <= kMostStaged &&
          are_aligned(
              stage.core,
-             {{{stage.batches, stage.batch_stride},
+             {{{stage.has_batches, stage.batch_stride},
                {experts, stage.expert_stride}}});
 }
 
@@ -176,7 +198,7 @@ size_t places_bytes(int rows, int depth) {
 
 int shared_bytes(const PackStage& stage) {
   const unsigned vectors =
-      stage.staged ? static_cast<unsigned>(stage.weights()) / kVector : 0;
+      stage.staged ? static_cast<unsigned>(stage.has_weights()) / kVector : 0;
   return static_cast<int>(
       16 * staged_vector(vectors) + places_bytes(stage.rows, stage.depth));
 }
@@ -221,6 +243,7 @@ cudaError_t btt_pack(
   // Rows of stage one are (phi, rho), of the pinned kernels (phi / 8, rho,
   // phi % 8).
   const bool pinned = plan.kernel == BttKernel::kPinned;
+  const BttSizes k = btt_packed_sizes(s, plan);
   const BttCores::Strides& a = cores.a_strides;
   const BttCores::Strides& b = cores.b_strides;
   PackStage one{
@@ -234,10 +257,13 @@ cudaError_t btt_pack(
       .depth_minor_stride = a.in,
       .row_middle = pinned ? s.rho : 1,
       .row_minor = pinned ? kVector : s.rho,
-      .depth_minor = s.alpha,
-      .rows = s.phi * s.rho,
-      .depth = s.alpha,
-      .batches = s.gamma,
+      .depth_minor = k.alpha,
+      .rows = k.phi * k.rho,
+      .depth = k.alpha,
+      .batches = k.gamma,
+      .has_rows = s.phi * s.rho,
+      .has_depth = s.alpha,
+      .has_batches = s.gamma,
       .permute_depth = true,
       .staged = false,
       .expert_stride = cores.a_expert};
@@ -253,11 +279,14 @@ cudaError_t btt_pack(
       .depth_major_stride = b.rho,
       .depth_minor_stride = b.gamma,
       .row_middle = 1,
-      .row_minor = s.epsilon,
-      .depth_minor = s.gamma,
-      .rows = s.epsilon,
-      .depth = s.gamma * s.rho,
-      .batches = s.phi,
+      .row_minor = k.epsilon,
+      .depth_minor = k.gamma,
+      .rows = k.epsilon,
+      .depth = k.gamma * k.rho,
+      .batches = k.phi,
+      .has_rows = s.epsilon,
+      .has_depth = s.gamma,
+      .has_batches = s.phi,
       .permute_depth = false,
       .staged = false,
       .expert_stride = cores.b_expert};
@@ -278,7 +307,7 @@ cudaError_t btt_pack(
        static_cast<unsigned>(cores.experts)},
       {{one, two},
        static_cast<uint4*>(packed),
-       static_cast<int64_t>(btt_packed_bytes(s) / sizeof(uint4))});
+       static_cast<int64_t>(btt_packed_bytes(k) / sizeof(uint4))});
 }
 
 }  // namespace einforge::kernels::cuda

@@ -20,11 +20,26 @@ const PinnedKernel* find(const BttSizes& sizes) {
   return find_pinned(PinnedTable<Kernels>::all, sizes);
 }
 
+// The layer (columns, rows, tokens) as the copy engine cuts it.
+TensorBox tensor_box(const PinnedKernel::Box& box, int rows, int columns) {
+  return {
+      box.lines ? box.columns : columns,
+      box.lines ? rows * columns / box.columns : rows,
+      box.columns,
+      box.rows,
+      box.tokens};
+}
+
 }  // namespace
 
 int pinned_cluster(const BttSizes& sizes) {
   const PinnedKernel* found = find(sizes);
   return found == nullptr ? 0 : found->cluster;
+}
+
+BttSizes pinned_sizes(const BttSizes& sizes) {
+  const PinnedKernel* found = find(sizes);
+  return found == nullptr ? sizes : found->sizes;
 }
 
 bool pinned_supports(
@@ -53,30 +68,41 @@ cudaError_t pinned_forward(
   params.tiles = static_cast<int>(tiles);
   params.wait_for_pack = after_pack ? 1 : 0;
   return launch_pinned(
-      *find(s), launch, launch.tokens, tiles, params, limits, stream);
+      *find(s), s, launch, launch.tokens, tiles, params, limits, stream);
 }
 
 cudaError_t launch_pinned(
     const PinnedKernel& kernel,
+    const BttSizes& s,
     const BttLaunch& launch,
     int64_t y_rows,
     int64_t tiles,
     BttPinnedParams& params,
     const DeviceLimits& limits,
     cudaStream_t stream) {
-  const BttSizes& s = kernel.sizes;
+  const BttSizes& k = kernel.sizes;
   params.weights_one = static_cast<const uint4*>(launch.packed);
   params.weights_two = params.weights_one +
-                       static_cast<size_t>(s.d_in()) * s.phi * s.rho / kVector;
+                       static_cast<size_t>(k.d_in()) * k.phi * k.rho / kVector;
   params.expert_vectors =
-      static_cast<int64_t>(btt_packed_bytes(s) / sizeof(uint4));
+      static_cast<int64_t>(btt_packed_bytes(k) / sizeof(uint4));
+  params.gamma = s.gamma;
+  params.phi = s.phi;
   cudaError_t status = encode_tensor_map(
-      &params.x_map, launch.x, launch.x_stride, launch.tokens, kernel.x);
+      &params.x_map,
+      launch.x,
+      launch.x_stride,
+      launch.tokens,
+      tensor_box(kernel.x, s.alpha, s.gamma));
   if (status != cudaSuccess) {
     return status;
   }
   status = encode_tensor_map(
-      &params.y_map, launch.y, launch.y_stride, y_rows, kernel.y);
+      &params.y_map,
+      launch.y,
+      launch.y_stride,
+      y_rows,
+      tensor_box(kernel.y, s.epsilon, s.phi));
   if (status != cudaSuccess) {
     return status;
   }

@@ -12,13 +12,23 @@
 // its registers, and tokens stream past. docs/design/btt_kernels.md draws it.
 namespace einforge::kernels::cuda {
 
+// One lane tells other warps what its warp has read. Racecheck follows threads
+// that speak for themselves alone; for it there is a build where all do.
+#ifdef EINFORGE_RACECHECK
+inline constexpr int kTellers = 32;
+#else
+inline constexpr int kTellers = 1;
+#endif
+
 struct BttPinnedParams {
-  CUtensorMap x_map;  // (row, rows, tokens)
+  CUtensorMap x_map;  // (columns, rows, tokens)
   CUtensorMap y_map;
   const uint4* weights_one;
   const uint4* weights_two;
   const __nv_bfloat16* bias;
   __nv_bfloat16* z;
+  int gamma;  // of the layer
+  int phi;
   int64_t tokens;
   int tiles;
   int wait_for_pack;
@@ -92,13 +102,14 @@ struct BttPinned {
     if (threadIdx.x == 0) {
       for (int b = 0; b < S::kXBuffers; ++b) {
         ptx::barrier_init(x_full(b), 1);
-        ptx::barrier_init(x_empty(b), kPinnedStageWarps * S::kParts);
+        ptx::barrier_init(x_empty(b), kTellers * kPinnedStageWarps * S::kParts);
       }
       for (int b = 0; b < S::kZBuffers; ++b) {
         ptx::barrier_init(
             z_full(b), 32 * kPinnedStageWarps + (S::kExchange ? 1 : 0));
         ptx::barrier_init(
-            z_empty(b), kPinnedStageWarps * (S::kExchange ? kZSources : 32));
+            z_empty(b),
+            kPinnedStageWarps * (S::kExchange ? kTellers * kZSources : 32));
       }
       for (int b = 0; b < S::kYBuffers; ++b) {
         ptx::barrier_init(y_full(b), S::kAddUp ? kAdders : kPinnedStageWarps);
@@ -106,7 +117,7 @@ struct BttPinned {
       }
       for (int b = 0; b < S::kSumBuffers; ++b) {
         ptx::barrier_init(sum_full(b), 32 * kPinnedStageWarps + 1);
-        ptx::barrier_init(sum_empty(b), kAdders * S::kGroup);
+        ptx::barrier_init(sum_empty(b), kTellers * kAdders * S::kGroup);
       }
       ptx::barrier_init_fence();
       if constexpr (S::kExchange) {
@@ -221,13 +232,12 @@ struct BttPinned {
 
   // By one warp, as produce_x.
   __device__ void send_y() const {
-    constexpr bool kWhole = S::kPhis == S::kPhi;
     constexpr int kLanes = kRouted ? kPinnedTokens : 1;
     Ring<S::kYBuffers> y(0);
-    const int row =
-        kWhole ? first_epsilon() * S::kPhi * 2 / 128 : first_epsilon();
+    const int row = S::kYLines ? first_epsilon() * S::kPhi * 2 / kPinnedLine
+                               : first_epsilon();
     for_spans([&](int chunk, int begin, int end, int hop) {
-      const int column = kWhole ? 0 : first_phi(chunk_of(chunk));
+      const int column = S::kYLines ? 0 : first_phi(chunk_of(chunk));
       for (int tile = begin; tile < end; tile += hop) {
         int token = tile * kPinnedTokens;
         if constexpr (kRouted) {
@@ -387,13 +397,22 @@ struct BttPinned {
   // Tells `count` blocks, `step` apart from rank `from`, one barrier of theirs.
   __device__ __forceinline__ void tell(
       uint32_t barrier, int from, int step, int count) const {
-    __syncwarp();
-    if (lane < count) {
+    const auto arrive = [&](int i) {
       if (count > 1) {
-        ptx::barrier_arrive_peer(ptx::peer_address(
-            barrier, static_cast<uint32_t>(from + lane * step)));
+        ptx::barrier_arrive_peer(
+            ptx::peer_address(barrier, static_cast<uint32_t>(from + i * step)));
       } else {
         ptx::barrier_arrive(barrier);
+      }
+    };
+    __syncwarp();
+    if constexpr (kTellers == 1) {
+      if (lane < count) {
+        arrive(lane);
+      }
+    } else {
+      for (int i = 0; i < count; ++i) {
+        arrive(i);
       }
     }
   }
@@ -414,11 +433,12 @@ struct BttPinned {
       const int64_t token = static_cast<int64_t>(tile) * kPinnedTokens + t;
       const int f = i / S::kDepthOctets % S::kPhis;
       const int depth = i % S::kDepthOctets;  // rho, gamma
-      if (token < p.tokens) {
+      const int octet = first_octet + depth % kOctets;
+      if (token < p.tokens && phi + f < p.phi && octet < p.gamma / 8) {
         reinterpret_cast<uint4*>(p.z)
-            [((token * S::kPhi + phi + f) * S::kRho + depth / kOctets) *
-                 (S::kGamma / 8) +
-             first_octet + depth % kOctets] =
+            [((token * p.phi + phi + f) * S::kRho + depth / kOctets) *
+                 (p.gamma / 8) +
+             octet] =
                 ptx::load_shared(
                     z + static_cast<uint32_t>(
                             t / 8 * S::kZEight + depth * S::kZOctet +

@@ -9,6 +9,9 @@ namespace einforge::kernels::cuda {
 // Blocks of a cluster for these sizes; 0 where there is no such kernel.
 [[nodiscard]] int pinned_cluster(const BttSizes& sizes);
 
+// The sizes of the kernel for these; the same where there is no such kernel.
+[[nodiscard]] BttSizes pinned_sizes(const BttSizes& sizes);
+
 [[nodiscard]] bool pinned_supports(
     const BttSizes& sizes, const BttPlan& plan, const DeviceLimits& limits);
 

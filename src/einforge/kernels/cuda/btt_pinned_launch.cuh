@@ -7,62 +7,77 @@
 namespace einforge::kernels::cuda {
 
 struct PinnedKernel {
+  // What the copy engine brings or takes at once.
+  struct Box {
+    bool lines;  // of a token's features, not rows of gammas or phis
+    int columns;
+    int rows;
+    int tokens;
+  };
   BttSizes sizes;
   int cluster;
   int chunks;
   int threads;
   int bytes;
-  TensorBox x;
-  TensorBox y;
+  Box x;
+  Box y;
   void (*kernel)(const BttPinnedParams);
 };
 
 template <typename S, bool kRouted>
 constexpr PinnedKernel pinned_kernel() {
-  constexpr int kLine = 64;  // elements of 128 bytes
-  constexpr bool kWhole = S::kPhis == S::kPhi;
-  const TensorBox x =
-      S::kGroup > 1 ? TensorBox{S::kGamma, S::kAlpha, S::kGammas, S::kAlpha, 0}
-                    : TensorBox{
-                          kLine,
-                          S::kAlpha * S::kGamma / kLine,
-                          kLine,
-                          S::kAlpha * S::kGamma / kLine,
-                          0};
-  const TensorBox y =
-      kWhole
-          ? TensorBox{kLine, S::kEpsilon * S::kPhi / kLine, kLine, S::kEpsilons * S::kPhi / kLine, 0}
-          : TensorBox{S::kPhi, S::kEpsilon, S::kPhis, S::kEpsilons, 0};
-  PinnedKernel k{
+  constexpr int kXColumns = S::kXRow / 2;
+  constexpr int kYColumns = S::kYRow / 2;
+  return {
       {S::kAlpha, S::kGamma, S::kEpsilon, S::kPhi, S::kRho},
       S::kCluster,
       S::kChunks,
       BttPinned<S, kRouted>::kThreads,
       S::kBytes,
-      x,
-      y,
+      {S::kXLines,
+       kXColumns,
+       S::kAlpha * S::kGammas / kXColumns,
+       kRouted ? 1 : kPinnedTokens / S::kParts},
+      {S::kYLines,
+       kYColumns,
+       S::kEpsilons * S::kPhis / kYColumns,
+       kRouted ? 1 : kPinnedTokens},
       btt_pinned_fwd<S, kRouted>};
-  k.x.box_tokens = kRouted ? 1 : kPinnedTokens / S::kParts;
-  k.y.box_tokens = kRouted ? 1 : kPinnedTokens;
-  return k;
 }
 
-// Those of `kernels` for these sizes, or null.
+// Of `kernels` the one that holds a layer of these sizes with the fewest
+// weights, zeros among them; or null.
 template <size_t kCount>
 const PinnedKernel* find_pinned(
-    const PinnedKernel (&kernels)[kCount], const BttSizes& sizes) {
+    const PinnedKernel (&kernels)[kCount], const BttSizes& s) {
+  const auto fits = [](const PinnedKernel::Box& box,
+                       int rows,
+                       int columns,
+                       int most_rows,
+                       int most_columns) {
+    return rows <= most_rows && columns <= most_columns &&
+           columns % kVector == 0 &&
+           (!box.lines ||
+            (columns == most_columns && rows * columns % box.columns == 0));
+  };
+  const PinnedKernel* best = nullptr;
   for (const PinnedKernel& k : kernels) {
-    if (k.sizes == sizes) {
-      return &k;
+    if (s.rho == k.sizes.rho &&
+        fits(k.x, s.alpha, s.gamma, k.sizes.alpha, k.sizes.gamma) &&
+        fits(k.y, s.epsilon, s.phi, k.sizes.epsilon, k.sizes.phi) &&
+        (best == nullptr ||
+         btt_packed_bytes(k.sizes) < btt_packed_bytes(best->sizes))) {
+      best = &k;
     }
   }
-  return nullptr;
+  return best;
 }
 
-// Launches `kernel` for so many tiles at most; `params` lacks only the maps
-// and the weights.
+// Launches `kernel` on a layer for so many tiles at most; `params` lacks only
+// the maps, the layer's sizes and the weights.
 [[nodiscard]] cudaError_t launch_pinned(
     const PinnedKernel& kernel,
+    const BttSizes& sizes,
     const BttLaunch& launch,
     int64_t y_rows,
     int64_t tiles,

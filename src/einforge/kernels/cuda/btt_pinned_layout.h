@@ -10,6 +10,7 @@ namespace einforge::kernels::cuda {
 inline constexpr int kPinnedTokens = 16;     // of a tile
 inline constexpr int kPinnedEights = 2;      // n of mma.m16n8k16 is 8 tokens
 inline constexpr int kPinnedStageWarps = 4;  // of each of the two stages
+inline constexpr int kPinnedLine = 128;      // bytes
 inline constexpr int kPinnedBytes = 231424;  // 1 KB of 227 KB aligns the rest
 
 // The copy engine's swizzle of rows of 16 (mask + 1) bytes, on an offset in
@@ -105,6 +106,9 @@ struct PinnedDepth {
 // all phis and epsilons of the part, and adds up 1 / kGroup of the epsilons.
 //
 // Where a cluster cannot hold the cores, it holds 1 / kChunks of phi at a time.
+//
+// A layer may be smaller: the cores are packed with zeros, and the copy engine
+// reads zeros and writes nothing past the layer's own rows and columns.
 template <
     int kAlphaSize,
     int kGammaSize,
@@ -114,7 +118,8 @@ template <
     int kPartCount,
     int kGroupSize,
     int kSplitCount,
-    int kChunkCount = 1>
+    int kChunkCount = 1,
+    bool kAnyColumns = false>
 struct PinnedShape {
   static constexpr int kAlpha = kAlphaSize;
   static constexpr int kGamma = kGammaSize;
@@ -144,10 +149,13 @@ struct PinnedShape {
       kPhis / kBatches2, kBatches2, kEpsilons2 / kFragmentRows, kSteps2};
   static constexpr int kDepthOctets = kGammas2 * kRho / 8;
 
-  // Rows of x and y in shared memory as the copy engine sees them: what is
-  // contiguous in device memory, at most 128 bytes.
-  static constexpr int kXRow = kGroup == 1 ? 128 : kGammas * 2;
-  static constexpr int kYRow = kPhis == kPhi ? 128 : kPhis * 2;
+  // Rows of x and y in shared memory as the copy engine sees them: the block's
+  // gammas (phis), or, where it has them all, lines of a token's features as
+  // they lie in device memory. With lines a layer must have all gammas (phis).
+  static constexpr bool kXLines = kGroup == 1 && !kAnyColumns;
+  static constexpr bool kYLines = kPhis == kPhi && !kAnyColumns;
+  static constexpr int kXRow = kXLines ? kPinnedLine : kGammas * 2;
+  static constexpr int kYRow = kYLines ? kPinnedLine : kPhis * 2;
   static constexpr int kXMask = kXRow / 16 - 1;
   static constexpr int kYMask = kYRow / 16 - 1;
   static constexpr int kXToken = kAlpha * kGammas * 2;
@@ -196,9 +204,9 @@ struct PinnedShape {
 };
 
 // The kernels there are: so many blocks that the cores fit their registers,
-// and as wide rows of x and y as that allows.
-template <template <typename...> typename List>
-using PinnedTable = List<
+// and as wide rows of x and y as that allows. `More` are the rest.
+template <template <typename...> typename List, typename... More>
+using PinnedRankOneTable = List<
     PinnedShape<16, 16, 16, 16, 1, 1, 1, 1>,
     PinnedShape<16, 16, 32, 32, 1, 1, 1, 1>,
     PinnedShape<32, 32, 16, 16, 1, 1, 1, 1>,
@@ -214,6 +222,15 @@ using PinnedTable = List<
     PinnedShape<32, 64, 32, 64, 1, 2, 2, 1>,
     PinnedShape<32, 32, 64, 64, 1, 4, 1, 1>,
     PinnedShape<64, 64, 32, 32, 1, 1, 4, 2>,
+    PinnedShape<16, 32, 32, 16, 1, 1, 1, 1, 1, true>,
+    PinnedShape<32, 16, 16, 32, 1, 1, 1, 1, 1, true>,
+    PinnedShape<32, 32, 32, 32, 1, 1, 1, 1, 1, true>,
+    PinnedShape<32, 32, 64, 64, 1, 4, 1, 1, 1, true>,
+    More...>;
+
+template <template <typename...> typename List>
+using PinnedTable = PinnedRankOneTable<
+    List,
     PinnedShape<32, 32, 32, 32, 4, 4, 1, 1>,
     PinnedShape<64, 64, 64, 64, 4, 2, 4, 0, 4>>;
 

@@ -5,22 +5,15 @@ namespace einforge::kernels::cuda {
 
 namespace {
 
-// Square layers and those of four times the width, at 256 to 4096.
-constexpr PinnedKernel kKernels[] = {
-    pinned_kernel<PinnedShape<16, 16, 16, 16, 1, 1, 1, 1>, true>(),
-    pinned_kernel<PinnedShape<16, 16, 32, 32, 1, 1, 1, 1>, true>(),
-    pinned_kernel<PinnedShape<32, 32, 16, 16, 1, 1, 1, 1>, true>(),
-    pinned_kernel<PinnedShape<16, 32, 32, 16, 1, 1, 1, 1>, true>(),
-    pinned_kernel<PinnedShape<32, 16, 16, 32, 1, 1, 1, 1>, true>(),
-    pinned_kernel<PinnedShape<32, 16, 64, 32, 1, 1, 1, 1>, true>(),
-    pinned_kernel<PinnedShape<64, 32, 32, 16, 1, 1, 1, 1>, true>(),
-    pinned_kernel<PinnedShape<32, 32, 32, 32, 1, 1, 1, 1>, true>(),
-    pinned_kernel<PinnedShape<64, 32, 64, 32, 1, 2, 1, 1>, true>(),
-    pinned_kernel<PinnedShape<32, 64, 64, 32, 1, 2, 2, 2>, true>(),
-    pinned_kernel<PinnedShape<64, 32, 32, 64, 1, 2, 2, 1>, true>(),
-    pinned_kernel<PinnedShape<64, 64, 64, 64, 1, 2, 4, 2>, true>(),
-    pinned_kernel<PinnedShape<32, 32, 64, 64, 1, 4, 1, 1>, true>(),
-    pinned_kernel<PinnedShape<64, 64, 32, 32, 1, 1, 4, 2>, true>()};
+template <typename... S>
+struct Kernels {
+  static constexpr PinnedKernel all[sizeof...(S)] = {
+      pinned_kernel<S, /*kRouted=*/true>()...};
+};
+
+const PinnedKernel* find(const BttSizes& sizes) {
+  return find_pinned(PinnedRankOneTable<Kernels>::all, sizes);
+}
 
 // `params` has what is particular to y.
 cudaError_t run(
@@ -39,13 +32,13 @@ cudaError_t run(
   params.rows = rows;
   const int64_t tiles = rows.pairs / kPinnedTokens + rows.experts;
   return launch_pinned(
-      *find_pinned(kKernels, s), launch, y_rows, tiles, params, limits, stream);
+      *find(s), s, launch, y_rows, tiles, params, limits, stream);
 }
 
 }  // namespace
 
 bool pinned_routed_supports(const BttSizes& s, const DeviceLimits& limits) {
-  const PinnedKernel* found = find_pinned(kKernels, s);
+  const PinnedKernel* found = find(s);
   return limits.major == 9 && found != nullptr &&
          found->bytes <= limits.shared_bytes;
 }

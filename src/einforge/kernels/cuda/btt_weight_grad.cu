@@ -152,8 +152,9 @@ __device__ __forceinline__ void add(float4& sum, const float4& v) {
 template <bool kRouted, bool kStaged>
 __global__ void __launch_bounds__(kRouted ? kMixtureThreads : kCoreThreads)
     btt_weight_grad_reduce(const __grid_constant__ ReduceParams all) {
-  // A mixture has many pieces of few splits, a core few of many.
-  constexpr int kAtOnce = kRouted ? 4 : 1;
+  // A mixture has many pieces of few splits, a core few of many. Pieces that
+  // are not batches are too small for more than one vector a thread.
+  constexpr int kAtOnce = kRouted && kStaged ? 4 : 1;
   constexpr int kUnroll = kRouted ? 1 : 8;
   extern __shared__ uint4 staged[];
   __shared__ float4 chain_sums[kRouted ? kMixtureThreads : kCoreThreads];

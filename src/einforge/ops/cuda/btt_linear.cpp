@@ -28,17 +28,19 @@ void run_fused(
     const Tensor& y,
     const Tensor& bias,
     const Tensor& z) {
-  const Tensor packed = btt::workspace(x, ek::btt_packed_bytes(sizes));
+  const ek::BttPlan plan = fastest_plan(sizes, x.size(0));
+  const ek::BttSizes packed_sizes = ek::btt_packed_sizes(sizes, plan);
+  const Tensor packed = btt::workspace(x, ek::btt_packed_bytes(packed_sizes));
+  const Tensor padded = btt::padded_bias(bias, sizes, packed_sizes);
   const ek::BttLaunch launch{
       .x = btt::data(x),
       .y = btt::mutable_data(y),
       .x_stride = sizes.d_in(),
       .y_stride = sizes.d_out(),
       .tokens = x.size(0),
-      .bias = bias.defined() ? btt::data(bias) : nullptr,
+      .bias = padded.defined() ? btt::data(padded) : nullptr,
       .z = z.defined() ? btt::mutable_data(z) : nullptr,
       .packed = packed.mutable_data_ptr()};
-  const ek::BttPlan plan = fastest_plan(sizes, launch.tokens);
   const ek::DeviceLimits& limits = device_limits();
   const auto stream = c10::cuda::getCurrentCUDAStream();
   C10_CUDA_CHECK(ek::btt_pack(sizes, cores, launch.packed, stream, plan));

@@ -83,6 +83,9 @@ struct Layer {
   }
 };
 
+// All there is for mixtures.
+const ek::BttPlan kPlan{.kernel = ek::BttKernel::kPinned};
+
 // Packs the cores and calls run(launch, stream); y has so many rows.
 template <typename Run>
 Tensor run_layer(
@@ -93,7 +96,9 @@ Tensor run_layer(
     const Run& run) {
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const Tensor packed = btt::workspace(
-      x, static_cast<std::size_t>(cores.experts) * ek::btt_packed_bytes(sizes));
+      x,
+      static_cast<std::size_t>(cores.experts) *
+          ek::btt_packed_bytes(ek::btt_packed_sizes(sizes, kPlan)));
   Tensor y = torch::empty({y_rows, sizes.d_out()}, x.options());
   const ek::BttLaunch launch{
       .x = btt::data(x),
@@ -102,9 +107,7 @@ Tensor run_layer(
       .y_stride = sizes.d_out(),
       .tokens = x.size(0),
       .packed = packed.mutable_data_ptr()};
-  ek::BttPlan plan;
-  plan.kernel = ek::BttKernel::kPinned;
-  C10_CUDA_CHECK(ek::btt_pack(sizes, cores, launch.packed, stream, plan));
+  C10_CUDA_CHECK(ek::btt_pack(sizes, cores, launch.packed, stream, kPlan));
   C10_CUDA_CHECK(run(launch, stream));
   return y;
 }
@@ -155,13 +158,15 @@ Tensor forward(
   const Layer layer(problem, operands);
   const Tensor x = btt::aligned(operands.x);
   if (dispatch.gates.defined()) {
+    const Tensor padded = btt::padded_bias(
+        bias, layer.sizes, ek::btt_packed_sizes(layer.sizes, kPlan));
     return run_layer(
         layer.sizes,
         layer.cores,
         x,
         x.size(0),
         [&](ek::BttLaunch launch, cudaStream_t stream) {
-          launch.bias = bias.defined() ? btt::data(bias) : nullptr;
+          launch.bias = padded.defined() ? btt::data(padded) : nullptr;
           return ek::pinned_routed_mixture(
               layer.sizes,
               launch,

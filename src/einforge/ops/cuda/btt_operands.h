@@ -55,6 +55,19 @@ inline torch::Tensor aligned(const torch::Tensor& tensor) {
   return address % 16 == 0 ? tensor : tensor.clone();
 }
 
+// A bias (d_out), or none, as a kernel of sizes `packed` takes it.
+inline torch::Tensor padded_bias(
+    const torch::Tensor& bias,
+    const kernels::cuda::BttSizes& sizes,
+    const kernels::cuda::BttSizes& packed) {
+  if (!bias.defined() || packed == sizes) {
+    return bias;
+  }
+  return torch::constant_pad_nd(
+      bias.view({sizes.epsilon, sizes.phi}),
+      {0, packed.phi - sizes.phi, 0, packed.epsilon - sizes.epsilon});
+}
+
 // Both stages contract one index each.
 inline bool is_btt(const Contraction& c) {
   return c.second_in == 1 && c.first_out == 1;

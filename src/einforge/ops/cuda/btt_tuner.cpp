@@ -30,7 +30,7 @@ using torch::Tensor;
 
 // Raised whenever kernels, plans or the way they are measured change so that a
 // choice may change.
-constexpr int kKernelVersion = 7;
+constexpr int kKernelVersion = 8;
 
 bool environment_is(const char* name, std::string_view value) {
   const char* set = std::getenv(name);
@@ -338,11 +338,12 @@ ek::BttPlan fastest_plan(const ek::BttSizes& sizes, std::int64_t asked) {
   const auto name = fastest(on, problem, [&] {
     const Tensor x = random({tokens, sizes.d_in()}, torch::kBFloat16);
     const Tensor y = torch::empty({tokens, sizes.d_out()}, x.options());
-    const Tensor packed = random(
-        {static_cast<int64_t>(ek::btt_packed_bytes(sizes) / 2)},
-        torch::kBFloat16);
     std::vector<Candidate> candidates;
     for (const ek::BttPlan& plan : plans) {
+      const std::size_t bytes =
+          ek::btt_packed_bytes(ek::btt_packed_sizes(sizes, plan));
+      const Tensor packed =
+          random({static_cast<int64_t>(bytes / 2)}, torch::kBFloat16);
       candidates.push_back(
           {plan.name(), [&on, &sizes, x, y, packed, plan] {
              const ek::BttLaunch launch{
