@@ -17,18 +17,19 @@ for program in einforge ops_tests nn_tests models_tests train_tests; do
     cp "$build/bin/$program" "$out/bin/"
   fi
 done
-# The standalone check of single kernels, where benchmarks/cuda/build.sh made it
-# from the kernels as they are.
-check="$root/build/cuda/btt_check"
-if [[ -x $check ]]; then
+# The standalone checks of single kernels, where benchmarks/cuda/build.sh made
+# them from the kernels as they are.
+for name in btt_check btt_check_race; do
+  check="$root/build/cuda/$name"
+  [[ -x $check ]] || continue
   newer="$(find "$root/src/einforge/kernels/cuda" \
     "$root/benchmarks/cuda/btt_check.cu" -type f -newer "$check" -print -quit)"
   if [[ -z $newer ]]; then
     cp "$check" "$out/bin/"
   else
-    echo "without btt_check, older than ${newer#"$root"/}: benchmarks/cuda/build.sh"
+    echo "without $name, older than ${newer#"$root"/}: benchmarks/cuda/build.sh"
   fi
-fi
+done
 strip --strip-unneeded "$out"/bin/* "$out"/lib/*
 # All but the libraries of C and C++ and what torch brings.
 ldd "$out"/bin/* "$out"/lib/*.so |

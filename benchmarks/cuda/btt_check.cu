@@ -3,7 +3,9 @@
 //
 //   btt_check            checks, then timings at 32,768 tokens
 //   btt_check --small    checks at small sizes only, for compute-sanitizer
-//   btt_check --race     one launch of each plan of a few shapes and tokens
+//   btt_check --race     one launch of each plan at small sizes, of shapes
+//   above
+//                        1024 only the pinned kernel's, with few tokens
 //   btt_check --only S   only shapes whose name contains S
 //   btt_check --tokens N
 //   btt_check --profile SHAPE PLAN   three launches of one plan, for a profiler
@@ -275,6 +277,16 @@ struct Cores {
   }
 };
 
+// Bytes of packed cores that suffice for every plan.
+size_t packed_bytes(
+    const ek::BttSizes& n, int64_t tokens, const ek::DeviceLimits& limits) {
+  size_t most = 0;
+  for (const ek::BttPlan& plan : ek::btt_plans(n, tokens, limits)) {
+    most = std::max(most, ek::btt_packed_bytes(ek::btt_packed_sizes(n, plan)));
+  }
+  return most;
+}
+
 int failures = 0;
 std::string json_rows;
 
@@ -297,13 +309,23 @@ bool check_plan(
   Buffer<Bf16> x(tokens * x_stride);
   Buffer<Bf16> y(tokens * y_stride);
   Buffer<Bf16> y_again(tokens * y_stride);
+  const ek::BttSizes padded = ek::btt_packed_sizes(n, plan);
   Buffer<Bf16> bias(n.d_out());
+  Buffer<Bf16> padded_bias(padded.d_out());
   Buffer<Bf16> z(
       with_extras ? static_cast<size_t>(tokens) * n.gamma * n.phi * n.rho : 0);
-  Buffer<char> packed(ek::btt_packed_bytes(n));
+  Buffer<char> packed(ek::btt_packed_bytes(padded));
   static uint64_t seed = 1000;
   randomize(x, seed++, 1.0F);
   randomize(bias, seed++, 1.0F);
+  CHECK(cudaMemcpy2D(
+      padded_bias.data,
+      sizeof(Bf16) * padded.phi,
+      bias.data,
+      sizeof(Bf16) * n.phi,
+      sizeof(Bf16) * n.phi,
+      n.epsilon,
+      cudaMemcpyDeviceToDevice));
   const size_t z_size = static_cast<size_t>(tokens) * n.gamma * n.phi * n.rho;
   Buffer<double> z_exact(z_size);
   Buffer<double> z_rounded(z_size);
@@ -343,7 +365,7 @@ bool check_plan(
       .x_stride = x_stride,
       .y_stride = y_stride,
       .tokens = tokens,
-      .bias = bias_data,
+      .bias = with_extras ? padded_bias.data : nullptr,
       .z = with_extras ? z.data : nullptr,
       .packed = packed.data};
   CHECK(ek::btt_pack(n, cores, packed.data, nullptr, plan));
@@ -485,7 +507,7 @@ void time_shape(
   Buffer<Bf16> weight(static_cast<size_t>(n.d_in()) * n.d_out());
   randomize(weight, 60, 1.0F / sqrtf(static_cast<float>(n.d_in())));
   Cores cores(n, 70);
-  Buffer<char> packed(ek::btt_packed_bytes(n));
+  Buffer<char> packed(packed_bytes(n, tokens, limits));
   const float one = 1.0F;
   const float zero = 0.0F;
   const double dense = time_ms(20, [&](int i) {
@@ -607,7 +629,7 @@ void profile(
   Buffer<Bf16> y(tokens * n.d_out());
   randomize(x, 50, 1.0F);
   const Cores cores(n, 70);
-  Buffer<char> packed(ek::btt_packed_bytes(n));
+  Buffer<char> packed(packed_bytes(n, tokens, limits));
   for (const ek::BttPlan& plan : ek::btt_plans(n, tokens, limits)) {
     if (plan.name() == plan_name) {
       CHECK(ek::btt_pack(n, cores.cores, packed.data, nullptr, plan));
@@ -676,7 +698,15 @@ int main(int argc, char** argv) {
       {"1024 to 4096", {32, 32, 64, 64, 1}},
       {"4096 to 1024", {64, 64, 32, 32, 1}},
       {"1024 rho 4", {32, 32, 32, 32, 4}},
-      {"4096 rho 4", {64, 64, 64, 64, 4}}};
+      {"4096 rho 4", {64, 64, 64, 64, 4}},
+      // Smaller than their kernels.
+      {"384", {16, 24, 24, 16, 1}},
+      {"768", {24, 32, 32, 24, 1}},
+      {"768 to 3072", {32, 24, 64, 48, 1}},
+      {"768 rho 4", {24, 32, 32, 24, 4}},
+      {"1280", {32, 40, 40, 32, 1}},
+      {"1536", {32, 48, 48, 32, 1}},
+      {"3072", {48, 64, 64, 48, 1}}};
   for (const Shape& shape : shapes) {
     if (!profiled.empty() && shape.name == profiled) {
       profile(shape, profiled_plan, limits, tokens);
@@ -687,11 +717,12 @@ int main(int argc, char** argv) {
   if (small || race) {
     // The shapes of the pinned kernels cannot be tiny.
     checked.push_back({"1024", {32, 32, 32, 32, 1}});
-    if (!race) {
-      checked.push_back({"1024 to 4096", {32, 32, 64, 64, 1}});
-      checked.push_back({"4096", {64, 64, 64, 64, 1}});
-      checked.push_back({"1024 rho 4", {32, 32, 32, 32, 4}});
-    }
+    checked.push_back({"384", {16, 24, 24, 16, 1}});
+    checked.push_back({"768", {24, 32, 32, 24, 1}});
+    checked.push_back({"768 rho 4", {24, 32, 32, 24, 4}});
+    checked.push_back({"1024 to 4096", {32, 32, 64, 64, 1}});
+    checked.push_back({"4096", {64, 64, 64, 64, 1}});
+    checked.push_back({"1024 rho 4", {32, 32, 32, 32, 4}});
   } else {
     checked.insert(checked.end(), shapes.begin(), shapes.end());
   }
@@ -712,6 +743,10 @@ int main(int argc, char** argv) {
         std::printf("     %-28s no plan\n", name.c_str());
       }
       for (const ek::BttPlan& plan : plans) {
+        const bool large = std::max(sizes.d_in(), sizes.d_out()) > 1024;
+        if (race && large && plan.kernel != ek::BttKernel::kPinned) {
+          continue;
+        }
         // Pretend to have few multiprocessors, so that each block takes five
         // or six tiles, the last one partial; and then a single token.
         ek::DeviceLimits few = limits;

@@ -1,17 +1,14 @@
 #!/usr/bin/env bash
 # Runs btt_check on a machine with a GPU, from the repository root: builds it
-# when it was not built elsewhere, finds cuBLAS, and ends with what was asked
-# for: the sanitizer, and profiles of single launches.
-#   benchmarks/cuda/run.sh [--sanitize] [--ncu SHAPE:PLAN]... [btt_check
-#                          arguments...]
+# when it was not built elsewhere, finds cuBLAS, and ends with the profiles of
+# single launches that were asked for.
+#   benchmarks/cuda/run.sh [--ncu SHAPE:PLAN]... [btt_check arguments...]
 set -uo pipefail
 program=build/cuda/btt_check
 out="${OUT:-/tmp}"
-sanitize=
 profiles=()
 while [[ $# -gt 0 ]]; do
   case "$1" in
-    --sanitize) sanitize=1 ;;
     --ncu)
       profiles+=("$2")
       shift
@@ -46,12 +43,4 @@ for profile in "${profiles[@]}"; do
   grep -E 'Duration|DRAM Throughput|L2 Cache Throughput|L1/TEX Cache Thr|Mem Busy|Max Bandwidth|Issue Slots Busy|Executed Ipc Active|SM Busy|Bank conflicts|Registers Per' \
     "$name"
 done
-if [[ -n $sanitize ]] && command -v compute-sanitizer >/dev/null; then
-  timeout 150 compute-sanitizer --tool memcheck "$program" --small \
-    >"$out/memcheck.txt" 2>&1
-  echo "memcheck: $(grep SUMMARY "$out/memcheck.txt" | tail -1)"
-  timeout 150 compute-sanitizer --tool racecheck "$program" --race \
-    --only 1024 >"$out/racecheck.txt" 2>&1
-  echo "racecheck: $(grep SUMMARY "$out/racecheck.txt" | tail -1)"
-fi
 exit "$status"
