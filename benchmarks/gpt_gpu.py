@@ -22,7 +22,8 @@ import torch
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNS = ["dense:1024", "monarch:1024", "ffn_moe:E=8,k=2:1024",
-        "btt_moe:E=16,k=2:1024", "dense:512", "btt_moe:E=16,k=2:512"]
+        "btt_moe:E=16,k=2:1024", "dense:768", "monarch:768",
+        "btt_moe:E=16,k=2:768", "dense:512", "btt_moe:E=16,k=2:512"]
 
 
 def run_program(command, **options):

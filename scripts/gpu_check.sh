@@ -13,6 +13,7 @@
 #   compile      torch.compile's rows beside those of paper (slow)
 #   decode       einforge bench: 1 to 64 tokens
 #   moe          einforge bench: mixtures of experts
+#   widths       einforge bench: widths that are no powers of two
 #   gpt          tokens a second of GPTs, with profiles, beside plain PyTorch
 #   kernels      the kernels of a backward pass, by torch's profiler
 #   train-smoke  100 steps of the example
@@ -21,7 +22,8 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 cd "$root" || exit 2
 out="${OUT:-results/gpu}"
 folder=""
-all=(tests graph sanitize layers paper decode moe gpt kernels train-smoke)
+all=(tests graph sanitize layers paper decode moe widths gpt kernels
+  train-smoke)
 declare -A part
 for argument in "$@"; do
   name="${argument#--}"
@@ -84,7 +86,7 @@ check() {
 say "$(nvidia-smi -L 2>&1 | head -1)"
 nvidia-smi >"$out/nvidia-smi.txt" 2>&1
 
-# test_program PROGRAM: its tests, dealt to as many processes as share the cores well.
+# test_program PROGRAM: its tests, dealt to processes that share the cores.
 test_processes=$((($(nproc) + 3) / 4))
 test_program() {
   local program=$1 name i
@@ -164,7 +166,6 @@ sanitize() {
 }
 if [[ -n ${part[sanitize]:-} ]]; then
   if command -v compute-sanitizer >/dev/null; then
-    check_program="$folder/bin/btt_check"  # every plan of the forward kernels
     (
       export EINFORGE_AUTOTUNE=0 PYTORCH_NO_CUDA_MEMORY_CACHING=1
       for tool in memcheck racecheck initcheck; do
@@ -184,11 +185,12 @@ if [[ -n ${part[sanitize]:-} ]]; then
         [[ $tool == initcheck ]] && filter=()
         sanitize "$tool" ops "${filter[@]}" "$folder/bin/ops_tests" \
           --gtest_filter='*.Small*:*TakesStrides*cuda*:*AnotherDtype*cuda*' &
-        [[ -x $check_program ]] || continue
-        sizes=(--race)
-        [[ $tool == memcheck ]] && sizes=(--small)
-        sanitize "$tool" plans "${filter[@]}" "$check_program" \
-          "${sizes[@]}" &
+        # Every plan of the forward kernels.
+        plans=("$folder/bin/btt_check" --small)
+        [[ $tool == memcheck ]] || plans=("$folder/bin/btt_check" --race)
+        [[ $tool == racecheck ]] && plans=("$folder/bin/btt_check_race" --race)
+        [[ -x ${plans[0]} ]] || continue
+        sanitize "$tool" plans "${filter[@]}" "${plans[@]}" &
       done
       wait
     )
@@ -211,6 +213,7 @@ if [[ -n ${part[compile]:-} ]]; then
 fi
 [[ -z ${part[decode]:-} ]] || bench decode 120
 [[ -z ${part[moe]:-} ]] || bench moe 200
+[[ -z ${part[widths]:-} ]] || bench widths 200
 if [[ -n ${part[gpt]:-} ]]; then
   check gpt timeout 400 python3 benchmarks/gpt_gpu.py --profile \
     --program "$folder/bin/einforge" --out "$out/gpt"

@@ -72,6 +72,19 @@ TEST(Suites, MoeHasThreeRoutingsOfEachWidthAndOneFeedForwardNetwork) {
   EXPECT_EQ(cases[9].layer.d_out, 4096);
 }
 
+TEST(Suites, WidthsAreOfGptsAndNoPowersOfTwo) {
+  const auto cases = layer_cases({.name = "widths"}, /*cuda=*/true);
+  ASSERT_EQ(cases.size(), 2 * 8);
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const bool mixture = cases[i].layer.spec.mixture.has_value();
+    EXPECT_EQ(mixture, i % 2 == 1) << i;
+    EXPECT_NE(cases[i].layer.d_in & (cases[i].layer.d_in - 1), 0) << i;
+    EXPECT_EQ(cases[i].routing, "uniform") << i;
+  }
+  EXPECT_EQ(cases[2].layer.sizes.values(), (Values{24, 1, 32, 1, 32, 24, 1}));
+  EXPECT_EQ(cases[5].layer.d_out, 3072);
+}
+
 TEST(Suites, TakeWhatIsGivenInPlaceOfTheirOwn) {
   const auto widths =
       layer_cases({.name = "paper", .widths = {{64, 256}}}, /*cuda=*/true);

@@ -199,7 +199,7 @@ std::vector<BadInput> bench_cases() {
   return {
       {"suite",
        "bench --suite layer",
-       {"expected layers, paper, decode or moe; got 'layer'"}},
+       {"expected layers, paper, decode, moe or widths; got 'layer'"}},
       {"structure",
        "bench --structures monrach --widths 64 --tokens 8",
        {"got 'monrach'", "did you mean 'monarch'"}},

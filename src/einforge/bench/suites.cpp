@@ -71,15 +71,28 @@ Defaults defaults_of(const std::string& suite, bool cuda) {
   if (suite == "paper") {
     return {grid(paper_specs(), widths), paper_specs(), widths, {many}};
   }
+  const std::vector<Spec> moe{structure::parse("btt_moe:E=16,k=2")};
+  if (suite == "widths") {
+    const std::vector<Spec> specs{monarch[0], moe[0]};
+    const std::vector<Width> others{
+        {384, 384},
+        {768, 768},
+        {768, 3072},
+        {3072, 768},
+        {1280, 1280},
+        {1536, 1536},
+        {1600, 1600},
+        {3072, 3072}};
+    return {grid(specs, others), specs, others, {many}};
+  }
   if (suite == "moe") {
-    const std::vector<Spec> moe{structure::parse("btt_moe:E=16,k=2")};
     std::vector<Layer> layers = grid(moe, widths);
     layers.push_back({structure::parse("ffn_moe:E=8,k=2"), {1024, 4096}});
     return {layers, moe, widths, {many}};
   }
   base::check(
       suite == "decode",
-      "--suite: expected layers, paper, decode or moe; got '{}'",
+      "--suite: expected layers, paper, decode, moe or widths; got '{}'",
       suite);
   return {
       grid(monarch, widths),
