@@ -189,8 +189,12 @@ if [[ -n ${part[sanitize]:-} ]]; then
         plans=("$folder/bin/btt_check" --small)
         [[ $tool == memcheck ]] || plans=("$folder/bin/btt_check" --race)
         [[ $tool == racecheck ]] && plans=("$folder/bin/btt_check_race" --race)
-        [[ -x ${plans[0]} ]] || continue
-        sanitize "$tool" plans "${filter[@]}" "${plans[@]}" &
+        if [[ -x ${plans[0]} ]]; then
+          sanitize "$tool" plans "${filter[@]}" "${plans[@]}" &
+        else
+          say "skip sanitize_${tool}_plans: no $(basename "${plans[0]}")," \
+            "see benchmarks/cuda/build.sh"
+        fi
       done
       wait
     )

@@ -88,7 +88,7 @@ std::vector<std::string> split_structures(
   for (const std::string& text : texts) {
     bool first = true;
     for (const std::string& part : base::split(text, ',')) {
-      const bool named = !part.empty() &&
+      const bool named = !part.empty() && part != "pad" &&
                          std::isalpha(static_cast<unsigned char>(part[0])) &&
                          part.find(':') <= part.find('=');
       if (first || named) {

@@ -3,9 +3,8 @@
 //
 //   btt_check            checks, then timings at 32,768 tokens
 //   btt_check --small    checks at small sizes only, for compute-sanitizer
-//   btt_check --race     one launch of each plan at small sizes, of shapes
-//   above
-//                        1024 only the pinned kernel's, with few tokens
+//   btt_check --race     one launch of each plan at small sizes; above 1024 of
+//                        the pinned kernel alone
 //   btt_check --only S   only shapes whose name contains S
 //   btt_check --tokens N
 //   btt_check --profile SHAPE PLAN   three launches of one plan, for a profiler
@@ -23,6 +22,7 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "einforge/kernels/cuda/btt_linear.h"
@@ -714,17 +714,21 @@ int main(int argc, char** argv) {
     }
   }
   std::vector<Shape> checked = tiny;
-  if (small || race) {
+  for (const Shape& shape : shapes) {
     // The shapes of the pinned kernels cannot be tiny.
-    checked.push_back({"1024", {32, 32, 32, 32, 1}});
-    checked.push_back({"384", {16, 24, 24, 16, 1}});
-    checked.push_back({"768", {24, 32, 32, 24, 1}});
-    checked.push_back({"768 rho 4", {24, 32, 32, 24, 4}});
-    checked.push_back({"1024 to 4096", {32, 32, 64, 64, 1}});
-    checked.push_back({"4096", {64, 64, 64, 64, 1}});
-    checked.push_back({"1024 rho 4", {32, 32, 32, 32, 4}});
-  } else {
-    checked.insert(checked.end(), shapes.begin(), shapes.end());
+    constexpr std::string_view kSome[] = {
+        "1024",
+        "1024 to 4096",
+        "4096",
+        "1024 rho 4",
+        "4096 rho 4",
+        "384",
+        "768",
+        "768 rho 4"};
+    if (!(small || race) ||
+        std::ranges::find(kSome, shape.name) != std::ranges::end(kSome)) {
+      checked.push_back(shape);
+    }
   }
   for (const Shape& shape : checked) {
     if (shape.name.find(only) == std::string::npos) {

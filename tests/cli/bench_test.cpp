@@ -16,7 +16,7 @@ TEST(Bench, TakesStructuresWithCommasBetween) {
       {"bench",
        "--device=cpu",
        "--structures=monarch,btt_moe:E=4,k=2,low_rank:0.25,ffn_moe:E=2,k=1",
-       "btt:0.25",
+       "btt:0.25,pad",
        "--widths=16",
        "--tokens=4",
        "--repeats=1",
@@ -32,7 +32,7 @@ TEST(Bench, TakesStructuresWithCommasBetween) {
       "btt_moe:E=4,k=2",
       "low_rank:0.25",
       "ffn_moe:E=2,k=1",
-      "btt:0.25"};
+      "btt:0.25,pad"};
   EXPECT_EQ(structures, expected);
 }
 

@@ -48,7 +48,7 @@ Sizes random_sizes(base::Random& random) {
 TEST_F(FusedBtt, AgreesWithFloat64AtRandomPoints) {
   base::Random random(31);
   int points = 0;
-  for (int tried = 0; tried < 3000 && points < 500 && !HasFailure(); ++tried) {
+  for (int tried = 0; tried < 9000 && points < 500 && !HasFailure(); ++tried) {
     const Sizes s = random_sizes(random);
     const std::int64_t tokens = 1 + random.below(random.below(2) ? 40 : 400);
     if (s.d_in() > 4096 || s.d_out() > 4096 || !supports(s, tokens)) {
@@ -80,7 +80,6 @@ TEST_F(FusedBtt, AgreesWithFloat64AtTheSizesOfTransformers) {
         Sizes{32, 1, 48, 1, 48, 32, 1},
         Sizes{40, 1, 40, 1, 40, 40, 1},
         Sizes{48, 1, 64, 1, 64, 48, 1},
-        Sizes{24, 1, 32, 1, 32, 24, 4},
         Sizes{32, 1, 32, 1, 32, 32, 4},
         Sizes{32, 1, 64, 1, 64, 32, 3},
         Sizes{64, 1, 64, 1, 64, 64, 4}}) {
@@ -118,7 +117,9 @@ TEST_F(FusedBtt, SmallShapesOfEveryVariant) {
 TEST_F(FusedBtt, RepeatsItselfBitForBit) {
   base::Random random(43);
   for (const Sizes& s :
-       {Sizes{32, 1, 32, 1, 32, 32, 1}, Sizes{64, 1, 64, 1, 64, 64, 2}}) {
+       {Sizes{32, 1, 32, 1, 32, 32, 1},
+        Sizes{64, 1, 64, 1, 64, 64, 2},
+        Sizes{24, 1, 32, 1, 32, 24, 1}}) {
     testing::expect_repeats("fused", random_on_gpu(random, s, 3001));
   }
 }
@@ -149,8 +150,10 @@ TEST_F(FusedBtt, NanAndInfinityPropagate) {
 
 TEST_F(FusedBtt, TakesAnyStridesAndAlignments) {
   base::Random random(53);
-  const Sizes s{32, 1, 16, 1, 16, 32, 2};
-  testing::expect_any_strides("fused", random_on_gpu(random, s, 77), s);
+  for (const Sizes& s :
+       {Sizes{32, 1, 16, 1, 16, 32, 2}, Sizes{7, 1, 16, 1, 32, 32, 1}}) {
+    testing::expect_any_strides("fused", random_on_gpu(random, s, 77), s);
+  }
 }
 
 TEST_F(FusedBtt, CanBeCapturedInAGraph) {

@@ -316,16 +316,22 @@ struct BttBackward {
     const int others = side.other - first_other<Side>();
     const int inners = Side::kIsX ? others : side.row;
     const int outers = Side::kIsX ? side.row : others;
+    struct Place {
+      int in;
+      int out;
+      int own;
+    };
+    const auto place_of = [](int i) {
+      return Place{
+          i % kInner * kWidth, i / kInner % kOuter, i / kInner / kOuter};
+    };
 #pragma unroll 1
     for (int first = static_cast<int>(threadIdx.x); first < kCount;
          first += kBatch * kThreads) {
       Value values[kBatch];
 #pragma unroll
       for (int n = 0; n < kBatch; ++n) {
-        const int i = first + n * kThreads;
-        const int in = i % kInner * kWidth;
-        const int out = i / kInner % kOuter;
-        const int own = i / kInner / kOuter;
+        const auto [in, out, own] = place_of(first + n * kThreads);
         values[n] = Value{};
         if (in < inners && out < outers && own < owns) {
           values[n] = *reinterpret_cast<const Value*>(
@@ -334,10 +340,7 @@ struct BttBackward {
       }
 #pragma unroll
       for (int n = 0; n < kBatch; ++n) {
-        const int i = first + n * kThreads;
-        const int in = i % kInner * kWidth;
-        const int out = i / kInner % kOuter;
-        const int own = i / kInner / kOuter;
+        const auto [in, out, own] = place_of(first + n * kThreads);
         if constexpr (kWidth == 1) {
           store_weight<Side>(own, in, out, values[n]);
         } else if constexpr (Side::kIsX) {

@@ -44,8 +44,8 @@ struct BttBackwardLaunch {
 };
 
 // sm_90, alpha and epsilon up to 64, gamma and phi multiples of 8, any rank.
-// Blocks take alpha and epsilon as 16, 32 or 64 and 16 or 32 gammas and phis at
-// once: what a layer lacks of that is zeros, which cost as much. Elsewhere
+// Clusters take alpha and epsilon as 16, 32 or 64 and 16 or 32 gammas and phis
+// at once: what a layer lacks of that is zeros, which cost as much. Elsewhere
 // btt_weight_grad.h has the gradients.
 [[nodiscard]] bool btt_backward_supports(
     const BttSizes& sizes, const DeviceLimits& limits);

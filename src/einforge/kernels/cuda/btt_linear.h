@@ -100,7 +100,8 @@ struct BttLaunch {
   int64_t x_stride = 0;              // of a token, a multiple of 8
   int64_t y_stride = 0;              // of a token, a multiple of 8
   int64_t tokens = 0;
-  // Null, or (epsilon, phi) of btt_packed_sizes(), zeros past the layer's own.
+  // Null, or (epsilon, phi) of btt_packed_sizes(), anything past the layer's
+  // own.
   const __nv_bfloat16* bias = nullptr;
   // Null, or where z is written too: (tokens, phi, rho, gamma) contiguous.
   __nv_bfloat16* z = nullptr;

@@ -42,8 +42,8 @@ struct PackStage {
   [[nodiscard]] __host__ __device__ int weights() const {  // of a batch
     return rows * depth;
   }
-  // Of the core; less where there are zeros among them.
-  [[nodiscard]] __host__ __device__ int has_weights() const {
+  // Those of them that are not padding.
+  [[nodiscard]] __host__ __device__ int own_weights() const {
     return has_rows * (depth / depth_minor) * has_depth;
   }
 };
@@ -159,8 +159,10 @@ __global__ void __launch_bounds__(kPackThreads)
   const float scale = stage.scale == nullptr ? 1.0F : *stage.scale;
   const bool present = batch < stage.has_batches;
   const unsigned vectors =
-      stage.staged ? static_cast<unsigned>(stage.has_weights()) / kVector : 0;
-  for (unsigned i = threadIdx.x; present && i < vectors; i += blockDim.x) {
+      stage.staged && present
+          ? static_cast<unsigned>(stage.own_weights()) / kVector
+          : 0;
+  for (unsigned i = threadIdx.x; i < vectors; i += blockDim.x) {
     ptx::copy_async(
         ptx::shared_address(memory + staged_vector(i)),
         weights + i * kVector,
@@ -183,8 +185,8 @@ __global__ void __launch_bounds__(kPackThreads)
 // `indices` are those of a batch.
 bool can_be_staged(
     const PackStage& stage, int experts, const std::array<Extent, 3>& indices) {
-  return is_stretch(indices) && stage.has_weights() % kVector == 0 &&
-         stage.has_weights() * 2 <= kMostStaged &&
+  return is_stretch(indices) && stage.own_weights() % kVector == 0 &&
+         stage.own_weights() * 2 <= kMostStaged &&
          are_aligned(
              stage.core,
              {{{stage.has_batches, stage.batch_stride},
@@ -198,7 +200,7 @@ size_t places_bytes(int rows, int depth) {
 
 int shared_bytes(const PackStage& stage) {
   const unsigned vectors =
-      stage.staged ? static_cast<unsigned>(stage.has_weights()) / kVector : 0;
+      stage.staged ? static_cast<unsigned>(stage.own_weights()) / kVector : 0;
   return static_cast<int>(
       16 * staged_vector(vectors) + places_bytes(stage.rows, stage.depth));
 }

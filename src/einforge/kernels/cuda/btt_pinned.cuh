@@ -234,10 +234,9 @@ struct BttPinned {
   __device__ void send_y() const {
     constexpr int kLanes = kRouted ? kPinnedTokens : 1;
     Ring<S::kYBuffers> y(0);
-    const int row = S::kYLines ? first_epsilon() * S::kPhi * 2 / kPinnedLine
-                               : first_epsilon();
+    const int row = first_epsilon();
     for_spans([&](int chunk, int begin, int end, int hop) {
-      const int column = S::kYLines ? 0 : first_phi(chunk_of(chunk));
+      const int column = first_phi(chunk_of(chunk));
       for (int tile = begin; tile < end; tile += hop) {
         int token = tile * kPinnedTokens;
         if constexpr (kRouted) {

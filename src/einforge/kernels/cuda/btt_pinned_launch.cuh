@@ -46,7 +46,7 @@ constexpr PinnedKernel pinned_kernel() {
 }
 
 // Of `kernels` the one that holds a layer of these sizes with the fewest
-// weights, zeros among them; or null.
+// weights, zeros among them; or null where all would have very many zeros.
 template <size_t kCount>
 const PinnedKernel* find_pinned(
     const PinnedKernel (&kernels)[kCount], const BttSizes& s) {
@@ -60,14 +60,16 @@ const PinnedKernel* find_pinned(
            (!box.lines ||
             (columns == most_columns && rows * columns % box.columns == 0));
   };
+  constexpr size_t kMostTimes = 8;  // the layer's own weights
+  size_t least = kMostTimes * btt_packed_bytes(s) + 1;
   const PinnedKernel* best = nullptr;
   for (const PinnedKernel& k : kernels) {
-    if (s.rho == k.sizes.rho &&
+    const size_t bytes = btt_packed_bytes(k.sizes);
+    if (s.rho == k.sizes.rho && bytes < least &&
         fits(k.x, s.alpha, s.gamma, k.sizes.alpha, k.sizes.gamma) &&
-        fits(k.y, s.epsilon, s.phi, k.sizes.epsilon, k.sizes.phi) &&
-        (best == nullptr ||
-         btt_packed_bytes(k.sizes) < btt_packed_bytes(best->sizes))) {
+        fits(k.y, s.epsilon, s.phi, k.sizes.epsilon, k.sizes.phi)) {
       best = &k;
+      least = bytes;
     }
   }
   return best;

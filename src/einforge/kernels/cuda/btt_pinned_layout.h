@@ -151,9 +151,10 @@ struct PinnedShape {
 
   // Rows of x and y in shared memory as the copy engine sees them: the block's
   // gammas (phis), or, where it has them all, lines of a token's features as
-  // they lie in device memory. With lines a layer must have all gammas (phis).
+  // they lie in device memory, for which a layer must have as many gammas
+  // (phis) as the kernel. kAnyColumns: no lines, so that it may have fewer.
   static constexpr bool kXLines = kGroup == 1 && !kAnyColumns;
-  static constexpr bool kYLines = kPhis == kPhi && !kAnyColumns;
+  static constexpr bool kYLines = kCluster * kChunks == 1 && !kAnyColumns;
   static constexpr int kXRow = kXLines ? kPinnedLine : kGammas * 2;
   static constexpr int kYRow = kYLines ? kPinnedLine : kPhis * 2;
   static constexpr int kXMask = kXRow / 16 - 1;
@@ -203,8 +204,9 @@ struct PinnedShape {
   static_assert(kXToken % 512 == 0 && kYToken % 256 == 0);
 };
 
-// The kernels there are: so many blocks that the cores fit their registers,
-// and as wide rows of x and y as that allows. `More` are the rest.
+// The kernels there are: so many blocks that the cores fit their registers, and
+// as wide rows of x and y as that allows, but for those that take any columns.
+// `More` are the rest.
 template <template <typename...> typename List, typename... More>
 using PinnedRankOneTable = List<
     PinnedShape<16, 16, 16, 16, 1, 1, 1, 1>,

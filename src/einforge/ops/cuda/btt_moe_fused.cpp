@@ -84,7 +84,7 @@ struct Layer {
 };
 
 // All there is for mixtures.
-const ek::BttPlan kPlan{.kernel = ek::BttKernel::kPinned};
+constexpr ek::BttPlan kPlan{.kernel = ek::BttKernel::kPinned};
 
 // Packs the cores and calls run(launch, stream); y has so many rows.
 template <typename Run>

@@ -60,7 +60,8 @@ inline torch::Tensor padded_bias(
     const torch::Tensor& bias,
     const kernels::cuda::BttSizes& sizes,
     const kernels::cuda::BttSizes& packed) {
-  if (!bias.defined() || packed == sizes) {
+  if (!bias.defined() ||
+      (packed.epsilon == sizes.epsilon && packed.phi == sizes.phi)) {
     return bias;
   }
   return torch::constant_pad_nd(
