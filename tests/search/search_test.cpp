@@ -190,6 +190,10 @@ TEST_F(SearchTest, ReportsCollapsedRouters) {
     }
   }
   EXPECT_EQ(warned, 6);
+  EXPECT_THAT(
+      testing::read(folder_ / "out" / "workers.log"),
+      HasSubstr(" (btt_moe:E=4,k=1): warning: router of blocks_0.attention.q: "
+                "expert 0 took 100% of 64 tokens"));
   const std::string html = testing::read(folder_ / "out" / "report.html");
   EXPECT_THAT(
       html,

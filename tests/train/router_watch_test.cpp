@@ -27,7 +27,7 @@ std::vector<std::string> messages(
     EXPECT_EQ(w.layer, "blocks_0.ffn");
     EXPECT_EQ(w.since, 7);
     EXPECT_EQ(w.step, 7);
-    texts.push_back(w.message);
+    texts.push_back(w.message());
   }
   return texts;
 }
@@ -106,6 +106,27 @@ TEST(RouterWarnings, LastFromTheSecondRowOn) {
   EXPECT_EQ(add(warnings, crowded, 90).size(), 1U);
   EXPECT_EQ(warnings.lasting().size(), 2U);
   EXPECT_EQ(warnings.lasting()[0].since, 80);
+}
+
+TEST(RouterWarnings, AreOfTheSameExpertInBothRows) {
+  RouterWarnings warnings;
+  EXPECT_EQ(add(warnings, {44, 10, 5, 5}, 10), Texts{});
+  EXPECT_EQ(add(warnings, {5, 44, 10, 5}, 20), Texts{});  // another's turn
+  EXPECT_EQ(add(warnings, {5, 5, 44, 10}, 30), Texts{});
+  EXPECT_TRUE(warnings.lasting().empty());
+  // Experts die one after the other; 3 comes back.
+  EXPECT_EQ(add(warnings, {32, 32, 0, 0}, 40), Texts{});
+  EXPECT_EQ(
+      add(warnings, {32, 0, 0, 32}, 50),
+      (Texts{"router of blocks_0.ffn: expert 2 took none of 64 tokens at step "
+             "50, since step 40"}));
+  EXPECT_EQ(
+      add(warnings, {32, 0, 0, 32}, 60),
+      (Texts{"router of blocks_0.ffn: expert 1 took none of 64 tokens at step "
+             "60, since step 50"}));
+  ASSERT_EQ(warnings.lasting().size(), 1U);
+  EXPECT_EQ(warnings.lasting()[0].experts, (std::vector<std::int64_t>{1, 2}));
+  EXPECT_EQ(warnings.lasting()[0].since, 50);  // of both
 }
 
 TEST(RouterWarnings, SurviveACheckpoint) {

@@ -296,8 +296,9 @@ TEST_F(TrainerTest, ACollapsedRouterIsNamed) {
   EXPECT_EQ(warnings[0]["layer"], "blocks_0.attention.v");
   EXPECT_EQ(warnings[0]["kind"], "dead");
   EXPECT_EQ(warnings[0]["since"], 4);
-  EXPECT_EQ(warnings[0]["step"], 23);
-  EXPECT_EQ(warnings[0]["message"], dead + " at step 23, since step 4");
+  EXPECT_EQ(warnings[0]["step"], 20);  // the last that is due
+  EXPECT_EQ(warnings[0]["message"], dead + " at step 20, since step 4");
+  EXPECT_EQ(warnings[0]["experts"], base::Json({1, 2, 3}));
   EXPECT_EQ(warnings[1]["kind"], "crowded");
 }
 

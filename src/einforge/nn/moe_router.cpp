@@ -141,7 +141,7 @@ RouterHealth MoeRouter::health() const {
     health.tokens.push_back(static_cast<std::int64_t>(*value++));
   }
   health.token_entropy = *value++;
-  health.aggregate_entropy = *value++;
+  health.aggregate_entropy = *value++ + 0.0;  // no -0.0 where one has all
   health.balance_loss = *value++;
   health.z_loss = *value++;
   health.dead = std::ranges::count(health.tokens, 0);

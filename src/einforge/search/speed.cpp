@@ -34,6 +34,7 @@ double measure(const Proposal& proposal, const std::filesystem::path& scratch) {
   train::TrainOptions options;
   options.directory = scratch;
   options.progress = false;
+  options.on_warning = [](const std::string&) {};  // this is no trial
   options.on_step = [&](std::int64_t, double) {
     last = Clock::now();
     if (steps++ == 0) {

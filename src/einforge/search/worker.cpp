@@ -119,6 +119,14 @@ class Worker {
     options.on_step = [&](std::int64_t step, double loss) {
       report_step(step, loss);
     };
+    options.on_warning = [&](const std::string& message) {
+      fmt::print(
+          stderr,
+          "trial {} ({}): warning: {}\n",
+          trial.id,
+          trial.structure,
+          message);
+    };
     options.should_stop = [] { return stop_requested.load(); };
     const int rungs = static_cast<int>(rung_count(config_.scheduler));
     try {

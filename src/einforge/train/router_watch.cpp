@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 
 namespace einforge::train {
@@ -12,7 +13,8 @@ namespace {
 base::Json list(const std::vector<RouterWarning>& warnings) {
   base::Json json = base::Json::array();
   for (const RouterWarning& w : warnings) {
-    json.push_back({w.layer, w.kind, w.message, w.since, w.step});
+    json.push_back(
+        {w.layer, w.kind, w.experts, w.took, w.tokens, w.since, w.step});
   }
   return json;
 }
@@ -23,11 +25,30 @@ std::vector<RouterWarning> warnings_of(const base::Json& json) {
     warnings.push_back(
         {w.at(0).get<std::string>(),
          w.at(1).get<std::string>(),
-         w.at(2).get<std::string>(),
-         w.at(3).get<std::int64_t>(),
-         w.at(4).get<std::int64_t>()});
+         w.at(2).get<std::vector<std::int64_t>>(),
+         w.at(3).get<std::string>(),
+         w.at(4).get<std::int64_t>(),
+         w.at(5).get<std::int64_t>(),
+         w.at(6).get<std::int64_t>()});
   }
   return warnings;
+}
+
+// Takes the experts of `other` out of `experts` and returns them; both are
+// sorted.
+std::vector<std::int64_t> take(
+    std::vector<std::int64_t>& experts,
+    const std::vector<std::int64_t>& other) {
+  std::vector<std::int64_t> common;
+  std::ranges::set_intersection(experts, other, std::back_inserter(common));
+  std::vector<std::int64_t> rest;
+  std::ranges::set_difference(experts, common, std::back_inserter(rest));
+  experts = std::move(rest);
+  return common;
+}
+
+bool is_like(const RouterWarning& a, const RouterWarning& b) {
+  return a.layer == b.layer && a.kind == b.kind;
 }
 
 }  // namespace
@@ -61,10 +82,26 @@ base::Json to_json(const RouterWarning& warning) {
   return {
       {"layer", warning.layer},
       {"kind", warning.kind},
+      {"experts", warning.experts},
       {"since", warning.since},
       {"step", warning.step},
       {"message",
-       fmt::format("{} at step {}{}", warning.message, warning.step, since)}};
+       fmt::format("{} at step {}{}", warning.message(), warning.step, since)}};
+}
+
+std::string RouterWarning::message() const {
+  constexpr std::size_t kMostNamed = 8;  // E may be thousands
+  const std::size_t named = std::min(experts.size(), kMostNamed);
+  return fmt::format(
+      "router of {}: expert{} {}{} took {} of {} tokens",
+      layer,
+      experts.size() > 1 ? "s" : "",
+      fmt::join(experts.begin(), experts.begin() + named, ", "),
+      named < experts.size()
+          ? fmt::format(" and {} more", experts.size() - named)
+          : "",
+      took,
+      tokens);
 }
 
 std::vector<RouterWarning> find_warnings(
@@ -77,14 +114,6 @@ std::vector<RouterWarning> find_warnings(
     return {};
   }
   std::vector<RouterWarning> found;
-  const auto warn = [&](const char* kind, const std::string& what) {
-    found.push_back(
-        {row.layer,
-         kind,
-         fmt::format("router of {}: {} of {} tokens", row.layer, what, tokens),
-         step,
-         step});
-  };
   if (row.health.dead > 0) {
     std::vector<std::int64_t> dead;
     for (std::int64_t e = 0; e < experts; ++e) {
@@ -92,58 +121,64 @@ std::vector<RouterWarning> find_warnings(
         dead.push_back(e);
       }
     }
-    // E may be thousands.
-    constexpr std::size_t kMostNamed = 8;
-    const bool cut = dead.size() > kMostNamed;
-    const std::size_t all = dead.size();
-    dead.resize(std::min(all, kMostNamed));
-    warn(
-        "dead",
-        fmt::format(
-            "expert{} {}{} took none",
-            all > 1 ? "s" : "",
-            fmt::join(dead, ", "),
-            cut ? fmt::format(" and {} more", all - kMostNamed) : ""));
+    found.push_back({row.layer, "dead", dead, "none", tokens, step, step});
   }
   const double even =
       static_cast<double>(row.active) / static_cast<double>(experts);
   if (row.health.largest_share > std::max(0.5, 1.5 * even)) {
     const auto busiest = std::max_element(counts.begin(), counts.end());
-    warn(
-        "crowded",
-        fmt::format(
-            "expert {} took {:.0f}%",
-            busiest - counts.begin(),
-            100 * row.health.largest_share));
+    found.push_back(
+        {row.layer,
+         "crowded",
+         {busiest - counts.begin()},
+         fmt::format("{:.0f}%", 100 * row.health.largest_share),
+         tokens,
+         step,
+         step});
   }
   return found;
 }
 
 std::vector<RouterWarning> RouterWarnings::add(
     const std::vector<RouterWarning>& found) {
-  const auto same = [](std::vector<RouterWarning>& in, const RouterWarning& w) {
-    return std::find_if(in.begin(), in.end(), [&](const RouterWarning& other) {
-      return other.layer == w.layer && other.kind == w.kind;
-    });
-  };
   std::vector<RouterWarning> row;
   std::vector<RouterWarning> now_lasting;
   for (RouterWarning warning : found) {
-    const auto before = same(last_row_, warning);
-    if (before != last_row_.end()) {
-      warning.since = before->since;
-      const bool second = before->since == before->step;
-      if (second) {
-        now_lasting.push_back(warning);
+    RouterWarning lasting = warning;
+    lasting.experts.clear();
+    lasting.since = 0;
+    for (const RouterWarning& before : last_row_) {
+      if (!is_like(before, warning)) {
+        continue;
       }
-      const auto known = same(lasting_, warning);
+      RouterWarning same = warning;
+      same.experts = take(warning.experts, before.experts);
+      same.since = before.since;
+      if (same.experts.empty()) {
+        continue;
+      }
+      lasting.experts.insert(
+          lasting.experts.end(), same.experts.begin(), same.experts.end());
+      lasting.since = std::max(lasting.since, same.since);
+      if (before.since == before.step) {  // this is the second row
+        now_lasting.push_back(same);
+      }
+      row.push_back(std::move(same));
+    }
+    if (!lasting.experts.empty()) {
+      std::ranges::sort(lasting.experts);
+      const auto known = std::ranges::find_if(
+          lasting_,
+          [&](const RouterWarning& other) { return is_like(other, lasting); });
       if (known != lasting_.end()) {
-        *known = warning;
+        *known = std::move(lasting);
       } else {
-        lasting_.push_back(warning);
+        lasting_.push_back(std::move(lasting));
       }
     }
-    row.push_back(std::move(warning));
+    if (!warning.experts.empty()) {
+      row.push_back(std::move(warning));
+    }
   }
   last_row_ = std::move(row);
   return now_lasting;

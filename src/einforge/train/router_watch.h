@@ -29,14 +29,21 @@ base::Json to_json(const RouterRow& row);
 
 struct RouterWarning {
   std::string layer;
-  std::string kind;     // "dead" or "crowded"
-  std::string message;  // names the layer
-  // The first and the last of the rows, one after the other, that had it.
+  std::string kind;  // "dead" or "crowded"
+  std::vector<std::int64_t> experts;
+  std::string took;  // by them: "none" or "73%" of so many tokens
+  std::int64_t tokens = 0;
+  // The first and the last of the rows, one after the other, that had it of
+  // each of these experts.
   std::int64_t since = 0;
   std::int64_t step = 0;
+
+  // Names layer and experts.
+  std::string message() const;
 };
 
-// {"layer", "kind", "since", "step", "message"}, the message with the steps.
+// {"layer", "kind", "experts", "since", "step", "message"}, the message with
+// the steps.
 base::Json to_json(const RouterWarning& warning);
 
 // Experts that took no token, and one that took more than half of them. Where
@@ -47,13 +54,15 @@ std::vector<RouterWarning> find_warnings(
     const RouterRow& row, std::int64_t step);
 
 // Which warnings last: what is so in one row of a log may be a moment's, above
-// all while routers part at the start of a run; in two rows it is not.
+// all while routers part at the start of a run; of the same expert in two rows
+// it is not.
 class RouterWarnings {
  public:
   // Takes what was found in a row; returns what has now lasted for two.
   std::vector<RouterWarning> add(const std::vector<RouterWarning>& found);
 
-  // Of each layer and kind the latest that lasted.
+  // Of each layer and kind the experts of which it lasted at the latest, since
+  // all of them had it.
   const std::vector<RouterWarning>& lasting() const { return lasting_; }
 
   // All that add() depends on, for checkpoints.
@@ -62,7 +71,7 @@ class RouterWarnings {
   void restore(const base::Json& state);
 
  private:
-  std::vector<RouterWarning> last_row_;
+  std::vector<RouterWarning> last_row_;  // those of one `since` together
   std::vector<RouterWarning> lasting_;
 };
 

@@ -35,7 +35,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
-void warn(const std::string& message) {
+void print_warning(const std::string& message) {
   // Over the progress bar, which then redraws itself.
   const char* clear = ::isatty(STDERR_FILENO) == 1 ? "\r\x1b[K" : "";
   fmt::print(stderr, "{}einforge: warning: {}\n", clear, message);
@@ -72,6 +72,9 @@ class Trainer {
   // Waits for the device, adds the losses since the last call to the means and
   // the time to the clock; false when a loss was not finite.
   bool settle();
+  void warn(const std::string& message) const {
+    (options_.on_warning ? options_.on_warning : print_warning)(message);
+  }
   // Notes what the routers did with the last micro-batch, for log().
   void watch_routers();
   void log(double val_loss);
@@ -179,7 +182,8 @@ Trainer::Trainer(const TrainConfig& config, const TrainOptions& options)
 }
 
 void Trainer::resume() {
-  const auto checkpoint = checkpoints_.newest(warn);
+  const auto checkpoint = checkpoints_.newest(
+      [this](const std::string& message) { warn(message); });
   if (!checkpoint) {
     return;
   }
@@ -199,8 +203,7 @@ void Trainer::resume() {
     val_loss_ = state.at("val_loss").get<double>();
     since_log_ = Mean::from_json(state.at("since_log"));
     since_point_ = Mean::from_json(state.at("since_point"));
-    if (const auto found = state.find("router_warnings");
-        found != state.end()) {
+    if (const auto found = state.find("router_watch"); found != state.end()) {
       warnings_.restore(*found);
     }
   } catch (const base::Json::exception& error) {
@@ -333,10 +336,14 @@ void Trainer::watch_routers() {
   if (step_ > config_.schedule.warmup(config_.steps)) {
     for (const RouterRow& row : router_rows_) {
       for (RouterWarning& warning : find_warnings(row, step_)) {
-        row_warnings_.push_back(warning.message);
+        row_warnings_.push_back(warning.message());
         found.push_back(std::move(warning));
       }
     }
+  }
+  // An evaluation's row may be close to the one before.
+  if (step_ % config_.log_every != 0) {
+    return;
   }
   for (const RouterWarning& warning : warnings_.add(found)) {
     warn(to_json(warning)["message"].get<std::string>());
@@ -421,7 +428,7 @@ void Trainer::checkpoint() {
        {"val_loss", val_loss_},
        {"since_log", since_log_.to_json()},
        {"since_point", since_point_.to_json()},
-       {"router_warnings", warnings_.state()},
+       {"router_watch", warnings_.state()},
        {"threads", torch::get_num_threads()}},
       config_.keep_checkpoints);
   mark_ = Clock::now();

@@ -44,6 +44,9 @@ struct TrainOptions {
   std::function<void(std::int64_t step, double loss)> on_step;
   // Polled every step.
   std::function<bool()> should_stop;
+  // Called with what somebody should know; without it, it goes to standard
+  // error.
+  std::function<void(const std::string& message)> on_warning;
   // The trainer's own progress bar.
   bool progress = true;
   // Profile so many steps, to profile.json (a Chrome trace) and
