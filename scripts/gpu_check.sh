@@ -27,7 +27,10 @@ all=(tests graph sanitize layers paper decode moe widths gpt kernels
 declare -A part
 for argument in "$@"; do
   name="${argument#--}"
-  if [[ $argument == --compile || ($argument == --* &&
+  if [[ $argument == -h || $argument == --help ]]; then
+    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' scripts/gpu_check.sh
+    exit
+  elif [[ $argument == --compile || ($argument == --* &&
     " ${all[*]} " == *" $name "*) ]]; then
     part[$name]=1
   elif [[ $argument == -* ]]; then
@@ -234,7 +237,7 @@ if [[ -n ${part[train-smoke]:-} ]]; then
     --tokens chars96 --out "$work/data"
   check train timeout 300 "$folder/bin/einforge" train \
     examples/configs/train_gpt.toml --set device=cuda --set dtype=bfloat16 \
-    --set data.path="$work/data" --set out="$work/run" --set steps=100
+    --set data.path="$work/data" --out "$work/run" --set steps=100
   tail -3 "$out/train.txt"
   rm -rf "$work"
 fi

@@ -57,8 +57,10 @@ forward_backward) and implementation (dense; einforge, what a user gets; each
 kernel by name; einsum), with median_ms, min_ms, spread (10th to 90th percentile
 over the median), tflops, gb_per_s, limit_ms (what the matmul and copy speeds
 measured in the same run allow), share_of_limit and ratio_to_dense (dense's time
-/ this time), or with error where it failed. With a FILE the table is printed
-too.)";
+/ this time), or with error where it failed; of a layer sizes and rank (rho), of
+a mixture experts, active, routing and largest_share too. An ffn_moe of WIDTH has
+as many hidden features, of D_INxD_HIDDEN those; dense is a dense FFN there. With
+a FILE the table is printed too.)";
 
 std::vector<bench::Width> parse_widths(const std::vector<std::string>& texts) {
   std::vector<bench::Width> widths;
@@ -164,6 +166,7 @@ void run(const Options& options) {
   const auto dtype = train::resolve_dtype(options.dtype, device);
   // All layers first: a bad one is told before anything is measured.
   const auto cases = bench::layer_cases(suite, device.is_cuda());
+  bench::check_implementations(suite.implementations, device.is_cuda());
   const auto progress = [](const std::string& what) {
     fmt::print(stderr, "measuring {}\n", what);
   };

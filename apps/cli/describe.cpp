@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,7 @@ using structure::Theta;
 
 struct Options {
   std::string spec;
-  std::int64_t d_in = 0;
+  std::optional<std::int64_t> d_in;
   std::int64_t d_out = 0;
   structure::FactorOptions factors;
   bool list = false;
@@ -286,10 +287,12 @@ void describe(const Options& options) {
       !options.spec.empty(),
       "describe: expected a structure, such as monarch, or --list; got none");
   const Spec spec = structure::parse(options.spec);
-  base::check(options.d_in != 0, "describe: expected --d-in N; got none");
-  const std::int64_t d_out = options.d_out != 0 ? options.d_out : options.d_in;
+  base::check(
+      options.d_in.has_value(), "describe: expected --d-in N; got none");
+  const std::int64_t d_in = *options.d_in;
+  const std::int64_t d_out = options.d_out != 0 ? options.d_out : d_in;
   const Structure layer =
-      structure::realise(spec, options.d_in, d_out, options.factors);
+      structure::realise(spec, d_in, d_out, options.factors);
   if (options.json) {
     fmt::print("{}\n", layer_json(layer).dump(2));
   } else {
@@ -307,7 +310,7 @@ void add_describe(CLI::App& app) {
   command->add_option(
       "structure",
       options->spec,
-      "name, name:rank exponent, or theta:a,b,g,d,e,f,r");
+      "NAME, NAME:RANK_EXPONENT, NAME:KEY=VALUE,... or theta:a,b,g,d,e,f,r");
   command->add_option("--d-in", options->d_in, "features in");
   command->add_option("--d-out", options->d_out, "features out; as in if none");
   command

@@ -1,13 +1,17 @@
 #include "einforge/bench/layers.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <torch/torch.h>
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
+#include "einforge/base/error.h"
 #include "einforge/bench/device.h"
 #include "einforge/bench/mixtures.h"
+#include "einforge/ops/btt_moe_table.h"
 #include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/kernel_table.h"
 #include "einforge/ops/merged.h"
@@ -144,6 +148,24 @@ Problem problem_of(const LayerCase& which, const Machine& machine) {
 }
 
 }  // namespace
+
+void check_implementations(const std::vector<std::string>& names, bool cuda) {
+  std::set<std::string> known{"dense", "einforge", "einsum", "inference"};
+  for (const auto& kernel : cuda ? ops::cuda_kernels() : ops::cpu_kernels()) {
+    known.emplace(kernel.name);
+  }
+  for (const auto& kernel :
+       cuda ? ops::cuda_moe_kernels() : ops::cpu_moe_kernels()) {
+    known.emplace(kernel.name);
+  }
+  for (const std::string& name : names) {
+    base::check(
+        known.contains(name),
+        "--implementations: expected some of {}; got '{}'",
+        fmt::join(known, ", "),
+        name);
+  }
+}
 
 Json measure_layers(
     const std::vector<LayerCase>& cases,

@@ -24,6 +24,10 @@ struct LayerCase {
   std::string routing = "uniform";
 };
 
+// Throws base::InvalidInput for a name that no implementation has, of any
+// layer on this device.
+void check_implementations(const std::vector<std::string>& names, bool cuda);
+
 // Times structured layers against dense.
 //
 // @param progress called with what is about to be measured
