@@ -151,13 +151,13 @@ Problem problem_of(const LayerCase& which, const Machine& machine) {
 
 void check_implementations(const std::vector<std::string>& names, bool cuda) {
   std::set<std::string> known{"dense", "einforge", "einsum", "inference"};
-  for (const auto& kernel : cuda ? ops::cuda_kernels() : ops::cpu_kernels()) {
-    known.emplace(kernel.name);
-  }
-  for (const auto& kernel :
-       cuda ? ops::cuda_moe_kernels() : ops::cpu_moe_kernels()) {
-    known.emplace(kernel.name);
-  }
+  const auto add = [&](const auto& table) {
+    for (const auto& kernel : table) {
+      known.emplace(kernel.name);
+    }
+  };
+  add(cuda ? ops::cuda_kernels() : ops::cpu_kernels());
+  add(cuda ? ops::cuda_moe_kernels() : ops::cpu_moe_kernels());
   for (const std::string& name : names) {
     base::check(
         known.contains(name),

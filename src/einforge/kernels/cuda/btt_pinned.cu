@@ -10,14 +10,9 @@ namespace einforge::kernels::cuda {
 
 namespace {
 
-template <typename... S>
-struct Kernels {
-  static constexpr PinnedKernel all[sizeof...(S)] = {
-      pinned_kernel<S, /*kRouted=*/false>()...};
-};
-
 const PinnedKernel* find(const BttSizes& sizes) {
-  return find_pinned(PinnedTable<Kernels>::all, sizes);
+  return find_pinned(
+      PinnedTable<PinnedKernels</*kRouted=*/false>::Of>::all, sizes);
 }
 
 // The layer (columns, rows, tokens) as the copy engine cuts it.

@@ -45,6 +45,16 @@ constexpr PinnedKernel pinned_kernel() {
       btt_pinned_fwd<S, kRouted>};
 }
 
+// The kernels of the shapes of a table (btt_pinned_layout.h).
+template <bool kRouted>
+struct PinnedKernels {
+  template <typename... S>
+  struct Of {
+    static constexpr PinnedKernel all[sizeof...(S)] = {
+        pinned_kernel<S, kRouted>()...};
+  };
+};
+
 // Of `kernels` the one that holds a layer of these sizes with the fewest
 // weights, zeros among them; or null where all would have very many zeros.
 template <size_t kCount>

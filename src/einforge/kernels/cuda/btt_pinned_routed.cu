@@ -5,14 +5,9 @@ namespace einforge::kernels::cuda {
 
 namespace {
 
-template <typename... S>
-struct Kernels {
-  static constexpr PinnedKernel all[sizeof...(S)] = {
-      pinned_kernel<S, /*kRouted=*/true>()...};
-};
-
 const PinnedKernel* find(const BttSizes& sizes) {
-  return find_pinned(PinnedRankOneTable<Kernels>::all, sizes);
+  return find_pinned(
+      PinnedRankOneTable<PinnedKernels</*kRouted=*/true>::Of>::all, sizes);
 }
 
 // `params` has what is particular to y.
