@@ -396,6 +396,22 @@ class Analyser {
 
 }  // namespace
 
+std::string to_string(Touch touch) {
+  switch (touch) {
+    case Touch::kTouches:
+      return "touches";
+    case Touch::kEndsBefore:
+      return "ends before";
+    case Touch::kBeginsAfter:
+      return "begins after";
+    case Touch::kAbove:
+      return "above";
+    case Touch::kUnknown:
+      return "unknown";
+  }
+  return "unknown";
+}
+
 Analysis analyse(std::span<const Run> runs, const AnalysisOptions& options) {
   return Analyser(runs, options).run();
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,12 @@ struct Run {
   // Runs of one model differ in learning rate or seed; "" when not known.
   std::string model;
   double learning_rate = 0;
+  double parameters = std::numeric_limits<double>::quiet_NaN();
+  // What else it was trained with, but for learning rate and seed, in any
+  // spelling: only runs with equal settings are compared by learning rate.
+  std::string settings;
+  // Ended by divergence: what it reached before is no result.
+  bool diverged = false;
 };
 
 // What the loss is compared against.
