@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tokens a second of the demo's GPT in plain PyTorch eager, as JSON.
+"""Tokens per second of the demo's GPT in plain PyTorch eager, as JSON.
 
 The same model as `einforge train` with model.width 256 and 3 layers: qk
 LayerNorm, logits scaled by 8 / d_head, depth multiplier sqrt(3 / layers),

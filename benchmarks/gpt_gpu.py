@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tokens a second of `einforge train` on a GPU, one structure after another,
+"""Tokens per second of `einforge train` on a GPU, one structure after another,
 beside the same GPT in plain PyTorch, eager and compiled, as JSON.
 
 GPTs of 6 layers, context 128, batch 512, bfloat16. Of each run: the median of

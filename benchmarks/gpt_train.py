@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`einforge train` beside gpt_eager.py: tokens a second, taking turns, as JSON.
+"""`einforge train` beside gpt_eager.py: tokens per second, taking turns, as JSON.
 
 GPT of width 256, 3 layers, context 128, batch 32, float32, dense and Monarch.
 Each round runs the eager model and then both of ours, so that a machine that
@@ -24,7 +24,7 @@ WARM_UP = 2  # steps left out, as in gpt_eager.py
 
 
 def eager(steps):
-    """The best and median tokens a second of each structure."""
+    """The best and median tokens per second of each structure."""
     output = subprocess.run(
         [sys.executable, ROOT / "benchmarks/gpt_eager.py", "--steps",
          str(steps)], check=True, capture_output=True, text=True).stdout
@@ -113,7 +113,7 @@ def main():
         "hardware": {"cpu": cpu_name(), "threads": settings["threads"]},
         "versions": {"einforge": version, "torch": settings["torch"]},
         "seed": 0,
-        "unit": "tokens a second; ratios are einforge / eager",
+        "unit": "tokens per second; ratios are einforge / eager",
         "summary": summary,
         "rounds": rounds}, indent=2) + "\n"
     if options.out:

@@ -14,7 +14,7 @@
 #   decode       einforge bench: 1 to 64 tokens
 #   moe          einforge bench: mixtures of experts
 #   widths       einforge bench: widths that are no powers of two
-#   gpt          tokens a second of GPTs, with profiles, beside plain PyTorch
+#   gpt          tokens per second of GPTs, with profiles, beside plain PyTorch
 #   kernels      the kernels of a backward pass, by torch's profiler
 #   train-smoke  100 steps of the example
 set -uo pipefail
@@ -123,13 +123,12 @@ error_lines() {
   if [[ -n $errors ]]; then echo "$errors"; else last_lines "$1"; fi
 }
 # Leaves out initcheck's reports of kernels that are not ours, counts both, and
-# fails if there is one of ours. The tool does not see what the copy engine
-# writes, and all our outputs leave a kernel that way: torch's own kernels that
-# read them next, in the tests' comparisons, are reported by the ten thousand.
-# Whether an output is written in full, the tests ask with memory filled with
-# NaN (torch's fill of uninitialised memory); what initcheck adds is whether our
-# kernels read what nobody wrote. Of those, two read rows of a mixture, which the
-# copy engine wrote.
+# fails if there is one of ours. The tool does not see what TMA writes, and all
+# our outputs leave a kernel that way: torch's own kernels that read them next,
+# in the tests' comparisons, are reported by the ten thousand. Whether an output
+# is written in full, the tests ask with memory filled with NaN (torch's fill of
+# uninitialised memory); what initcheck adds is whether our kernels read what
+# nobody wrote. Of those, two read rows of a mixture, which TMA wrote.
 ours_alone() {
   awk '
     /^=========/ && /Uninitialized/ { report = $0; next }

@@ -4,7 +4,7 @@
 //   btt_check            checks, then timings at 32,768 tokens
 //   btt_check --small    checks at small sizes only, for compute-sanitizer
 //   btt_check --race     one launch of each plan at small sizes; above 1024 of
-//                        the pinned kernel alone
+//                        the register-resident kernel alone
 //   btt_check --only S   only shapes whose name contains S
 //   btt_check --tokens N
 //   btt_check --profile SHAPE PLAN   three launches of one plan, for a profiler
@@ -475,7 +475,7 @@ std::string format(const char* f, auto... args) {
   return text;
 }
 
-double copy_bandwidth() {                  // bytes read and written a second
+double copy_bandwidth() {                  // bytes read and written per second
   const size_t vectors = size_t{1} << 26;  // 1 GiB
   Buffer<Bf16> in(vectors * 8);
   Buffer<Bf16> out(vectors * 8);
@@ -715,7 +715,7 @@ int main(int argc, char** argv) {
   }
   std::vector<Shape> checked = tiny;
   for (const Shape& shape : shapes) {
-    // The shapes of the pinned kernels cannot be tiny.
+    // The shapes of the register-resident kernels cannot be tiny.
     constexpr std::string_view kSome[] = {
         "1024",
         "1024 to 4096",
@@ -748,7 +748,7 @@ int main(int argc, char** argv) {
       }
       for (const ek::BttPlan& plan : plans) {
         const bool large = std::max(sizes.d_in(), sizes.d_out()) > 1024;
-        if (race && large && plan.kernel != ek::BttKernel::kPinned) {
+        if (race && large && plan.kernel != ek::BttKernel::kResident) {
           continue;
         }
         // Pretend to have few multiprocessors, so that each block takes five

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the standalone program btt_check with nvcc alone: no CMake, no Torch.
 #   benchmarks/cuda/build.sh [OUTPUT] [nvcc flags...]
-# For racecheck (btt_pinned.cuh says why):
+# For racecheck (btt_resident.cuh says why):
 #   benchmarks/cuda/build.sh build/cuda/btt_check_race -DEINFORGE_RACECHECK
 set -euo pipefail
 root="$(cd "$(dirname "$0")/../.." && pwd)"

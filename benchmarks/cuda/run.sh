@@ -37,7 +37,7 @@ for profile in "${profiles[@]}"; do
   shape="${profile%%:*}"
   name="$out/ncu_${shape// /_}_${profile##*:}.txt"
   timeout 120 ncu --set full --print-details all --import-source no --launch-skip 2 \
-    --launch-count 1 --kernel-name regex:'btt_(linear|pinned)_fwd' \
+    --launch-count 1 --kernel-name regex:'btt_(linear|resident)_fwd' \
     "$program" --profile "$shape" "${profile##*:}" >"$name" 2>&1
   echo "ncu $profile"
   grep -E 'Duration|DRAM Throughput|L2 Cache Throughput|L1/TEX Cache Thr|Mem Busy|Max Bandwidth|Issue Slots Busy|Executed Ipc Active|SM Busy|Bank conflicts|Registers Per' \

@@ -33,18 +33,18 @@ def einsum_linear(
     return torch.ops.einforge.einsum_linear(x, core_a, core_b, bias)
 
 
-def rms_cap(core: Tensor, gamma: Optional[Tensor], max_rms: float) -> Tensor:
-    """gamma * core / max(1, rms(core) / max_rms), shaped like core.
+def rms_cap(core: Tensor, gain: Optional[Tensor], max_rms: float) -> Tensor:
+    """gain * core / max(1, rms(core) / max_rms), shaped like core.
 
     Args:
         core: any shape.
-        gamma: one element, or None for 1.
+        gain: one element, or None for 1.
         max_rms: above 0.
 
     Raises:
-        RuntimeError: max_rms is not positive, or gamma not one element.
+        RuntimeError: max_rms is not positive, or gain not one element.
     """
-    return torch.ops.einforge.rms_cap(core, gamma, max_rms)
+    return torch.ops.einforge.rms_cap(core, gain, max_rms)
 
 
 def btt_moe_linear(

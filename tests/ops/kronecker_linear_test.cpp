@@ -63,7 +63,7 @@ TEST_F(Kronecker, AgreesWithFloat64AtRandomPoints) {
   EXPECT_GE(points, 200);
 }
 
-// Many tokens for each warp, and more of rank than a team of warps has.
+// Many tokens for each warp, and more of rank than a warp_group of warps has.
 TEST_F(Kronecker, AgreesWithFloat64AtTheSizesOfTransformers) {
   base::Random random(101);
   for (const Sizes& s :

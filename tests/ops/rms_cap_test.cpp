@@ -10,9 +10,9 @@ namespace {
 using testing::Tensor;
 
 // The definition, element by element.
-Tensor definition(const Tensor& core, const Tensor& gamma, double max_rms) {
+Tensor definition(const Tensor& core, const Tensor& gain, double max_rms) {
   const Tensor rms = core.square().mean().sqrt();
-  return gamma * core / torch::clamp_min(rms / max_rms, 1.0);
+  return gain * core / torch::clamp_min(rms / max_rms, 1.0);
 }
 
 struct Case {
@@ -49,7 +49,7 @@ TEST_P(RmsCap, AgreesWithTheDefinition) {
         return t.to(dtype).to(torch::kFloat64);
       };
       const Tensor core = exact(testing::normal(random, sizes));
-      const Tensor gamma = exact(testing::normal(random, {}));
+      const Tensor gain = exact(testing::normal(random, {}));
       const Tensor grad = exact(testing::normal(random, sizes));
       const auto differentiate =
           [&](const Tensor& c_, const Tensor& g_, auto f) {
@@ -63,17 +63,17 @@ TEST_P(RmsCap, AgreesWithTheDefinition) {
           };
       const auto actual = differentiate(
           core.to(device, dtype),
-          gamma.to(device, dtype),
+          gain.to(device, dtype),
           [&](const Tensor& c, const Tensor& g) {
             return ops::rms_cap(c, g, max_rms);
           });
       const auto expected =
-          differentiate(core, gamma, [&](const Tensor& c, const Tensor& g) {
+          differentiate(core, gain, [&](const Tensor& c, const Tensor& g) {
             return definition(c, g, max_rms);
           });
       // Largest value times the sum's length bounds every element.
-      const char* names[] = {" y", " grad of core", " grad of gamma"};
-      const double bound = gamma.abs().item<double>() + 1;
+      const char* names[] = {" y", " grad of core", " grad of gain"};
+      const double bound = gain.abs().item<double>() + 1;
       for (size_t i = 0; i < 3; ++i) {
         const Tensor magnitude =
             i < 2 ? expected[i].abs() +
@@ -103,15 +103,15 @@ TEST_P(RmsCap, GivesAnotherDtype) {
         torch::randn({size, 7, 3}, torch::dtype(dtype).device(device))
             .permute({2, 0, 1})
             .requires_grad_();
-    const Tensor gamma =
+    const Tensor gain =
         torch::full({1}, 1.3, core.options().requires_grad(false))
             .requires_grad_();
     const auto run = [&](std::optional<torch::ScalarType> as) {
-      const Tensor y = ops::rms_cap(core, gamma, 0.5, as);
+      const Tensor y = ops::rms_cap(core, gain, 0.5, as);
       const Tensor grad = torch::ones_like(core, torch::kBFloat16)
                               .contiguous()
                               .to(y.scalar_type());
-      auto result = torch::autograd::grad({y}, {core, gamma}, {grad});
+      auto result = torch::autograd::grad({y}, {core, gain}, {grad});
       result.push_back(y.detach());
       return result;
     };
@@ -125,7 +125,7 @@ TEST_P(RmsCap, GivesAnotherDtype) {
       EXPECT_TRUE(torch::equal(rounded[i], wide[i])) << name << ' ' << i;
     }
     EXPECT_EQ(rounded[0].strides(), core.strides());
-    EXPECT_EQ(rounded[1].sizes(), gamma.sizes());
+    EXPECT_EQ(rounded[1].sizes(), gain.sizes());
   }
 }
 

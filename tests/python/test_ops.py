@@ -288,12 +288,12 @@ class BttMoe(unittest.TestCase):
 class RmsCap(unittest.TestCase):
     def test_opcheck_and_gradcheck(self):
         core = operands(SIZES[0])[1]
-        gamma = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+        gain = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
         for max_rms in [0.1, 10.0]:
             torch.library.opcheck(
-                torch.ops.einforge.rms_cap.default, (core, gamma, max_rms))
+                torch.ops.einforge.rms_cap.default, (core, gain, max_rms))
             self.assertTrue(torch.autograd.gradcheck(
-                lambda c, g: einforge.rms_cap(c, g, max_rms), (core, gamma)))
+                lambda c, g: einforge.rms_cap(c, g, max_rms), (core, gain)))
 
 
 class MoeRouterLoss(unittest.TestCase):

@@ -17,7 +17,7 @@ namespace {
 using base::Json;
 using torch::Tensor;
 
-// Inputs that runs take in turn, so that none stays in a cache by luck.
+// Inputs that runs take in turn, so that none stays in a cache by chance.
 constexpr std::size_t kInputs = 4;
 constexpr std::int64_t kWarmUp = 2;
 // CUDA: about the time that the runs of a row may take, and the least of them.
@@ -87,7 +87,7 @@ class Runner {
     }
   }
   void run_once_more() { keep(run(1)); }
-  // All runs, after `lead_in` of the same in vain.
+  // All runs, after `lead_in` untimed runs of the same.
   void run_block(std::chrono::milliseconds lead_in) {
     const auto start = std::chrono::steady_clock::now();
     while (error_.empty() &&

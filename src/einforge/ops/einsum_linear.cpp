@@ -14,11 +14,11 @@ TORCH_LIBRARY(einforge, m) {
       "Tensor core_b, bool[4] output_mask) -> (Tensor, Tensor, Tensor, Tensor)",
       {at::Tag::pt2_compliant_tag});
   m.def(
-      "rms_cap(Tensor core, Tensor? gamma, float max_rms, "
+      "rms_cap(Tensor core, Tensor? gain, float max_rms, "
       "ScalarType? dtype=None) -> Tensor",
       {at::Tag::pt2_compliant_tag});
   m.def(
-      "rms_cap_backward(Tensor grad, Tensor core, Tensor? gamma, "
+      "rms_cap_backward(Tensor grad, Tensor core, Tensor? gain, "
       "float max_rms) -> (Tensor, Tensor)",
       {at::Tag::pt2_compliant_tag});
 }

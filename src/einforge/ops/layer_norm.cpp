@@ -21,7 +21,7 @@ using torch::autograd::variable_list;
 namespace ek = kernels::cuda;
 
 bool is_short(const Tensor& x, const Tensor& gain, const Tensor& bias) {
-  return has_machine_code(x) && x.scalar_type() == torch::kBFloat16 &&
+  return architecture_supported(x) && x.scalar_type() == torch::kBFloat16 &&
          gain.scalar_type() == torch::kFloat32 && !bias.defined() &&
          x.numel() > 0 && ek::row_norm_supports(x.size(-1));
 }

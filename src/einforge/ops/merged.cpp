@@ -77,7 +77,8 @@ ek::MergeSizes merge_sizes(const Sizes& n) {
 // Whether our own kernels make the matrix: torch's products cannot write gamma
 // innermost, and a copy that does takes several times as long.
 bool have_kernel(const Sizes& n, const Tensor& core) {
-  return has_machine_code(core) && core.scalar_type() == torch::kBFloat16 &&
+  return architecture_supported(core) &&
+         core.scalar_type() == torch::kBFloat16 &&
          ek::merge_supports(merge_sizes(n));
 }
 

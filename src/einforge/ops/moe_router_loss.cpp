@@ -44,7 +44,8 @@ void check_operands(const Tensor& logits, const Tensor& experts) {
 namespace ek = kernels::cuda;
 
 bool is_fused(const Tensor& logits) {
-  return has_machine_code(logits) && logits.scalar_type() == torch::kFloat32 &&
+  return architecture_supported(logits) &&
+         logits.scalar_type() == torch::kFloat32 &&
          ek::moe_router_loss_supports(logits.size(1));
 }
 

@@ -39,7 +39,7 @@ bool is_fused(
     return !tensor.defined() ||
            (tensor.dim() == 1 && tensor.size(0) == x.size(-1));
   };
-  return has_machine_code(x) &&
+  return architecture_supported(x) &&
          at::autocast::is_autocast_enabled(torch::kCUDA) &&
          at::autocast::get_autocast_dtype(torch::kCUDA) == torch::kBFloat16 &&
          takes(x) && takes(gain) && takes(bias) && x.numel() > 0 &&

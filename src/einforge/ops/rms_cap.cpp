@@ -14,12 +14,12 @@ namespace {
 
 using torch::Tensor;
 
-void check_rms_cap(const std::optional<Tensor>& gamma, double max_rms) {
+void check_rms_cap(const std::optional<Tensor>& gain, double max_rms) {
   TORCH_CHECK(max_rms > 0, "[rms_cap] expected max_rms above 0; got ", max_rms);
   TORCH_CHECK(
-      !gamma || gamma->numel() == 1,
-      "[rms_cap] expected gamma of one element; got size ",
-      gamma ? gamma->sizes() : c10::IntArrayRef{});
+      !gain || gain->numel() == 1,
+      "[rms_cap] expected gain of one element; got size ",
+      gain ? gain->sizes() : c10::IntArrayRef{});
 }
 
 // Wide enough to sum squares in.
@@ -45,38 +45,39 @@ namespace ek = kernels::cuda;
 // What kernels that walk memory take.
 bool is_fused(
     const Tensor& core,
-    const std::optional<Tensor>& gamma,
+    const std::optional<Tensor>& gain,
     torch::ScalarType dtype) {
-  return has_machine_code(core) && core.scalar_type() == torch::kFloat32 &&
-         core.numel() > 0 && core.is_non_overlapping_and_dense() &&
-         (!gamma || (gamma->scalar_type() == torch::kFloat32 &&
-                     gamma->device() == core.device())) &&
+  return architecture_supported(core) &&
+         core.scalar_type() == torch::kFloat32 && core.numel() > 0 &&
+         core.is_non_overlapping_and_dense() &&
+         (!gain || (gain->scalar_type() == torch::kFloat32 &&
+                    gain->device() == core.device())) &&
          (dtype == torch::kFloat32 || dtype == torch::kBFloat16);
 }
 
 ek::RmsCapLaunch launch_of(
     const Tensor& core,
-    const std::optional<Tensor>& gamma,
+    const std::optional<Tensor>& gain,
     double max_rms,
     const Tensor& workspace) {
   return {
       .core = core.const_data_ptr<float>(),
       .size = core.numel(),
-      .gamma = gamma ? gamma->const_data_ptr<float>() : nullptr,
+      .gain = gain ? gain->const_data_ptr<float>() : nullptr,
       .max_rms = static_cast<float>(max_rms),
       .workspace = workspace.mutable_data_ptr()};
 }
 
 Tensor fused_forward(
     const Tensor& given,
-    const std::optional<Tensor>& gamma,
+    const std::optional<Tensor>& gain,
     double max_rms,
     torch::ScalarType dtype) {
   const c10::cuda::CUDAGuard guard(given.device());
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const Tensor core = btt::aligned(given);
   const Tensor partials = btt::workspace(core, ek::rms_cap_bytes());
-  const ek::RmsCapLaunch launch = launch_of(core, gamma, max_rms, partials);
+  const ek::RmsCapLaunch launch = launch_of(core, gain, max_rms, partials);
   Tensor y = torch::empty_like(core, core.options().dtype(dtype));
   C10_CUDA_CHECK(
       dtype == torch::kFloat32
@@ -88,7 +89,7 @@ Tensor fused_forward(
 std::tuple<Tensor, Tensor> fused_backward(
     const Tensor& given_grad,
     const Tensor& given,
-    const std::optional<Tensor>& gamma,
+    const std::optional<Tensor>& gain,
     double max_rms) {
   const c10::cuda::CUDAGuard guard(given.device());
   const auto stream = c10::cuda::getCurrentCUDAStream();
@@ -98,79 +99,79 @@ std::tuple<Tensor, Tensor> fused_backward(
     grad = torch::empty_like(core, grad.options()).copy_(grad);
   }
   const Tensor partials = btt::workspace(core, ek::rms_cap_bytes());
-  const ek::RmsCapLaunch launch = launch_of(core, gamma, max_rms, partials);
+  const ek::RmsCapLaunch launch = launch_of(core, gain, max_rms, partials);
   Tensor grad_core = torch::empty_like(core);
-  Tensor grad_gamma = gamma ? torch::empty_like(*gamma) : core.new_empty({0});
+  Tensor grad_gain = gain ? torch::empty_like(*gain) : core.new_empty({0});
   auto* dcore = grad_core.mutable_data_ptr<float>();
-  auto* dgamma = gamma ? grad_gamma.mutable_data_ptr<float>() : nullptr;
+  auto* dgain = gain ? grad_gain.mutable_data_ptr<float>() : nullptr;
   C10_CUDA_CHECK(
       grad.scalar_type() == torch::kFloat32
           ? ek::rms_cap_backward(
-                launch, grad.const_data_ptr<float>(), dcore, dgamma, stream)
+                launch, grad.const_data_ptr<float>(), dcore, dgain, stream)
           : ek::rms_cap_backward(
-                launch, btt::data(grad), dcore, dgamma, stream));
-  return {grad_core, grad_gamma};
+                launch, btt::data(grad), dcore, dgain, stream));
+  return {grad_core, grad_gain};
 }
 #endif
 
 Tensor forward(
     const Tensor& core,
-    const std::optional<Tensor>& gamma,
+    const std::optional<Tensor>& gain,
     double max_rms,
     std::optional<torch::ScalarType> dtype) {
-  check_rms_cap(gamma, max_rms);
+  check_rms_cap(gain, max_rms);
   const torch::ScalarType result = dtype.value_or(core.scalar_type());
 #ifdef EINFORGE_HAVE_CUDA
-  if (is_fused(core, gamma, result)) {
-    return fused_forward(core, gamma, max_rms, result);
+  if (is_fused(core, gain, result)) {
+    return fused_forward(core, gain, max_rms, result);
   }
 #endif
   Tensor scale = Cap(widened(core), max_rms).scale;
-  if (gamma) {
-    scale = scale * widened(*gamma).view(c10::IntArrayRef{});
+  if (gain) {
+    scale = scale * widened(*gain).view(c10::IntArrayRef{});
   }
   return (core * scale).to(result);
 }
 
 // With s = 1 / max(1, rms / max_rms) and n elements:
-//   d core  = gamma s (grad - [rms > max_rms] core (grad . core) / (n rms^2))
-//   d gamma = s (grad . core)
+//   d core  = gain s (grad - [rms > max_rms] core (grad . core) / (n rms^2))
+//   d gain  = s (grad . core)
 std::tuple<Tensor, Tensor> backward(
     const Tensor& given_grad,
     const Tensor& core,
-    const std::optional<Tensor>& gamma,
+    const std::optional<Tensor>& gain,
     double max_rms) {
-  check_rms_cap(gamma, max_rms);
+  check_rms_cap(gain, max_rms);
 #ifdef EINFORGE_HAVE_CUDA
-  if (is_fused(core, gamma, given_grad.scalar_type())) {
-    return fused_backward(given_grad, core, gamma, max_rms);
+  if (is_fused(core, gain, given_grad.scalar_type())) {
+    return fused_backward(given_grad, core, gain, max_rms);
   }
 #endif
   const Tensor grad = given_grad.to(core.scalar_type());
   const Tensor wide = widened(core);
   const Cap cap(wide, max_rms);
   const Tensor dot = (widened(grad) * wide).sum();
-  const Tensor gain =
-      gamma ? cap.scale * widened(*gamma).view(c10::IntArrayRef{}) : cap.scale;
+  const Tensor factor =
+      gain ? cap.scale * widened(*gain).view(c10::IntArrayRef{}) : cap.scale;
   // Zero, not 0 / 0, for a core of zeros.
   const Tensor square = cap.rms.square() * static_cast<double>(core.numel());
   const Tensor along = torch::where(
-      cap.rms > max_rms, -gain * dot / square, torch::zeros_like(dot));
+      cap.rms > max_rms, -factor * dot / square, torch::zeros_like(dot));
   // Keeps the core's strides, as meta says.
   Tensor grad_core = torch::empty_like(core);
-  torch::addcmul_out(grad_core, grad * gain, core, along.to(core.dtype()));
+  torch::addcmul_out(grad_core, grad * factor, core, along.to(core.dtype()));
   return {
       grad_core,
-      gamma ? (dot * cap.scale).to(gamma->scalar_type()).view(gamma->sizes())
-            : core.new_empty({0})};
+      gain ? (dot * cap.scale).to(gain->scalar_type()).view(gain->sizes())
+           : core.new_empty({0})};
 }
 
 Tensor forward_meta(
     const Tensor& core,
-    const std::optional<Tensor>& gamma,
+    const std::optional<Tensor>& gain,
     double max_rms,
     std::optional<torch::ScalarType> dtype) {
-  check_rms_cap(gamma, max_rms);
+  check_rms_cap(gain, max_rms);
   return torch::empty_like(
       core, core.options().dtype(dtype.value_or(core.scalar_type())));
 }
@@ -178,12 +179,12 @@ Tensor forward_meta(
 std::tuple<Tensor, Tensor> backward_meta(
     const Tensor& /*grad*/,
     const Tensor& core,
-    const std::optional<Tensor>& gamma,
+    const std::optional<Tensor>& gain,
     double max_rms) {
-  check_rms_cap(gamma, max_rms);
+  check_rms_cap(gain, max_rms);
   return {
       torch::empty_like(core),
-      gamma ? torch::empty_like(*gamma) : core.new_empty({0})};
+      gain ? torch::empty_like(*gain) : core.new_empty({0})};
 }
 
 }  // namespace
@@ -205,25 +206,25 @@ TORCH_LIBRARY_IMPL(einforge, Meta, m) {
 
 Tensor rms_cap(
     const Tensor& core,
-    const std::optional<Tensor>& gamma,
+    const std::optional<Tensor>& gain,
     double max_rms,
     std::optional<torch::ScalarType> dtype) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("einforge::rms_cap", "")
                              .typed<decltype(rms_cap)>();
-  return op.call(core, gamma, max_rms, dtype);
+  return op.call(core, gain, max_rms, dtype);
 }
 
 std::tuple<Tensor, Tensor> rms_cap_backward(
     const Tensor& grad,
     const Tensor& core,
-    const std::optional<Tensor>& gamma,
+    const std::optional<Tensor>& gain,
     double max_rms) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("einforge::rms_cap_backward", "")
           .typed<decltype(rms_cap_backward)>();
-  return op.call(grad, core, gamma, max_rms);
+  return op.call(grad, core, gain, max_rms);
 }
 
 }  // namespace einforge::ops

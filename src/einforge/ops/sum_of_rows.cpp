@@ -50,7 +50,7 @@ Tensor sum_of_rows(const Tensor& rows, torch::ScalarType dtype) {
 #ifdef EINFORGE_HAVE_CUDA
   const bool graph = torch::GradMode::is_enabled() && rows.requires_grad();
   if (!graph && rows.scalar_type() == torch::kBFloat16 && rows.numel() > 0 &&
-      has_machine_code(rows) &&
+      architecture_supported(rows) &&
       (dtype == torch::kFloat32 || dtype == torch::kBFloat16) &&
       ek::column_sums_supports(rows.size(-1))) {
     return fused(rows, dtype);

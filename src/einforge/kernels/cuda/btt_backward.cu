@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "einforge/kernels/cuda/blocks.h"
 #include "einforge/kernels/cuda/btt_backward.cuh"
 #include "einforge/kernels/cuda/btt_weight_grad.h"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/launch.h"
 #include "einforge/kernels/cuda/tensor_map.h"
 
@@ -26,10 +26,10 @@ struct Variant {
 
   int cluster() const { return gamma_ranks * phi_ranks; }
   int gamma_groups(const BttSizes& s) const {
-    return static_cast<int>(blocks_of(s.gamma, gamma_ranks * kBackwardOwn));
+    return static_cast<int>(ceil_div(s.gamma, gamma_ranks * kBackwardOwn));
   }
   int phi_groups(const BttSizes& s) const {
-    return static_cast<int>(blocks_of(s.phi, phi_ranks * kBackwardOwn));
+    return static_cast<int>(ceil_div(s.phi, phi_ranks * kBackwardOwn));
   }
   // That share the tokens of one split.
   int clusters(const BttSizes& s) const {
@@ -45,8 +45,8 @@ template <int kAlpha, int kEpsilon, int kGammaRanks = 2, int kPhiRanks = 2>
 constexpr Variant variant() {
   using Tile = BttBackwardTile<kAlpha, kEpsilon, kGammaRanks, kPhiRanks>;
   return {
-      btt_backward_partials<Tile, false>,
-      btt_backward_partials<Tile, true>,
+      btt_backward_partials_sm90<Tile, false>,
+      btt_backward_partials_sm90<Tile, true>,
       kAlpha,
       kEpsilon,
       kGammaRanks,
@@ -97,15 +97,15 @@ int splits_of(
   const int64_t at_once = launch.clusters_at_once(
       reinterpret_cast<const void*>(v.kernel), limits.multiprocessors);
   const int64_t clusters = v.clusters(s);
-  const int64_t tiles = blocks_of(rows, kBackwardTokens);
+  const int64_t tiles = ceil_div(rows, kBackwardTokens);
   const int64_t most = std::clamp<int64_t>(
       tiles / 2, 1, std::max(kMostSplits, at_once / clusters));
   int64_t best = 1;
   int64_t best_time = INT64_MAX;
   for (int64_t splits = 1; splits <= most; ++splits) {
-    const int64_t waves = blocks_of(clusters * splits, at_once);
+    const int64_t waves = ceil_div(clusters * splits, at_once);
     const int64_t time =
-        waves * (blocks_of(tiles, splits) + kStartTiles) + splits / 4;
+        waves * (ceil_div(tiles, splits) + kStartTiles) + splits / 4;
     if (time < best_time) {
       best = splits;
       best_time = time;
@@ -201,7 +201,7 @@ cudaError_t btt_backward(
   }
   Launch configured(v.threads, v.shared_bytes, stream);
   configured.set_cluster(v.cluster());
-  configured.start_early();
+  configured.enable_pdl();
   status = configured.run(
       rows.offsets != nullptr ? v.routed : v.kernel,
       static_cast<unsigned>(v.clusters(s) * splits),

@@ -14,17 +14,17 @@
 // The fused gradients of both cores; docs/design/btt_backward.md draws it.
 //
 // The two cores are two sides of one picture. Side x has activations x, rows
-// alpha, `own` index gamma, `other` index phi, core A, and makes z; side dy has
-// dy, epsilon, phi, gamma, core B, and makes dz:
+// alpha, `own` index gamma, `other` index phi, core A, and produces z; side dy
+// has dy, epsilon, phi, gamma, core B, and produces dz:
 //
-//   made[t, own, other]       = sum_row activations[t, row, own] core[row, ..]
-//   grad[row, own, other]     = sum_t activations[t, row, own] made'[t, ..]
+//   z[t, own, other]          = sum_row activations[t, row, own] core[row, ..]
+//   grad[row, own, other]     = sum_t activations[t, row, own] z'[t, ..]
 //
-// where made' is what the other side made. A block takes 16 gammas, 16 phis and
-// one r, keeps both cores in shared memory and both gradients in the registers
-// of eight warps, and sweeps over its share of the tokens, 16 at a time, which
-// another warp has copied. Between making z and dz of a tile and adding to the
-// gradients there is one barrier.
+// where z' is the other side's intermediate. A block takes 16 gammas, 16 phis
+// and one r, keeps both cores in shared memory and both gradients in the
+// registers of eight warps, and sweeps over its share of the tokens, 16 at a
+// time, which another warp has copied. Between producing z and dz of a tile and
+// adding to the gradients there is one barrier.
 //
 // A cluster is kGammaRanks such blocks of gammas by kPhiRanks of phis, two each
 // where the layer has them: a block brings half of the tokens' x and dy, to
@@ -57,16 +57,17 @@ struct BttBackwardParams {
   int phi_groups;
   int splits;
   // Of a mixture: its rows, and each pair's gate, which z and dz take. A split
-  // has a stretch of all tiles; what it has of expert e goes to slot split + e.
+  // has a contiguous chunk of all tiles; what it has of expert e goes to slot
+  // split + e.
   RoutedRows rows;
   const float* gates;
 };
 
 inline constexpr int kBackwardOwn = 16;  // gammas, and phis, of a block
-inline constexpr int kBackwardOctets = kBackwardOwn / kVector;
-inline constexpr int kBackwardMade = 2;         // buffers of z and dz
-inline constexpr int kBackwardWorkers = 8;      // warps
-inline constexpr int kMostShared = 227 * 1024;  // bytes a block can have
+inline constexpr int kBackwardVectors = kBackwardOwn / kVector;
+inline constexpr int kBackwardIntermediates = 2;  // buffers of z and dz
+inline constexpr int kBackwardWorkers = 8;        // warps
+inline constexpr int kMostShared = 227 * 1024;    // bytes a block can have
 
 // What a block keeps of one side, and its index maps in shared memory.
 enum class BttBackwardName { kX, kDy };
@@ -75,45 +76,47 @@ struct BttBackwardSide {
   static constexpr bool kIsX = kSideName == BttBackwardName::kX;
   static constexpr int kRows = kRowCount;
   static constexpr int kCoreBytes = kBackwardOwn * kRows * kBackwardOwn * 2;
-  // Rows of 32 bytes in the copy engine's swizzle, even tokens first; odd ones
+  // Rows of 32 bytes in TMA's swizzle, even tokens first; odd ones
   // are 128 bytes out of step with them, so that their swizzle is the other.
   static constexpr int kTokenBytes = kRows * kBackwardOwn * 2;
   static constexpr int kOddTokens = kBackwardTokens / 2 * kTokenBytes + 128;
   static constexpr int kActivationBytes = 2 * kOddTokens;
-  static constexpr int kMadeBytes =
-      kBackwardOctets * kBackwardOwn * kBackwardTokens * 16;
+  static constexpr int kIntermediateBytes =
+      kBackwardVectors * kBackwardOwn * kBackwardTokens * 16;
   // Products of eight matrices each.
-  static constexpr int kMakeUnits = kBackwardOctets * kBackwardOctets;
+  static constexpr int kProduceUnits = kBackwardVectors * kBackwardVectors;
   static constexpr int kAddUnits =
-      kBackwardOctets * (kRows / 16) * kBackwardOctets;
+      kBackwardVectors * (kRows / 16) * kBackwardVectors;
   static constexpr int kWarpUnits =
       kAddUnits > kBackwardWorkers ? kAddUnits / kBackwardWorkers : 1;
   static_assert(
       kAddUnits % kBackwardWorkers == 0 || kAddUnits < kBackwardWorkers);
-  static_assert(kBackwardOctets % kWarpUnits == 0);   // they share rows
-  static_assert(2 * kMakeUnits == kBackwardWorkers);  // half of them a side
+  static_assert(kBackwardVectors % kWarpUnits == 0);     // they share rows
+  static_assert(2 * kProduceUnits == kBackwardWorkers);  // half of them a side
 
   __device__ static uint32_t token(int token) {
     return static_cast<uint32_t>(
         token / 2 * kTokenBytes + token % 2 * kOddTokens);
   }
-  // An octet of a row. Neither reads of two tokens and the rows q, nor reads
+  // A 16-byte vector of a row. Reads of two tokens and the rows q, and reads
   // of rows 2 i and 2 i + 1 and the tokens q (but for pairs of tokens), q in 0
-  // to 3, meet in a bank.
-  __device__ static uint32_t activation(int octet, int token, int row) {
+  // to 3, are bank-conflict-free.
+  __device__ static uint32_t activation(int vector, int token, int row) {
     const int flip = (row / 4 ^ token) & 1;
     return BttBackwardSide::token(token) +
-           static_cast<uint32_t>((row * kBackwardOctets + (octet ^ flip)) * 16);
+           static_cast<uint32_t>(
+               (row * kBackwardVectors + (vector ^ flip)) * 16);
   }
-  // (own, row, octet of the other index).
-  __device__ static uint32_t core(int own, int row, int octet) {
+  // (own, row, vector of the other index).
+  __device__ static uint32_t core(int own, int row, int vector) {
     return static_cast<uint32_t>(
-        ((own * kRows + row) * kBackwardOctets + (octet ^ (row / 4 & 1))) * 16);
+        ((own * kRows + row) * kBackwardVectors + (vector ^ (row / 4 & 1))) *
+        16);
   }
-  // (octet, other, token) vectors of z or dz.
-  __device__ static uint32_t made(int octet, int other, int token) {
+  // (vector, other, token) vectors of z or dz.
+  __device__ static uint32_t intermediate(int vector, int other, int token) {
     return static_cast<uint32_t>(
-        ((octet * kBackwardOwn + other) * kBackwardTokens +
+        ((vector * kBackwardOwn + other) * kBackwardTokens +
          (token ^ (other & 7))) *
         16);
   }
@@ -138,15 +141,18 @@ struct BttBackwardTile {
   // Where the sums leave registers for it, a warp reads the operands of a
   // product while it computes the one before.
   static constexpr bool kAhead = X::kWarpUnits + Dy::kWarpUnits < 4;
-  // Shared memory: cores, what was made, activations, barriers, gates.
+  // Shared memory: cores, intermediates, activations, barriers, gates.
   static constexpr int kActivationBytes =
       X::kActivationBytes + Dy::kActivationBytes;
-  static constexpr int kMade = X::kCoreBytes + Dy::kCoreBytes;
-  static constexpr int kMadeBytes = X::kMadeBytes + Dy::kMadeBytes;
-  static constexpr int kActivations = kMade + kBackwardMade * kMadeBytes;
+  static constexpr int kIntermediate = X::kCoreBytes + Dy::kCoreBytes;
+  static constexpr int kIntermediateBytes =
+      X::kIntermediateBytes + Dy::kIntermediateBytes;
+  static constexpr int kActivations =
+      kIntermediate + kBackwardIntermediates * kIntermediateBytes;
   // Tiles that are on their way or at work, as many as there is room for.
   static constexpr int kSlotBytes = kActivationBytes + 2 * 8;
-  static constexpr int kGateBytes = kBackwardMade * 4 * kBackwardTokens;
+  static constexpr int kGateBytes =
+      kBackwardIntermediates * 4 * kBackwardTokens;
   static constexpr int kAlign = 256;
   static constexpr int kBuffers = std::min(
       4, (kMostShared - kAlign - kGateBytes - kActivations) / kSlotBytes);
@@ -154,7 +160,7 @@ struct BttBackwardTile {
   static constexpr int kBarriers = kActivations + kBuffers * kActivationBytes;
   static constexpr int kGates = kBarriers + kBuffers * 2 * 8;
   static constexpr int kSharedBytes = kGates + kGateBytes + kAlign;
-  // What the copy engine brings to a block for a tile.
+  // What TMA brings to a block for a tile.
   static constexpr int kTileBytes =
       kBackwardTokens * (X::kTokenBytes + Dy::kTokenBytes);
   static_assert(X::kActivationBytes % 256 == 0);
@@ -182,11 +188,11 @@ struct BttBackward {
   __device__ BttBackward(const BttBackwardParams& params, uint32_t raw)
       : p(params), shared((raw + 255) / 256 * 256) {
     lane = static_cast<int>(threadIdx.x) % 32;
-    warp = ptx::kept(static_cast<int>(threadIdx.x) / 32);
-    const int rank = ptx::kept(static_cast<int>(ptx::cluster_rank()));
+    warp = ptx::warp_uniform(static_cast<int>(threadIdx.x) / 32);
+    const int rank = ptx::warp_uniform(static_cast<int>(ptx::cluster_rank()));
     gamma_rank = rank % Tile::kGammaRanks;
     phi_rank = rank / Tile::kGammaRanks;
-    // Clusters of the same tokens are neighbours, and meet in L2.
+    // Clusters of the same tokens are neighbours, and share L2.
     int cluster = static_cast<int>(blockIdx.x) / Tile::kCluster;
     first_gamma = (cluster % p.gamma_groups * Tile::kGammaRanks + gamma_rank) *
                   kBackwardOwn;
@@ -209,8 +215,8 @@ struct BttBackward {
           static_cast<int>((p.tokens + kBackwardTokens - 1) / kBackwardTokens);
       work(
           0,
-          Tiles::stretch(tiles, split, p.splits),
-          Tiles::stretch(tiles, split + 1, p.splits));
+          Tiles::chunk(tiles, split, p.splits),
+          Tiles::chunk(tiles, split + 1, p.splits));
     }
   }
 
@@ -235,14 +241,14 @@ struct BttBackward {
                         (Side::kIsX ? 0 : X::kActivationBytes));
   }
   template <class Side>
-  __device__ uint32_t made_of() const {
-    return shared + static_cast<uint32_t>(
-                        Tile::kMade + (Side::kIsX ? 0 : X::kMadeBytes));
-  }
-  __device__ uint32_t gate_of(int made_slot, int token) const {
+  __device__ uint32_t intermediate_of() const {
     return shared +
            static_cast<uint32_t>(
-               Tile::kGates + 4 * (made_slot * kBackwardTokens + token));
+               Tile::kIntermediate + (Side::kIsX ? 0 : X::kIntermediateBytes));
+  }
+  __device__ uint32_t gate_of(int z_slot, int token) const {
+    return shared + static_cast<uint32_t>(
+                        Tile::kGates + 4 * (z_slot * kBackwardTokens + token));
   }
   template <class Side>
   __device__ const BttBackwardParams::Side& params_of() const {
@@ -418,14 +424,14 @@ struct BttBackward {
     });
   }
 
-  // Where the workers meet, and of a mixture the warp that brings the gates.
-  __device__ static void meet() {
+  // Barrier of the workers, and of a mixture's warp that brings the gates.
+  __device__ static void sync_workers() {
     ptx::named_barrier(1, 32 * (kBackwardWorkers + (kRouted ? 1 : 0)));
   }
 
   // By one warp: the gates of a tile, zero past the expert's rows, before the
-  // workers meet to make it. Those that it writes over were read before they
-  // met the last time.
+  // workers' barrier ahead of it. Those that it writes over were read before
+  // the barrier before.
   __device__ void run_gates() const {
     const RoutedTiles<kBackwardTokens> tiles{p.rows};
     for_spans([&](int expert, int begin, int end) {
@@ -434,19 +440,19 @@ struct BttBackward {
         return pair < p.rows.pairs ? __ldg(p.gates + pair) : 0.0F;
       };
       float gate = load(begin);
-      int made_slot = 0;
+      int z_slot = 0;
 #pragma unroll 1
       for (int tile = begin; tile < end; ++tile) {
         if (lane < kBackwardTokens) {
-          ptx::store_shared_float(gate_of(made_slot, lane), gate);
+          ptx::store_shared_float(gate_of(z_slot, lane), gate);
         }
         if (tile + 1 < end) {
           gate = load(tile + 1);
         }
-        meet();
-        made_slot ^= 1;
+        sync_workers();
+        z_slot ^= 1;
       }
-      meet();  // the last tile is made
+      sync_workers();  // the last tile is there
     });
   }
 
@@ -477,17 +483,17 @@ struct BttBackward {
 
   // The 16 x 16 operands of eight matrices.
   struct Operands {
-    uint4 v[2][2][2];  // [eight of depth][eight rows][odd depth]
+    uint4 v[2][2][2];  // [8 of depth][8 rows][odd depth]
 
     // Where this lane's (row lane / 4, depth 2 (lane % 4)) and its neighbour
-    // of depth are, and how far eight rows and eight of depth are from them.
+    // of depth are, and how far 8 rows and 8 of depth are from them.
     __device__ __forceinline__ void load(
-        const uint32_t (&from)[2], int eight_rows, int eight_deep) {
+        const uint32_t (&from)[2], int rows_of_8, int depth_of_8) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         v[i / 4][i / 2 % 2][i % 2] = ptx::load_shared(
             from[i % 2] +
-            static_cast<uint32_t>(i / 4 * eight_deep + i / 2 % 2 * eight_rows));
+            static_cast<uint32_t>(i / 4 * depth_of_8 + i / 2 % 2 * rows_of_8));
       }
     }
     __device__ __forceinline__ uint4 matrix(int i) const {
@@ -509,66 +515,66 @@ struct BttBackward {
     }
   }
 
-  // What a warp makes: eight own and eight other indices.
+  // What a warp produces: 8 own and 8 other indices.
   template <class Side>
-  struct MakeUnit {
-    int octet;
+  struct ProduceUnit {
+    int vector;
     int others;
-    __device__ explicit MakeUnit(int worker)
-        : octet(worker % Side::kMakeUnits / kBackwardOctets),
-          others(worker % kBackwardOctets) {}
+    __device__ explicit ProduceUnit(int worker)
+        : vector(worker % Side::kProduceUnits / kBackwardVectors),
+          others(worker % kBackwardVectors) {}
   };
-  // What it adds to: units that share their octet and rows.
+  // What it adds to: units that share their vector and rows.
   template <class Side>
   struct AddUnit {
-    int octet;
+    int vector;
     int row_tile;
-    int others;  // the first octet
+    int others;  // the first vector
     __device__ explicit AddUnit(int worker) {
       const int unit = worker * Side::kWarpUnits % Side::kAddUnits;
-      others = unit % kBackwardOctets;
-      row_tile = unit / kBackwardOctets % (Side::kRows / 16);
-      octet = unit / kBackwardOctets / (Side::kRows / 16);
+      others = unit % kBackwardVectors;
+      row_tile = unit / kBackwardVectors % (Side::kRows / 16);
+      vector = unit / kBackwardVectors / (Side::kRows / 16);
     }
     __device__ static bool exists(int worker) {
       return worker * Side::kWarpUnits < Side::kAddUnits;
     }
   };
 
-  // Where a lane of a warp that makes for Made reads and writes, in buffer 0.
-  // Known once for all tiles, and all else is a constant away.
-  template <class Made>
+  // Where a lane of a warp that produces for side Producer reads and writes, in
+  // buffer 0. Known once for all tiles, and all else is a constant away.
+  template <class Producer>
   struct Places {
-    uint32_t tokens[2];  // to make: tokens x rows, at an even and an odd row
+    uint32_t tokens[2];  // to produce: tokens x rows, at an even and an odd row
     uint32_t core;
     uint32_t to[2];
     uint32_t x_rows[2];  // to add: rows x tokens
     uint32_t dy_rows[2];
-    uint32_t z;  // what the others made
+    uint32_t z;  // the other side's
     uint32_t dz;
 
     __device__ Places(const BttBackward& b, int worker) {
-      const MakeUnit<Made> unit(worker);
+      const ProduceUnit<Producer> unit(worker);
       const int lane = b.lane;
-      core = b.core_of<Made>() + Made::core(
-                                     unit.octet * kVector + lane / 16,
-                                     alpha_of_depth(lane % 16),
-                                     unit.others);
+      core = b.core_of<Producer>() + Producer::core(
+                                         unit.vector * kVector + lane / 16,
+                                         alpha_of_depth(lane % 16),
+                                         unit.others);
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
         tokens[odd] =
-            b.activations_of<Made>() +
-            Made::activation(unit.octet, lane / 4, lane % 4 + 4 * odd);
-        to[odd] =
-            b.made_of<Made>() + Made::made(
-                                    unit.octet,
-                                    unit.others * kVector + lane % 4 * 2 + odd,
-                                    lane / 4);
+            b.activations_of<Producer>() +
+            Producer::activation(unit.vector, lane / 4, lane % 4 + 4 * odd);
+        to[odd] = b.intermediate_of<Producer>() +
+                  Producer::intermediate(
+                      unit.vector,
+                      unit.others * kVector + lane % 4 * 2 + odd,
+                      lane / 4);
       }
       rows<X>(b, worker, x_rows);
       rows<Dy>(b, worker, dy_rows);
-      dz = made<X, Dy>(b, worker);
-      z = made<Dy, X>(b, worker);
+      dz = intermediate<X, Dy>(b, worker);
+      z = intermediate<Dy, X>(b, worker);
     }
     template <class Side>
     __device__ static void rows(
@@ -578,7 +584,7 @@ struct BttBackward {
       for (int odd = 0; odd < 2; ++odd) {
         from[odd] =
             b.activations_of<Side>() + Side::activation(
-                                           unit.octet,
+                                           unit.vector,
                                            b.lane % 4 + 4 * odd,
                                            unit.row_tile * 16 + b.lane / 4);
       }
@@ -586,14 +592,14 @@ struct BttBackward {
     // One ldmatrix brings two products' worth: one matrix of two units, or two
     // matrices of one.
     template <class Side, class Opposite>
-    __device__ static uint32_t made(const BttBackward& b, int worker) {
+    __device__ static uint32_t intermediate(const BttBackward& b, int worker) {
       constexpr bool kTwo = Side::kWarpUnits == 2;
       const AddUnit<Side> unit(worker);
       const int last = b.lane / 16;
-      return b.made_of<Opposite>() +
-             Opposite::made(
+      return b.intermediate_of<Opposite>() +
+             Opposite::intermediate(
                  unit.others + (kTwo ? last : 0),
-                 unit.octet * kVector + (kTwo ? 0 : last),
+                 unit.vector * kVector + (kTwo ? 0 : last),
                  alpha_of_depth(b.lane % 16));
     }
   };
@@ -601,10 +607,10 @@ struct BttBackward {
   // Tokens x rows times rows x others. Where operands are read ahead, `w` has
   // those of the first step, and next() is called before the last products.
   template <class Side, class Next>
-  __device__ __forceinline__ void make(
+  __device__ __forceinline__ void produce(
       const Places<Side>& at,
       int slot,
-      int made_slot,
+      int z_slot,
       Operands& w,
       const Next& next) const {
     Sums sums;
@@ -617,8 +623,9 @@ struct BttBackward {
         uint32_t b0;
         uint32_t b1;
         ptx::load_matrix_transposed(
-            at.core + static_cast<uint32_t>(
-                          (i * Side::kRows + step * 16) * kBackwardOctets * 16),
+            at.core +
+                static_cast<uint32_t>(
+                    (i * Side::kRows + step * 16) * kBackwardVectors * 16),
             a0,
             a1,
             b0,
@@ -647,12 +654,13 @@ struct BttBackward {
         multiply(step, w);
       }
     }
-    const auto buffer = static_cast<uint32_t>(made_slot * Tile::kMadeBytes);
+    const auto buffer =
+        static_cast<uint32_t>(z_slot * Tile::kIntermediateBytes);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       if constexpr (kRouted) {
         const float gate =
-            ptx::load_shared_float(gate_of(made_slot, lane / 4 + 8 * half));
+            ptx::load_shared_float(gate_of(z_slot, lane / 4 + 8 * half));
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
           sums[i][2 * half] *= gate;
@@ -685,29 +693,29 @@ struct BttBackward {
   __device__ __forceinline__ void load_rows(
       const uint32_t (&from)[2], int slot, Operands& w) const {
     const auto offset = static_cast<uint32_t>(slot * Tile::kActivationBytes);
-    // Eight rows further the swizzle is the same; so it is for eight tokens.
+    // 8 rows further the swizzle is the same; so it is for 8 tokens.
     w.load({from[0] + offset, from[1] + offset}, 8 * 32, 4 * Side::kTokenBytes);
   }
 
-  // Rows x tokens times tokens x others; the other side made the second.
+  // Rows x tokens times tokens x others; the second is the other side's.
   template <class Side>
   __device__ __forceinline__ void add(
-      uint32_t made,
-      int made_slot,
+      uint32_t z,
+      int z_slot,
       const Operands& w,
       Sums (&sums)[Side::kWarpUnits]) const {
     constexpr int kUnits = Side::kWarpUnits;
     static_assert(kUnits == 1 || kUnits == 2);
-    made += static_cast<uint32_t>(made_slot * Tile::kMadeBytes);
+    z += static_cast<uint32_t>(z_slot * Tile::kIntermediateBytes);
 #pragma unroll
     for (int i = 0; i < 8; i += 3 - kUnits) {
       uint32_t a0;
       uint32_t a1;
       uint32_t b0;
       uint32_t b1;
-      // The own index i further, which also turns the places of the tokens.
+      // The own index i further, which also swizzles the places of the tokens.
       ptx::load_matrix_transposed(
-          (made ^ static_cast<uint32_t>(i * 16)) +
+          (z ^ static_cast<uint32_t>(i * 16)) +
               static_cast<uint32_t>(i * kBackwardTokens * 16),
           a0,
           a1,
@@ -731,7 +739,7 @@ struct BttBackward {
       return;
     }
     const AddUnit<Side> unit(worker);
-    const int own = first_own<Side>() + unit.octet * kVector;
+    const int own = first_own<Side>() + unit.vector * kVector;
 #pragma unroll
     for (int n = 0; n < Side::kWarpUnits; ++n) {
       const int other =
@@ -758,36 +766,36 @@ struct BttBackward {
     }
   }
 
-  // The tiles of a span, by a warp that makes units of one side and adds to
-  // both gradients. Between two barriers it adds a tile and makes the next.
-  template <class Made>
+  // The tiles of a span, by a warp that produces units of one side and adds to
+  // both gradients. Between two barriers it adds a tile and produces the next.
+  template <class Producer>
   __device__ __forceinline__ void sweep(
       int worker,
       int count,
       ptx::Ring<Tile::kBuffers>& buffer,
       Sums (&x_sums)[X::kWarpUnits],
       Sums (&dy_sums)[Dy::kWarpUnits]) const {
-    const Places<Made> at(*this, worker);
-    int made_slot = 0;
+    const Places<Producer> at(*this, worker);
+    int z_slot = 0;
     Operands x;
     Operands dy;
     Operands tokens;
     const auto wait = [&] {
       ptx::barrier_wait(loaded(buffer.slot), buffer.phase);
       if constexpr (Tile::kAhead) {
-        load_tokens<Made>(at, buffer.slot, 0, tokens);
+        load_tokens<Producer>(at, buffer.slot, 0, tokens);
       }
     };
-    const auto make_tile = [&] {
-      make<Made>(at, buffer.slot, made_slot, tokens, [&] {
+    const auto produce_tile = [&] {
+      produce<Producer>(at, buffer.slot, z_slot, tokens, [&] {
         load_rows<X>(at.x_rows, buffer.slot, x);
       });
       // z and dz have two buffers, so nobody overwrites what a slower warp
-      // still adds up.
-      meet();
+      // still sums.
+      sync_workers();
     };
     wait();
-    make_tile();
+    produce_tile();
 #pragma unroll 1
     for (; count > 0; --count) {
       const int slot = buffer.slot;
@@ -798,7 +806,7 @@ struct BttBackward {
         load_rows<X>(at.x_rows, slot, x);
       }
       if (AddUnit<X>::exists(worker)) {
-        add<X>(at.dz, made_slot, x, x_sums);
+        add<X>(at.dz, z_slot, x, x_sums);
       }
       if constexpr (Tile::kAhead) {
         if (count > 1) {
@@ -808,7 +816,7 @@ struct BttBackward {
         load_rows<Dy>(at.dy_rows, slot, dy);
       }
       if (AddUnit<Dy>::exists(worker)) {
-        add<Dy>(at.z, made_slot, dy, dy_sums);
+        add<Dy>(at.z, z_slot, dy, dy_sums);
       }
       give_back(slot);
       if constexpr (!Tile::kAhead) {
@@ -816,9 +824,9 @@ struct BttBackward {
           wait();
         }
       }
-      made_slot ^= 1;
+      z_slot ^= 1;
       if (count > 1) {
-        make_tile();
+        produce_tile();
       }
     }
   }
@@ -830,7 +838,7 @@ struct BttBackward {
       // last tile's barrier.
       load_core<X>(expert);
       load_core<Dy>(expert);
-      meet();
+      sync_workers();
       Sums x_sums[X::kWarpUnits];
       Sums dy_sums[Dy::kWarpUnits];
 #pragma unroll
@@ -842,7 +850,7 @@ struct BttBackward {
         clear(dy_sums[n]);
       }
       if (begin < end) {
-        if (worker < X::kMakeUnits) {
+        if (worker < X::kProduceUnits) {
           sweep<X>(worker, end - begin, buffer, x_sums, dy_sums);
         } else {
           sweep<Dy>(worker, end - begin, buffer, x_sums, dy_sums);
@@ -855,12 +863,12 @@ struct BttBackward {
 
   __device__ void run() {
     init_barriers();
-    ptx::wait_for_previous_kernel();
+    ptx::grid_dependency_sync();
     if (warp < kBackwardWorkers) {
-      ptx::grow_registers<Tile::kWorkerRegisters>();
+      ptx::setmaxnreg_inc<Tile::kWorkerRegisters>();
       run_worker(warp);
     } else {
-      ptx::shrink_registers<Tile::kCopierRegisters>();
+      ptx::setmaxnreg_dec<Tile::kCopierRegisters>();
       if (warp == kBackwardWorkers) {
         run_copier();
       } else if (kRouted && warp == kBackwardWorkers + 1) {
@@ -873,8 +881,8 @@ struct BttBackward {
 };
 
 template <class Tile, bool kRouted>
-__global__ void __launch_bounds__(Tile::kThreads, 1)
-    btt_backward_partials(const __grid_constant__ BttBackwardParams params) {
+__global__ void __launch_bounds__(Tile::kThreads, 1) btt_backward_partials_sm90(
+    const __grid_constant__ BttBackwardParams params) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ uint4 shared_tile[];
   BttBackward<Tile, kRouted> kernel(params, ptx::shared_address(shared_tile));

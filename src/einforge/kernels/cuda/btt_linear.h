@@ -65,24 +65,22 @@ struct BttCores {
 };
 
 enum class BttKernel {
-  kTile,    // weights from L2 to registers; any sizes, any architecture
-  kPinned,  // sm_90: weights in the registers of a cluster
+  kTile,      // weights from L2 to registers; any sizes, any architecture
+  kResident,  // sm_90: weights in the registers of a cluster
 };
 
 // How a kernel is cut. kTile: a cluster of `cluster` blocks takes tiles of
-// 8 token_eights * token_groups tokens, each block a slice of gamma in stage
-// one and of phi in stage two. kPinned takes tiles of 16 tokens a cluster.
+// 8 n_tiles * token_groups tokens, each block a slice of gamma in stage
+// one and of phi in stage two. kResident takes tiles of 16 tokens a cluster.
 struct BttPlan {
   int cluster = 1;       // 1, 2, 4 or 8; above 1 needs sm_90
-  int token_eights = 4;  // tokens of one warp's unit, in eights: 1 to 4
+  int n_tiles = 4;       // of 8 tokens, of one warp's unit: 1 to 4
   int token_groups = 1;  // units side by side along the tokens
   int x_buffers = 2;     // 1 or 2 tiles of x in flight
   int warps = 8;         // 8 or 16
   BttKernel kernel = BttKernel::kTile;
 
-  [[nodiscard]] int tile_tokens() const {
-    return 8 * token_eights * token_groups;
-  }
+  [[nodiscard]] int tile_tokens() const { return 8 * n_tiles * token_groups; }
   [[nodiscard]] std::string name() const;
   bool operator==(const BttPlan&) const = default;
 };
@@ -109,7 +107,7 @@ struct BttLaunch {
 };
 
 // The sizes that a plan's kernel has: the layer's, or larger ones where that is
-// a pinned kernel, for which both cores are packed with zeros.
+// a register-resident kernel, for which both cores are packed with zeros.
 [[nodiscard]] BttSizes btt_packed_sizes(
     const BttSizes& sizes, const BttPlan& plan);
 

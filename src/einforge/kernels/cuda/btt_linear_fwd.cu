@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "einforge/kernels/cuda/blocks.h"
-#include "einforge/kernels/cuda/btt_pinned.h"
+#include "einforge/kernels/cuda/btt_resident.h"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/launch.h"
 
 namespace einforge::kernels::cuda {
@@ -12,18 +12,18 @@ namespace {
 
 using ForwardKernel = void (*)(const BttForwardParams);
 
-template <int kEights, int kWarps>
+template <int kNTiles, int kWarps>
 ForwardKernel forward_kernel(bool cluster) {
-  return cluster ? btt_linear_fwd<kEights, kWarps, true>
-                 : btt_linear_fwd<kEights, kWarps, false>;
+  return cluster ? btt_linear_fwd<kNTiles, kWarps, true>
+                 : btt_linear_fwd<kNTiles, kWarps, false>;
 }
 
-// Eight sums of a unit take 32 registers an eight of tokens: 16 warps have
-// 128 registers a thread, enough for two; 8 warps have 255, enough for four.
+// Eight sums of a unit take 32 registers per n-tile of 8 tokens: 16 warps have
+// 128 registers per thread, enough for two; 8 warps have 255, enough for four.
 ForwardKernel forward_kernel(const BttPlan& plan) {
   const bool cluster = plan.cluster > 1;
   if (plan.warps == 16) {
-    switch (plan.token_eights) {
+    switch (plan.n_tiles) {
       case 1:
         return forward_kernel<1, 16>(cluster);
       case 2:
@@ -32,7 +32,7 @@ ForwardKernel forward_kernel(const BttPlan& plan) {
         return nullptr;
     }
   }
-  switch (plan.token_eights) {
+  switch (plan.n_tiles) {
     case 3:
       return forward_kernel<3, 8>(cluster);
     case 4:
@@ -51,21 +51,21 @@ SharedLayout layout_of(const BttSizes& s, const BttPlan& plan) {
 }  // namespace
 
 std::string BttPlan::name() const {
-  if (kernel == BttKernel::kPinned) {
-    return "pinned_c" + std::to_string(cluster);
+  if (kernel == BttKernel::kResident) {
+    return "resident_c" + std::to_string(cluster);
   }
   return "fused_c" + std::to_string(cluster) + "_t" +
-         std::to_string(8 * token_eights) + "x" + std::to_string(token_groups) +
+         std::to_string(8 * n_tiles) + "x" + std::to_string(token_groups) +
          "_x" + std::to_string(x_buffers) + "_w" + std::to_string(warps);
 }
 
 BttSizes btt_packed_sizes(const BttSizes& s, const BttPlan& plan) {
-  return plan.kernel == BttKernel::kPinned ? pinned_sizes(s) : s;
+  return plan.kernel == BttKernel::kResident ? resident_sizes(s) : s;
 }
 
 size_t btt_shared_bytes(const BttSizes& s, const BttPlan& plan) {
-  if (plan.kernel == BttKernel::kPinned) {
-    return pinned_shared_bytes(s);
+  if (plan.kernel == BttKernel::kResident) {
+    return resident_shared_bytes(s);
   }
   const SharedLayout layout = layout_of(s, plan);
   const int row = plan.x_buffers * layout.x_row + layout.z_row;
@@ -74,8 +74,8 @@ size_t btt_shared_bytes(const BttSizes& s, const BttPlan& plan) {
 
 bool btt_supports(
     const BttSizes& s, const BttPlan& plan, const DeviceLimits& limits) {
-  if (plan.kernel == BttKernel::kPinned) {
-    return pinned_supports(s, plan, limits);
+  if (plan.kernel == BttKernel::kResident) {
+    return resident_supports(s, plan, limits);
   }
   const bool shape =
       s.alpha % kFragmentDepth == 0 && s.epsilon % kFragmentRows == 0 &&
@@ -94,16 +94,16 @@ std::vector<BttPlan> btt_plans(
     const BttSizes& sizes, int64_t /*tokens*/, const DeviceLimits& limits) {
   std::vector<BttPlan> candidates;
   candidates.push_back(
-      {.cluster = pinned_cluster(sizes),
-       .token_eights = 2,
-       .kernel = BttKernel::kPinned});
+      {.cluster = resident_cluster(sizes),
+       .n_tiles = 2,
+       .kernel = BttKernel::kResident});
   // The portable kernel: more tokens a tile where they fit. Clusters of it
   // only pay where one block cannot hold a tile.
   constexpr BttPlan shapes[] = {
-      {.token_eights = 3, .token_groups = 2, .x_buffers = 1, .warps = 8},
-      {.token_eights = 4, .token_groups = 1, .x_buffers = 1, .warps = 8},
-      {.token_eights = 2, .token_groups = 1, .x_buffers = 1, .warps = 16},
-      {.token_eights = 1, .token_groups = 1, .x_buffers = 1, .warps = 16}};
+      {.n_tiles = 3, .token_groups = 2, .x_buffers = 1, .warps = 8},
+      {.n_tiles = 4, .token_groups = 1, .x_buffers = 1, .warps = 8},
+      {.n_tiles = 2, .token_groups = 1, .x_buffers = 1, .warps = 16},
+      {.n_tiles = 1, .token_groups = 1, .x_buffers = 1, .warps = 16}};
   for (const int cluster : {1, 2, 4, 8}) {
     for (BttPlan plan : shapes) {
       plan.cluster = cluster;
@@ -133,10 +133,10 @@ cudaError_t btt_forward(
   if (launch.tokens == 0) {
     return cudaSuccess;
   }
-  if (plan.kernel == BttKernel::kPinned) {
-    return pinned_forward(s, launch, limits, after_pack, stream);
+  if (plan.kernel == BttKernel::kResident) {
+    return resident_forward(s, launch, limits, after_pack, stream);
   }
-  const int64_t tiles = blocks_of(launch.tokens, plan.tile_tokens());
+  const int64_t tiles = ceil_div(launch.tokens, plan.tile_tokens());
   const size_t one_vectors =
       static_cast<size_t>(s.d_in()) * s.phi * s.rho / kVector;
   const auto* packed = static_cast<const uint4*>(launch.packed);
@@ -161,7 +161,7 @@ cudaError_t btt_forward(
       32 * plan.warps, static_cast<int>(btt_shared_bytes(s, plan)), stream);
   configured.set_cluster(plan.cluster);
   if (after_pack && limits.major >= 9) {
-    configured.start_early();
+    configured.enable_pdl();
   }
   const int64_t clusters = std::min<int64_t>(
       tiles, std::max(1, limits.multiprocessors / plan.cluster));

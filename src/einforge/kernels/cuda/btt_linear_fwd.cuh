@@ -27,7 +27,7 @@ struct BttForwardParams {
 };
 
 // A stage is cut into units, which the warps take in turn: units of (eight
-// batches, 16 rows of weights, 8 kEights tokens), where a batch is a gamma in
+// batches, 16 rows of weights, 8 kNTiles tokens), where a batch is a gamma in
 // stage one and a phi in stage two.
 struct UnitRange {
   const uint4* weights;  // of this block's slice of batches, this lane's
@@ -36,10 +36,10 @@ struct UnitRange {
   int depth_steps;
 };
 
-template <int kEights, int kWarps, bool kCluster>
+template <int kNTiles, int kWarps, bool kCluster>
 struct BttForward {
   static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kUnitTokens = 8 * kEights;
+  static constexpr int kUnitTokens = 8 * kNTiles;
   // With 128 registers a thread there is no room for two steps of weights:
   // then each is replaced at its last use, and the other warps hide the wait.
   static constexpr bool kRefill = kWarps == 16;
@@ -52,7 +52,7 @@ struct BttForward {
   int lane;
   int warp;
   uint4 next_weights[8];  // always one step of depth ahead
-  float sums[8][kEights][4];
+  float sums[8][kNTiles][4];
 
   __device__ BttForward(const BttForwardParams& params, uint32_t shared)
       : p(params), s(params.layout), x_shared(shared) {
@@ -99,7 +99,7 @@ struct BttForward {
   }
 
   // The first weights of a unit. Units that differ in their tokens only share
-  // weights and are neighbours, so that they meet in L1.
+  // weights and are neighbours, so that they share L1.
   __device__ const uint4* unit_weights(const UnitRange& range, int unit) const {
     return range.weights + static_cast<int64_t>(unit / p.token_groups) *
                                range.depth_steps * kBlockVectors;
@@ -181,7 +181,7 @@ struct BttForward {
 #pragma unroll
     for (int b = 0; b < 8; ++b) {
 #pragma unroll
-      for (int e = 0; e < kEights; ++e) {
+      for (int e = 0; e < kNTiles; ++e) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           sums[b][e][i] = 0.0F;
@@ -191,13 +191,13 @@ struct BttForward {
   }
 
   // Eight batches at (row lane / 4 + 8 half, token 2 (lane % 4) + odd).
-  __device__ uint4 rounded(int eight, int half, int odd) const {
+  __device__ uint4 rounded(int n_tile, int half, int odd) const {
     const int i = 2 * half + odd;
     return {
-        ptx::round_pair(sums[0][eight][i], sums[1][eight][i]),
-        ptx::round_pair(sums[2][eight][i], sums[3][eight][i]),
-        ptx::round_pair(sums[4][eight][i], sums[5][eight][i]),
-        ptx::round_pair(sums[6][eight][i], sums[7][eight][i])};
+        ptx::round_pair(sums[0][n_tile][i], sums[1][n_tile][i]),
+        ptx::round_pair(sums[2][n_tile][i], sums[3][n_tile][i]),
+        ptx::round_pair(sums[4][n_tile][i], sums[5][n_tile][i]),
+        ptx::round_pair(sums[6][n_tile][i], sums[7][n_tile][i])};
   }
 
   __device__ void stage_one(
@@ -226,19 +226,19 @@ struct BttForward {
         uint4 w[8];
         take_weights(w, next);
 #pragma unroll
-        for (int eight = 0; eight < kEights; ++eight) {
+        for (int n_tile = 0; n_tile < kNTiles; ++n_tile) {
           const uint32_t from =
               x + static_cast<uint32_t>(
-                      eight * 8 * s.x_row + step * kFragmentDepth) *
+                      n_tile * 8 * s.x_row + step * kFragmentDepth) *
                       16;
           const uint4 v0 = ptx::load_shared(from);
           const uint4 v1 = ptx::load_shared(from + 4 * 16);
           const uint4 v2 = ptx::load_shared(from + 8 * 16);
           const uint4 v3 = ptx::load_shared(from + 12 * 16);
-          multiply(0, eight, w, next, v0.x, v1.x, v2.x, v3.x);
-          multiply(2, eight, w, next, v0.y, v1.y, v2.y, v3.y);
-          multiply(4, eight, w, next, v0.z, v1.z, v2.z, v3.z);
-          multiply(6, eight, w, next, v0.w, v1.w, v2.w, v3.w);
+          multiply(0, n_tile, w, next, v0.x, v1.x, v2.x, v3.x);
+          multiply(2, n_tile, w, next, v0.y, v1.y, v2.y, v3.y);
+          multiply(4, n_tile, w, next, v0.z, v1.z, v2.z, v3.z);
+          multiply(6, n_tile, w, next, v0.w, v1.w, v2.w, v3.w);
         }
       }
       store_z(vector, row_tile, group);
@@ -248,7 +248,7 @@ struct BttForward {
   // Two neighbouring gammas of four alphas, in the two halves of four words.
   __device__ __forceinline__ void multiply(
       int gamma,
-      int eight,
+      int n_tile,
       const uint4 (&w)[8],
       const uint4* next,
       uint32_t a0,
@@ -256,16 +256,16 @@ struct BttForward {
       uint32_t a2,
       uint32_t a3) {
     ptx::mma(
-        sums[gamma][eight],
+        sums[gamma][n_tile],
         kRefill ? next_weights[gamma] : w[gamma],
         ptx::low_pair(a0, a1),
         ptx::low_pair(a2, a3));
     ptx::mma(
-        sums[gamma + 1][eight],
+        sums[gamma + 1][n_tile],
         kRefill ? next_weights[gamma + 1] : w[gamma + 1],
         ptx::high_pair(a0, a1),
         ptx::high_pair(a2, a3));
-    if (kRefill && eight == kEights - 1) {
+    if (kRefill && n_tile == kNTiles - 1) {
       refill(gamma, next);
       refill(gamma + 1, next);
     }
@@ -292,15 +292,15 @@ struct BttForward {
         z = ptx::peer_address(z, static_cast<uint32_t>(owner));
       }
 #pragma unroll
-      for (int eight = 0; eight < kEights; ++eight) {
+      for (int n_tile = 0; n_tile < kNTiles; ++n_tile) {
 #pragma unroll
         for (int odd = 0; odd < 2; ++odd) {
           const uint32_t to =
-              z + static_cast<uint32_t>((eight * 8 + odd) * s.z_row) * 16;
+              z + static_cast<uint32_t>((n_tile * 8 + odd) * s.z_row) * 16;
           if constexpr (kCluster) {
-            ptx::store_peer(to, rounded(eight, half, odd));
+            ptx::store_peer(to, rounded(n_tile, half, odd));
           } else {
-            ptx::store_shared(to, rounded(eight, half, odd));
+            ptx::store_shared(to, rounded(n_tile, half, odd));
           }
         }
       }
@@ -311,8 +311,8 @@ struct BttForward {
       const UnitRange& range, const uint4* after, int tile) {
     const int rho = p.sizes.rho;
     const int steps_of_rho = s.z_vectors / 2;
-    // Lanes 0-7 and 8-15 give the two halves of the depth of the first eight
-    // tokens, lanes 16-31 those of the next eight.
+    // Lanes 0-7 and 8-15 give the two halves of the depth of the first
+    // n-tile, lanes 16-31 those of the next.
     const int half = lane / 8 % 2;
     const int token = lane / 16 * 8 + lane % 8;
     for (int unit = warp; unit < range.units; unit += kWarps) {
@@ -365,22 +365,22 @@ struct BttForward {
   __device__ __forceinline__ void multiply_z(
       int phi, const uint4& w, uint32_t from) {
 #pragma unroll
-    for (int eight = 0; eight + 1 < kEights; eight += 2) {
+    for (int n_tile = 0; n_tile + 1 < kNTiles; n_tile += 2) {
       uint32_t a0;
       uint32_t a1;
       uint32_t b0;
       uint32_t b1;
       ptx::load_matrix(
-          from + static_cast<uint32_t>(eight * 8 * s.z_row) * 16,
+          from + static_cast<uint32_t>(n_tile * 8 * s.z_row) * 16,
           a0,
           a1,
           b0,
           b1);
-      ptx::mma(sums[phi][eight], w, a0, a1);
-      ptx::mma(sums[phi][eight + 1], w, b0, b1);
+      ptx::mma(sums[phi][n_tile], w, a0, a1);
+      ptx::mma(sums[phi][n_tile + 1], w, b0, b1);
     }
-    if constexpr (kEights % 2 == 1) {
-      constexpr int kLast = kEights - 1;
+    if constexpr (kNTiles % 2 == 1) {
+      constexpr int kLast = kNTiles - 1;
       uint32_t a0;
       uint32_t a1;
       ptx::load_matrix(
@@ -403,20 +403,20 @@ struct BttForward {
         for (int b = 0; b < 8; ++b) {
           const float bias = __bfloat162float(p.bias[feature + b]);
 #pragma unroll
-          for (int eight = 0; eight < kEights; ++eight) {
-            sums[b][eight][2 * half] += bias;
-            sums[b][eight][2 * half + 1] += bias;
+          for (int n_tile = 0; n_tile < kNTiles; ++n_tile) {
+            sums[b][n_tile][2 * half] += bias;
+            sums[b][n_tile][2 * half + 1] += bias;
           }
         }
       }
 #pragma unroll
-      for (int eight = 0; eight < kEights; ++eight) {
+      for (int n_tile = 0; n_tile < kNTiles; ++n_tile) {
 #pragma unroll
         for (int odd = 0; odd < 2; ++odd) {
-          const int64_t token = first_token + eight * 8 + odd;
+          const int64_t token = first_token + n_tile * 8 + odd;
           if (token < p.tokens) {
             *reinterpret_cast<uint4*>(p.y + token * p.y_stride + feature) =
-                rounded(eight, half, odd);
+                rounded(n_tile, half, odd);
           }
         }
       }
@@ -452,7 +452,7 @@ struct BttForward {
       load_x(first + stride, 1);
     }
     if (p.wait_for_pack != 0) {
-      ptx::wait_for_previous_kernel();
+      ptx::grid_dependency_sync();
     }
     const uint4* start_one = start_of(one, two);
     const uint4* start_two = start_of(two, one);
@@ -478,11 +478,11 @@ struct BttForward {
   }
 };
 
-template <int kEights, int kWarps, bool kCluster>
+template <int kNTiles, int kWarps, bool kCluster>
 __global__ void __launch_bounds__(32 * kWarps, 1)
     btt_linear_fwd(const __grid_constant__ BttForwardParams params) {
   extern __shared__ uint4 shared[];
-  BttForward<kEights, kWarps, kCluster> kernel(
+  BttForward<kNTiles, kWarps, kCluster> kernel(
       params, ptx::shared_address(shared));
   kernel.run();
 }

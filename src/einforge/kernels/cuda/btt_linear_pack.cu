@@ -2,9 +2,9 @@
 
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/btt_linear_layout.h"
+#include "einforge/kernels/cuda/contiguous_span.h"
 #include "einforge/kernels/cuda/launch.h"
 #include "einforge/kernels/cuda/ptx.cuh"
-#include "einforge/kernels/cuda/stretch.h"
 
 namespace einforge::kernels::cuda {
 
@@ -36,7 +36,7 @@ struct PackStage {
   int has_depth;
   int has_batches;
   bool permute_depth;  // alpha_of_depth within each step of 16
-  bool staged;         // a batch is a stretch of memory and fits
+  bool staged;         // a batch is a contiguous span of memory and fits
   int64_t expert_stride;
 
   [[nodiscard]] __host__ __device__ int weights() const {  // of a batch
@@ -87,8 +87,8 @@ __device__ __forceinline__ void find_places(
   }
 }
 
-// A batch in shared memory: a vector is left out after each eight, so that
-// neither rows nor depths of a warp meet in a bank.
+// A batch in shared memory: a vector is left out after each 8, so that
+// rows and depths of a warp are bank-conflict-free.
 __host__ __device__ constexpr unsigned staged_vector(unsigned vector) {
   return vector + vector / 8;
 }
@@ -140,7 +140,7 @@ __device__ __forceinline__ void write_fragments(
 __global__ void __launch_bounds__(kPackThreads)
     btt_linear_pack(const __grid_constant__ PackParams params) {
   extern __shared__ uint4 memory[];  // the batch, then the places
-  ptx::allow_next_kernel();
+  ptx::launch_dependents();
   int batch = static_cast<int>(blockIdx.x);
   const bool second = batch >= params.stages[0].batches;
   const PackStage& stage = params.stages[second ? 1 : 0];
@@ -185,7 +185,7 @@ __global__ void __launch_bounds__(kPackThreads)
 // `indices` are those of a batch.
 bool can_be_staged(
     const PackStage& stage, int experts, const std::array<Extent, 3>& indices) {
-  return is_stretch(indices) && stage.own_weights() % kVector == 0 &&
+  return is_contiguous_span(indices) && stage.own_weights() % kVector == 0 &&
          stage.own_weights() * 2 <= kMostStaged &&
          are_aligned(
              stage.core,
@@ -242,9 +242,9 @@ cudaError_t btt_pack(
     void* packed,
     cudaStream_t stream,
     const BttPlan& plan) {
-  // Rows of stage one are (phi, rho), of the pinned kernels (phi / 8, rho,
-  // phi % 8).
-  const bool pinned = plan.kernel == BttKernel::kPinned;
+  // Rows of stage one are (phi, rho), of the register-resident kernels (phi /
+  // 8, rho, phi % 8).
+  const bool resident = plan.kernel == BttKernel::kResident;
   const BttSizes k = btt_packed_sizes(s, plan);
   const BttCores::Strides& a = cores.a_strides;
   const BttCores::Strides& b = cores.b_strides;
@@ -252,13 +252,13 @@ cudaError_t btt_pack(
       .core = cores.a,
       .scale = cores.a_scale,
       .batch_stride = a.gamma,
-      .row_major_stride = a.phi * (pinned ? kVector : 1),
-      .row_middle_stride = pinned ? a.rho : 0,
-      .row_minor_stride = pinned ? a.phi : a.rho,
+      .row_major_stride = a.phi * (resident ? kVector : 1),
+      .row_middle_stride = resident ? a.rho : 0,
+      .row_minor_stride = resident ? a.phi : a.rho,
       .depth_major_stride = 0,
       .depth_minor_stride = a.in,
-      .row_middle = pinned ? s.rho : 1,
-      .row_minor = pinned ? kVector : s.rho,
+      .row_middle = resident ? s.rho : 1,
+      .row_minor = resident ? kVector : s.rho,
       .depth_minor = k.alpha,
       .rows = k.phi * k.rho,
       .depth = k.alpha,

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <array>
 
-#include "einforge/kernels/cuda/blocks.h"
 #include "einforge/kernels/cuda/btt_backward.h"
+#include "einforge/kernels/cuda/ceil_div.h"
+#include "einforge/kernels/cuda/contiguous_span.h"
 #include "einforge/kernels/cuda/launch.h"
 #include "einforge/kernels/cuda/routed_tiles.cuh"
-#include "einforge/kernels/cuda/stretch.h"
 
 namespace einforge::kernels::cuda {
 
@@ -64,8 +64,8 @@ __device__ int2 splits_with_work(const RoutedRows& rows, int splits) {
     const int s = first + lane;
     const unsigned with_work = __ballot_sync(
         kAll,
-        s < splits && start < end && tiles.stretch(items, s, splits) < end &&
-            tiles.stretch(items, s + 1, splits) > start);
+        s < splits && start < end && tiles.chunk(items, s, splits) < end &&
+            tiles.chunk(items, s + 1, splits) > start);
     if (with_work != 0) {
       found.x = min(found.x, first + __ffs(static_cast<int>(with_work)) - 1);
       found.y = first + 32 - __clz(static_cast<int>(with_work));
@@ -75,7 +75,7 @@ __device__ int2 splits_with_work(const RoutedRows& rows, int splits) {
 }
 
 // Where an element of a batch is in shared memory: of neighbours in the partial
-// sums, 64 or more elements apart here, few meet in a bank.
+// sums, 64 or more elements apart here, few conflict in a bank.
 __device__ __forceinline__ unsigned staged_element(unsigned element) {
   const unsigned vector = element / kVector;
   return element ^ ((vector >> 5 ^ vector >> 7) & 7) * kVector;
@@ -148,7 +148,7 @@ __device__ __forceinline__ void add(float4& sum, const float4& v) {
 }
 
 // Sums the splits in a fixed order: every chain its own, then the chains.
-// kStaged: a piece is a batch, whose gradient is a stretch of memory.
+// kStaged: a piece is a batch, whose gradient is a contiguous span of memory.
 template <bool kRouted, bool kStaged>
 __global__ void __launch_bounds__(kRouted ? kMixtureThreads : kCoreThreads)
     btt_weight_grad_reduce(const __grid_constant__ ReduceParams all) {
@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(kRouted ? kMixtureThreads : kCoreThreads)
   const int mine = thread % width;
   const int first_split = chain < chains ? splits.x + chain : splits.y;
   const int pieces = (p.vectors + p.piece - 1) / p.piece;
-  ptx::wait_for_previous_kernel();
+  ptx::grid_dependency_sync();
   for (int piece = static_cast<int>(blockIdx.x); piece < pieces;
        piece += static_cast<int>(gridDim.x)) {
     const int begin = piece * p.piece;
@@ -292,11 +292,10 @@ Grid grid_of(
     }
     Grid grid{
         .variant = &v,
-        .group_blocks =
-            static_cast<int>(blocks_of(s.batch, v.groups * kVector)),
-        .row_blocks = static_cast<int>(blocks_of(s.rows, v.rows)),
+        .group_blocks = static_cast<int>(ceil_div(s.batch, v.groups * kVector)),
+        .row_blocks = static_cast<int>(ceil_div(s.rows, v.rows)),
         .column_blocks =
-            static_cast<int>(blocks_of(s.rho * s.columns, v.columns)),
+            static_cast<int>(ceil_div(s.rho * s.columns, v.columns)),
         .stages = fit == 5 ? 4 : fit};
     const int64_t bytes = static_cast<int64_t>(grid.tiles()) * v.stage_bytes;
     if (best.variant == nullptr || bytes < least) {
@@ -306,7 +305,7 @@ Grid grid_of(
   }
   if (best.variant != nullptr) {
     // One wave; a split of fewer than four steps would mostly wait.
-    const int64_t steps = blocks_of(tokens, kStepTokens);
+    const int64_t steps = ceil_div(tokens, kStepTokens);
     best.splits = static_cast<int>(std::clamp<int64_t>(
         steps / 4, 1, std::max(1, limits.multiprocessors / best.tiles())));
   }
@@ -401,7 +400,7 @@ cudaError_t btt_sum_partials(
     batches += s.batch;
     most_elements = std::max(most_elements, elements);
     staged = staged && s.columns % 4 == 0 && elements % kVector == 0 &&
-             is_stretch(
+             is_contiguous_span(
                  {{{s.rows, core.strides.in},
                    {s.rho, core.strides.rho},
                    {s.columns, core.strides.phi}}}) &&
@@ -411,7 +410,7 @@ cudaError_t btt_sum_partials(
                    {rows.experts, core.expert_stride}}});
   }
   // Shared memory by eight vectors, among which elements change places.
-  const int bytes = static_cast<int>(blocks_of(most_elements, 64)) * 128;
+  const int bytes = static_cast<int>(ceil_div(most_elements, 64)) * 128;
   // Batches are too few to be pieces of a small core.
   staged = staged && bytes <= kMostStaged &&
            2 * batches * rows.experts >= limits.multiprocessors;
@@ -419,7 +418,7 @@ cudaError_t btt_sum_partials(
   for (ReduceParams::Core& core : params.cores) {
     core.piece = staged ? core.piece : kPieceVectors;
     most_pieces =
-        std::max(most_pieces, blocks_of(core.vectors, std::max(core.piece, 1)));
+        std::max(most_pieces, ceil_div(core.vectors, std::max(core.piece, 1)));
   }
   const bool routed = rows.offsets != nullptr;
   Launch configured(
@@ -427,7 +426,7 @@ cudaError_t btt_sum_partials(
       staged ? bytes : 0,
       stream);
   if (limits.major >= 9) {
-    configured.start_early();
+    configured.enable_pdl();
   }
   const auto kernel = routed ? (staged ? btt_weight_grad_reduce<true, true>
                                        : btt_weight_grad_reduce<true, false>)
@@ -437,7 +436,7 @@ cudaError_t btt_sum_partials(
       kernel,
       {std::min(
            most_pieces,
-           blocks_of(
+           ceil_div(
                static_cast<int64_t>(kReduceBlocks) * limits.multiprocessors,
                static_cast<int64_t>(rows.experts) * cores)),
        static_cast<unsigned>(rows.experts),

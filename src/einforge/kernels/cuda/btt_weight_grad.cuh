@@ -79,7 +79,7 @@ struct BttWeightGrad<BttWeightGradTile<kGroups, kRowTiles, kColumnTiles>> {
   int first_row;
   int first_column;
   int split;
-  float sums[8][4][4];  // [batch][eight columns][fragment]
+  float sums[8][4][4];  // [batch][n-tile][fragment]
 
   __device__ BttWeightGrad(const BttWeightGradParams& p, uint32_t address)
       : params(p), shared(address) {
@@ -170,7 +170,7 @@ struct BttWeightGrad<BttWeightGradTile<kGroups, kRowTiles, kColumnTiles>> {
             2 * (lane % 4) * Tile::kTokenStrideP + group * Tile::kGroupStride +
             row_tile * kWarpRows + lane / 4) *
             16;
-    uint4 v[2][2][2];  // [eight tokens][eight rows][odd token]
+    uint4 v[2][2][2];  // [8 tokens][8 rows][odd token]
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       v[i / 4][i / 2 % 2][i % 2] = ptx::load_shared(
@@ -179,8 +179,8 @@ struct BttWeightGrad<BttWeightGradTile<kGroups, kRowTiles, kColumnTiles>> {
               (i / 4 * 8 + i % 2) * Tile::kTokenStrideP + i / 2 % 2 * 8) *
               16);
     }
-    // Lanes 0-7 and 8-15 give the two eights of tokens of the first eight
-    // columns, lanes 16-31 those of the next eight.
+    // Lanes 0-7 and 8-15 give the two halves of the tokens of the first
+    // n-tile, lanes 16-31 those of the next.
     const uint32_t q_from =
         q_shared + static_cast<uint32_t>(
                        (lane / 8 % 2 * 8 + lane % 8) * Tile::kTokenStrideQ +
@@ -195,20 +195,20 @@ struct BttWeightGrad<BttWeightGradTile<kGroups, kRowTiles, kColumnTiles>> {
           paired(b, v[1][0]),
           paired(b, v[1][1])};
 #pragma unroll
-      for (int eight = 0; eight < 4; eight += 2) {
+      for (int n_tile = 0; n_tile < 4; n_tile += 2) {
         uint32_t a0;
         uint32_t a1;
         uint32_t b0;
         uint32_t b1;
         ptx::load_matrix_transposed(
             q_from +
-                static_cast<uint32_t>(b * Tile::kColumnVectors + eight) * 16,
+                static_cast<uint32_t>(b * Tile::kColumnVectors + n_tile) * 16,
             a0,
             a1,
             b0,
             b1);
-        ptx::mma(sums[b][eight], w, a0, a1);
-        ptx::mma(sums[b][eight + 1], w, b0, b1);
+        ptx::mma(sums[b][n_tile], w, a0, a1);
+        ptx::mma(sums[b][n_tile + 1], w, b0, b1);
       }
     }
   }
@@ -235,13 +235,13 @@ struct BttWeightGrad<BttWeightGradTile<kGroups, kRowTiles, kColumnTiles>> {
                      row) *
                         params.all_columns;
 #pragma unroll
-        for (int eight = 0; eight < 4; ++eight) {
+        for (int n_tile = 0; n_tile < 4; ++n_tile) {
           const int column = first_column + column_tile * kWarpColumns +
-                             eight * 8 + 2 * (lane % 4);
+                             n_tile * 8 + 2 * (lane % 4);
           if (batch < params.batch && row < params.rows &&
               column < params.all_columns) {
             *reinterpret_cast<float2*>(to + column) = {
-                sums[b][eight][2 * half], sums[b][eight][2 * half + 1]};
+                sums[b][n_tile][2 * half], sums[b][n_tile][2 * half + 1]};
           }
         }
       }
@@ -274,7 +274,7 @@ struct BttWeightGrad<BttWeightGradTile<kGroups, kRowTiles, kColumnTiles>> {
       }
     }
     // Every splits-th step, the last first: all blocks sweep down the tokens
-    // together, and meet in the L2 cache what the kernel before wrote last.
+    // together, and hit in the L2 cache what the kernel before wrote last.
     const int steps =
         static_cast<int>((params.tokens + kStepTokens - 1) / kStepTokens);
     const int count = (steps - split + params.splits - 1) / params.splits;

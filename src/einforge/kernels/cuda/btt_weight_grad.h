@@ -64,7 +64,7 @@ struct BttWeightGradLaunch {
     const DeviceLimits& limits,
     cudaStream_t stream);
 
-// Partial sums of one core or both, to be added up in a fixed order.
+// Partial sums of one core or both, to be reduced in a fixed order.
 struct BttPartials {
   struct Core {
     BttWeightGradSizes sizes;
@@ -75,9 +75,9 @@ struct BttPartials {
   };
   Core cores[2];
   int splits = 1;
-  // Of a mixture (offsets not null): splits had stretches of its tiles of 16
-  // rows, and slot split + e has what a split gave to expert e. Else the slots
-  // are the splits.
+  // Of a mixture (offsets not null): splits had contiguous chunks of its tiles
+  // of 16 rows, and slot split + e has what a split gave to expert e. Else the
+  // slots are the splits.
   RoutedRows rows;
 };
 

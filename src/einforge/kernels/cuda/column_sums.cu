@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/ptx.cuh"
 
 namespace einforge::kernels::cuda {
@@ -18,9 +18,9 @@ constexpr int kMostBlocks = 1024;
 constexpr int kMostSplits = 512;
 
 int splits_for(int64_t rows, int width) {
-  const auto tiles = static_cast<int>(blocks_of(width, kColumns));
+  const auto tiles = static_cast<int>(ceil_div(width, kColumns));
   const int most = std::clamp(kMostBlocks / tiles, 1, kMostSplits);
-  return static_cast<int>(std::min<int64_t>(most, blocks_of(rows, kRows)));
+  return static_cast<int>(std::min<int64_t>(most, ceil_div(rows, kRows)));
 }
 
 // A block has kColumns columns (x) of every gridDim.y-th group of kWarps rows;
@@ -109,7 +109,7 @@ size_t column_sums_bytes(int width) {
 template <typename Sum>
 cudaError_t column_sums(
     const float* matrix, int rows, int width, Sum* sums, cudaStream_t stream) {
-  column_sums_few<<<blocks_of(width, 32), 1024, 0, stream>>>(
+  column_sums_few<<<ceil_div(width, 32), 1024, 0, stream>>>(
       matrix, rows, width, sums);
   return cudaGetLastError();
 }
@@ -127,7 +127,7 @@ cudaError_t column_sums(
   }
   auto* partials = static_cast<float*>(workspace);
   const int splits = splits_for(rows, width);
-  const dim3 grid(blocks_of(width, kColumns), static_cast<unsigned>(splits));
+  const dim3 grid(ceil_div(width, kColumns), static_cast<unsigned>(splits));
   column_sums_partials<<<grid, kThreads, 0, stream>>>(
       reinterpret_cast<const uint4*>(matrix), rows, width / kVector, partials);
   return column_sums(partials, splits, width, sums, stream);

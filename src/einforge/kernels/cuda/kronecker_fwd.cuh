@@ -3,19 +3,19 @@
 #include "einforge/kernels/cuda/kronecker_tokens.cuh"
 
 // out[u,v] = sum_{i,s,r} first[i,u,r] second[s,v,r] in[i,s] for each token:
-// contracts i, then s. A turned tile has both matrices transposed in memory,
-// in[s,i] and out[v,u], and so is the same layer with its second core
+// contracts i, then s. A transposed tile has both matrices transposed in
+// memory, in[s,i] and out[v,u], and so is the same layer with its second core
 // contracted first.
 //
 // A persistent block holds both cores in shared memory, as operands. A warp
-// takes up to 32 rows u, of several tokens where these are small, and a team of
-// one or two warps all rows, so that nobody else sees z. Tokens come by
-// cp.async through a ring of a team's own. For each 16 columns of z: its sums,
-// over i, are rounded in place to the left operand of the product with the
-// second core, whose sums go over s and r.
+// takes up to 32 rows u, of several tokens where these are small, and a
+// warp group of one or two warps all rows, so that no other group needs z.
+// Tokens come by cp.async through a ring of a warp group's own. For each 16
+// columns of z: its sums, over i, are rounded in place to the left operand of
+// the product with the second core, whose sums go over s and r.
 //
-// The columns of the last product (its rows in a turned tile) are interleaved,
-// so that a lane has 16 bytes of a row, which it stores at once.
+// The columns of the last product (its rows in a transposed tile) are
+// interleaved, so that a lane has 16 bytes of a row, which it stores at once.
 namespace einforge::kernels::cuda {
 
 struct KroneckerParams {
@@ -26,25 +26,25 @@ struct KroneckerParams {
   KroneckerCore second;
   int64_t tokens;
   int rho;
-  int teams;   // of a block
-  int stages;  // of a team
+  int warp_groups;  // of a block
+  int stages;       // of a warp group
 };
 
-template <int kIn, int kSecondIn, int kOut, int kSecondOut, bool kIsTurned>
+template <int kIn, int kSecondIn, int kOut, int kSecondOut, bool kIsTransposed>
 struct KroneckerTile {
   static constexpr int kI = kIn;
   static constexpr int kS = kSecondIn;
   static constexpr int kU = kOut;
   static constexpr int kV = kSecondOut;
-  static constexpr bool kTurned = kIsTurned;
+  static constexpr bool kTransposed = kIsTransposed;
   static constexpr int kRows = kU < 32 ? kU : 32;  // of a warp and a token
-  static constexpr int kTeamWarps = kU / kRows;
+  static constexpr int kGroupWarps = kU / kRows;
   // Of a warp at a time: 64 sums a thread, or 32 where operands are many.
   static constexpr int kTokens = kI > 32 ? 1 : 2048 / (kRows * kV);
-  static constexpr int kMostTeams = 12 / kTeamWarps;
+  static constexpr int kMostWarpGroups = 12 / kGroupWarps;
   static constexpr int kStageBytes = 2 * kTokens * kI * kS;
   static constexpr int kCoreBytes = 2 * (kI * kU + kS * kV);  // of one r
-  static_assert(kTokens > 0 && (kTurned ? kRows : kV) % 32 == 0);
+  static_assert(kTokens > 0 && (kTransposed ? kRows : kV) % 32 == 0);
 };
 
 template <class Tile>
@@ -58,8 +58,10 @@ struct KroneckerForward {
   static constexpr int kISquares = kI / 16;
   static constexpr int kSSquares = kS / 16;
   static constexpr int kVSquares = kV / 16;
-  using In = std::
-      conditional_t<Tile::kTurned, TokenMatrix<kS, kI>, TokenMatrix<kI, kS>>;
+  using In = std::conditional_t<
+      Tile::kTransposed,
+      TokenMatrix<kS, kI>,
+      TokenMatrix<kI, kS>>;
   // Pieces of 16 bytes that a lane has of a token's rows.
   static constexpr int kPieces = Tile::kRows * kV / 256;
   // Whether all of a warp's tokens stay in registers for every r.
@@ -68,22 +70,22 @@ struct KroneckerForward {
 
   const KroneckerParams& p;
   int lane = static_cast<int>(threadIdx.x) % 32;
-  int team = static_cast<int>(threadIdx.x) / 32 / Tile::kTeamWarps;
-  int member = static_cast<int>(threadIdx.x) / 32 % Tile::kTeamWarps;
+  int warp_group = static_cast<int>(threadIdx.x) / 32 / Tile::kGroupWarps;
+  int member = static_cast<int>(threadIdx.x) / 32 % Tile::kGroupWarps;
   uint32_t ring;
   uint32_t first_core;   // [r][u][i] in squares
   uint32_t second_core;  // [r][s][v]
 
   __device__ KroneckerForward(const KroneckerParams& params, uint32_t shared)
       : p(params),
-        ring(shared + team * p.stages * Tile::kStageBytes),
-        first_core(shared + p.teams * p.stages * Tile::kStageBytes),
+        ring(shared + warp_group * p.stages * Tile::kStageBytes),
+        first_core(shared + p.warp_groups * p.stages * Tile::kStageBytes),
         second_core(first_core + 2 * kI * kU * p.rho) {}
 
   __device__ void pack_cores() const {
-    pack_core</*kLeft=*/true, /*kInterleaved=*/Tile::kTurned, false>(
+    pack_core</*kLeft=*/true, /*kInterleaved=*/Tile::kTransposed, false>(
         first_core, p.first, kISquares, kU / 16, 0, p.rho);
-    pack_core</*kLeft=*/false, /*kInterleaved=*/!Tile::kTurned, true>(
+    pack_core</*kLeft=*/false, /*kInterleaved=*/!Tile::kTransposed, true>(
         second_core, p.second, kSSquares, kVSquares, 0, p.rho);
   }
 
@@ -101,7 +103,7 @@ struct KroneckerForward {
             ring + slot * Tile::kStageBytes + t * In::kBytes,
             p.x + token * kI * kS,
             member,
-            Tile::kTeamWarps);
+            Tile::kGroupWarps);
       }
     }
     ptx::copy_async_commit();
@@ -111,7 +113,7 @@ struct KroneckerForward {
   __device__ int place(int piece) const {
     const int row = lane / 4;
     const int column = 8 * (lane % 4);
-    if constexpr (Tile::kTurned) {
+    if constexpr (Tile::kTransposed) {
       return (8 * piece + row) * kU + member * Tile::kRows + column;
     } else {
       constexpr int kAcross = kV / 32;
@@ -121,7 +123,7 @@ struct KroneckerForward {
   }
   __device__ static float* word(
       float (&sums)[kRowSquares][kVSquares][2][4], int piece, int i) {
-    if constexpr (Tile::kTurned) {
+    if constexpr (Tile::kTransposed) {
       return sums[i / 2][piece / 2][piece % 2] + 2 * (i % 2);
     } else {
       constexpr int kAcross = kV / 32;
@@ -130,8 +132,8 @@ struct KroneckerForward {
              2 * (down % 2);
     }
   }
-  __device__ static uint32_t turned(uint32_t pair) {
-    return Tile::kTurned ? transpose(pair) : pair;
+  __device__ static uint32_t transposed(uint32_t pair) {
+    return Tile::kTransposed ? transpose(pair) : pair;
   }
 
   __device__ void start(Sums& sums) const {
@@ -144,7 +146,7 @@ struct KroneckerForward {
       const uint32_t words[4] = {bias.x, bias.y, bias.z, bias.w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const uint32_t pair = turned(words[i]);
+        const uint32_t pair = transposed(words[i]);
 #pragma unroll
         for (int t = 0; t < kTokens; ++t) {
           float* to = word(sums[t], piece, i);
@@ -169,7 +171,7 @@ struct KroneckerForward {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const float* from = word(sums[t], piece, i);
-          words[i] = turned(ptx::round_pair(from[0], from[1]));
+          words[i] = transposed(ptx::round_pair(from[0], from[1]));
         }
         *reinterpret_cast<uint4*>(p.y + token * kU * kV + place(piece)) = {
             words[0], words[1], words[2], words[3]};
@@ -185,7 +187,7 @@ struct KroneckerForward {
 #pragma unroll
       for (int i = 0; i < kISquares; ++i) {
         const uint32_t from = tokens + t * In::kBytes;
-        column[t][i] = Tile::kTurned
+        column[t][i] = Tile::kTransposed
                            ? load_square<false>(In::square(from, s, i))
                            : load_square<true>(In::square(from, i, s));
       }
@@ -249,20 +251,20 @@ struct KroneckerForward {
   }
 
   __device__ void run() {
-    const int64_t step = static_cast<int64_t>(gridDim.x) * p.teams;
-    int64_t group = blockIdx.x + static_cast<int64_t>(gridDim.x) * team;
+    const int64_t step = static_cast<int64_t>(gridDim.x) * p.warp_groups;
+    int64_t group = blockIdx.x + static_cast<int64_t>(gridDim.x) * warp_group;
     for (int i = 0; i + 1 < p.stages; ++i) {
       fetch(group + i * step, i);
     }
     pack_cores();
     __syncthreads();
     const uint32_t place_in_square =
-        Tile::kTurned ? In::across_first(lane) : In::down_first(lane);
+        Tile::kTransposed ? In::across_first(lane) : In::down_first(lane);
     int slot = 0;
     int free_slot = p.stages - 1;
     for (; group * kTokens < p.tokens; group += step) {
       wait_for_oldest(p.stages);
-      meet(team, Tile::kTeamWarps);
+      sync_warp_group(warp_group, Tile::kGroupWarps);
       fetch(group + (p.stages - 1) * step, free_slot);
       Sums sums;
       start(sums);
@@ -276,7 +278,8 @@ struct KroneckerForward {
 };
 
 template <class Tile>
-__global__ void __launch_bounds__(32 * Tile::kMostTeams * Tile::kTeamWarps, 1)
+__global__ void __launch_bounds__(
+    32 * Tile::kMostWarpGroups * Tile::kGroupWarps, 1)
     kronecker_forward_tokens(const __grid_constant__ KroneckerParams params) {
   extern __shared__ __align__(128) uint4 shared_tokens[];
   KroneckerForward<Tile> kernel(params, ptx::shared_address(shared_tokens));

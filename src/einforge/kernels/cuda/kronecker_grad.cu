@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "einforge/kernels/cuda/blocks.h"
 #include "einforge/kernels/cuda/btt_weight_grad.h"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/kronecker.h"
 #include "einforge/kernels/cuda/kronecker_grad.cuh"
 #include "einforge/kernels/cuda/launch.h"
@@ -50,35 +50,35 @@ struct Plan {
   bool transposed = false;
   int ranks = 0;
   int groups = 0;
-  int teams = 0;
+  int warp_groups = 0;
   int stage_tokens = 0;
 
   [[nodiscard]] int threads() const {
-    return 32 * teams * ranks * variant->units;
+    return 32 * warp_groups * ranks * variant->units;
   }
   [[nodiscard]] int shared_bytes() const {
     return ranks * variant->core_bytes +
            std::max(
-               teams * kGradStages * stage_tokens * variant->token_bytes,
-               teams / 2 * ranks * variant->units * variant->unit_bytes);
+               warp_groups * kGradStages * stage_tokens * variant->token_bytes,
+               warp_groups / 2 * ranks * variant->units * variant->unit_bytes);
   }
 };
 
-// The largest teams that a block has room for, and as many. A stage has several
-// tokens where a barrier for each would stop many warps.
+// The largest warp groups that a block has room for, and as many. A stage has
+// several tokens where a barrier for each would stop many warps.
 Plan plan_of(const Variant& v, int rho, const DeviceLimits& limits) {
   constexpr int kMostStageTokens = 4;
   constexpr int kFewWarps = 2;
   Plan plan{.variant = &v, .stage_tokens = 1};
   const auto fits = [&] { return plan.shared_bytes() <= limits.shared_bytes; };
   const int most_ranks = std::min(rho, v.most_warps / v.units);
-  plan.groups = static_cast<int>(blocks_of(rho, most_ranks));
-  plan.ranks = static_cast<int>(blocks_of(rho, plan.groups));  // all alike
-  plan.groups = static_cast<int>(blocks_of(rho, plan.ranks));
+  plan.groups = static_cast<int>(ceil_div(rho, most_ranks));
+  plan.ranks = static_cast<int>(ceil_div(rho, plan.groups));  // all alike
+  plan.groups = static_cast<int>(ceil_div(rho, plan.ranks));
   const int warps = plan.ranks * v.units;
-  plan.teams = v.most_warps / warps;
-  while (plan.teams > 1 && !fits()) {
-    --plan.teams;
+  plan.warp_groups = v.most_warps / warps;
+  while (plan.warp_groups > 1 && !fits()) {
+    --plan.warp_groups;
   }
   if (!fits()) {
     return {};
@@ -117,10 +117,10 @@ Plan plan_of(const KroneckerSizes& sizes, const DeviceLimits& limits) {
   return best;
 }
 
-// One wave of blocks, as far as their teams have tokens.
+// One wave of blocks, as far as their warp groups have tokens.
 int splits_of(const Plan& plan, int64_t tokens, const DeviceLimits& limits) {
   return static_cast<int>(std::clamp<int64_t>(
-      blocks_of(tokens, plan.stage_tokens * plan.teams),
+      ceil_div(tokens, plan.stage_tokens * plan.warp_groups),
       1,
       std::max(1, limits.multiprocessors / plan.groups)));
 }
@@ -196,7 +196,7 @@ cudaError_t kronecker_grad(
       .ranks = plan.ranks,
       .groups = plan.groups,
       .splits = splits,
-      .teams = plan.teams,
+      .warp_groups = plan.warp_groups,
       .stage_tokens = plan.stage_tokens};
   Launch configured(plan.threads(), plan.shared_bytes(), stream);
   const cudaError_t status = configured.run(

@@ -12,15 +12,15 @@
 //   z^T = in^T first:    dsecond[s,v] = sum_t z^T (s x u) dout (u x v)
 //
 // A warp has one side, up to 32 rows of its gradient and one r, and sums over
-// tokens in registers. A team of warps has all sides and rows and some of r,
-// and its own tokens, which come by cp.async through a ring of its own: with
-// rank 1 there are many small teams, with a high rank one large. The sums of
-// dz or z^T are rounded in place to the left operand of the second product.
+// tokens in registers. A warp group has all sides and rows and some of
+// r, and its own tokens, which come by cp.async through a ring of its own: with
+// rank 1 there are many small warp groups, with a high rank one large. The sums
+// of dz or z^T are rounded in place to the left operand of the second product.
 //
-// Rank beyond a team is divided among blocks, which read the same tokens at
-// about the same time. In the end the teams of a block add up in shared memory,
-// and each block leaves its partial sums for a second kernel, all in a fixed
-// order.
+// Rank beyond a warp group is divided among blocks, which read the same tokens
+// at about the same time. In the end the warp groups of a block reduce in
+// shared memory, and each block leaves its partial sums for a second kernel,
+// all in a fixed order.
 namespace einforge::kernels::cuda {
 
 inline constexpr int kGradStages = 4;
@@ -37,8 +37,8 @@ struct KroneckerGradParams {
   int ranks;         // of a block
   int groups;        // of blocks, by rank
   int splits;        // of the tokens, among the blocks of a group
-  int teams;         // of a block
-  int stage_tokens;  // of a team
+  int warp_groups;   // of a block
+  int stage_tokens;  // of a warp group
 };
 
 // One side: left (rows x depth) times core (depth x middle) times right
@@ -92,25 +92,25 @@ struct KroneckerGrad {
 
   const KroneckerGradParams& p;
   int lane = static_cast<int>(threadIdx.x) % 32;
-  int team_warps;
-  int team;
+  int group_warps;
+  int warp_group;
   int member;
   int first_rank;
   int split;
   uint32_t rings;
   uint32_t ring;
-  uint32_t first_core;   // what dz is made with: the second core
-  uint32_t second_core;  // what z is made with: the first core
+  uint32_t first_core;   // of dz: the second core
+  uint32_t second_core;  // of z: the first core
 
   __device__ KroneckerGrad(const KroneckerGradParams& params, uint32_t shared)
       : p(params),
-        team_warps(p.ranks * Tile::kUnits),
-        team(static_cast<int>(threadIdx.x) / 32 / team_warps),
-        member(static_cast<int>(threadIdx.x) / 32 % team_warps),
+        group_warps(p.ranks * Tile::kUnits),
+        warp_group(static_cast<int>(threadIdx.x) / 32 / group_warps),
+        member(static_cast<int>(threadIdx.x) / 32 % group_warps),
         first_rank(static_cast<int>(blockIdx.x) % p.groups * p.ranks),
         split(static_cast<int>(blockIdx.x) / p.groups),
         rings(shared + p.ranks * Tile::kCoreBytes),
-        ring(rings + team * kGradStages * stage_bytes()),
+        ring(rings + warp_group * kGradStages * stage_bytes()),
         first_core(shared),
         second_core(shared + p.ranks * First::kCoreBytes) {}
 
@@ -118,21 +118,21 @@ struct KroneckerGrad {
     return p.stage_tokens * Tile::kTokenBytes;
   }
 
-  // The first token of a team's n-th stage.
-  __device__ int64_t stage_start(int64_t n, int of_team) const {
-    return ((n * p.teams + of_team) * p.splits + split) * p.stage_tokens;
+  // The first token of a warp group's n-th stage.
+  __device__ int64_t stage_start(int64_t n, int of_group) const {
+    return ((n * p.warp_groups + of_group) * p.splits + split) * p.stage_tokens;
   }
 
   __device__ void fetch(int64_t n, int slot) const {
-    const int64_t start = stage_start(n, team);
+    const int64_t start = stage_start(n, warp_group);
     for (int t = 0; t < p.stage_tokens && start + t < p.tokens; ++t) {
       const uint32_t to = ring + slot * stage_bytes() + t * Tile::kTokenBytes;
-      In::copy(to, p.in + (start + t) * (In::kBytes / 2), member, team_warps);
+      In::copy(to, p.in + (start + t) * (In::kBytes / 2), member, group_warps);
       Out::copy(
           to + In::kBytes,
           p.dout + (start + t) * (Out::kBytes / 2),
           member,
-          team_warps);
+          group_warps);
     }
     ptx::copy_async_commit();
   }
@@ -148,17 +148,17 @@ struct KroneckerGrad {
     static constexpr int kMiddleSquares = Side::kMiddle / 16;
     static constexpr int kColumnSquares = Side::kColumns / 16;
     // Whether the core stays in registers.
-    static constexpr bool kPinned = kDepthSquares * kMiddleSquares <= 4;
+    static constexpr bool kResident = kDepthSquares * kMiddleSquares <= 4;
 
     uint32_t core;  // a lane's first vector
-    uint4 pinned[kPinned ? kMiddleSquares : 1][kDepthSquares];
+    uint4 resident[kResident ? kMiddleSquares : 1][kDepthSquares];
     Sums& sums;
 
     __device__ Unit(uint32_t core_, Sums& sums_) : core(core_), sums(sums_) {
-      if constexpr (kPinned) {
+      if constexpr (kResident) {
 #pragma unroll
         for (int m = 0; m < kMiddleSquares; ++m) {
-          load_core(m, pinned[m]);
+          load_core(m, resident[m]);
         }
       }
 #pragma unroll
@@ -191,20 +191,20 @@ struct KroneckerGrad {
 #pragma unroll
       for (int m = 0; m < kMiddleSquares; ++m) {
         uint4 loaded[kDepthSquares];
-        const uint4(&weights)[kDepthSquares] = kPinned ? pinned[m] : loaded;
-        if constexpr (!kPinned) {
+        const uint4(&weights)[kDepthSquares] = kResident ? resident[m] : loaded;
+        if constexpr (!kResident) {
           load_core(m, loaded);
         }
-        uint4 made[kRowSquares];
+        uint4 z[kRowSquares];
 #pragma unroll
         for (int row = 0; row < kRowSquares; ++row) {
-          float made_sums[2][4];
-          clear(made_sums);
+          float z_sums[2][4];
+          clear(z_sums);
 #pragma unroll
           for (int k = 0; k < kDepthSquares; ++k) {
-            multiply(made_sums, left[row][k], weights[k]);
+            multiply(z_sums, left[row][k], weights[k]);
           }
-          made[row] = as_left(made_sums);
+          z[row] = as_left(z_sums);
         }
 #pragma unroll
         for (int column = 0; column < kColumnSquares; ++column) {
@@ -215,31 +215,31 @@ struct KroneckerGrad {
                         Side::Right::square(right_at, column, m));
 #pragma unroll
           for (int row = 0; row < kRowSquares; ++row) {
-            multiply(sums[row * kColumnSquares + column], made[row], right);
+            multiply(sums[row * kColumnSquares + column], z[row], right);
           }
         }
       }
     }
   };
 
-  // Adds up the teams of the block, the upper half to the lower one until one
-  // is left; the first `vectors` of a thread's sums.
-  __device__ void join_teams(Sums& sums, int vectors) const {
+  // Reduces the warp groups of the block, the upper half onto the lower one
+  // until one is left; the first `vectors` of a thread's sums.
+  __device__ void reduce_warp_groups(Sums& sums, int vectors) const {
     constexpr uint32_t kWarpBytes = 128 * Tile::kMostSums;
-    const auto place = [&](int of_team, int i) {
-      return rings + (of_team * team_warps + member) * kWarpBytes +
+    const auto place = [&](int of_group, int i) {
+      return rings + (of_group * group_warps + member) * kWarpBytes +
              16 * (32 * i + lane);
     };
-    for (int count = p.teams; count > 1;) {
+    for (int count = p.warp_groups; count > 1;) {
       const int half = (count + 1) / 2;
       __syncthreads();
-      if (team >= half && team < count) {
+      if (warp_group >= half && warp_group < count) {
 #pragma unroll
         for (int i = 0; i < Tile::kMostSums / 4; ++i) {
           if (i < vectors) {
             const float(&v)[4] = sums[i / 2][i % 2];
             ptx::store_shared(
-                place(team - half, i),
+                place(warp_group - half, i),
                 {__float_as_uint(v[0]),
                  __float_as_uint(v[1]),
                  __float_as_uint(v[2]),
@@ -248,12 +248,12 @@ struct KroneckerGrad {
         }
       }
       __syncthreads();
-      if (team < count - half) {
+      if (warp_group < count - half) {
 #pragma unroll
         for (int i = 0; i < Tile::kMostSums / 4; ++i) {
           if (i < vectors) {
             float(&v)[4] = sums[i / 2][i % 2];
-            const uint4 other = ptx::load_shared(place(team, i));
+            const uint4 other = ptx::load_shared(place(warp_group, i));
             v[0] += __uint_as_float(other.x);
             v[1] += __uint_as_float(other.y);
             v[2] += __uint_as_float(other.z);
@@ -308,14 +308,14 @@ struct KroneckerGrad {
                                : Side::Right::across_first(lane);
     int slot = 0;
     int free_slot = kGradStages - 1;
-    // All teams have as many stages, the last of some without tokens: racecheck
-    // does not follow who met how often otherwise.
+    // All warp groups have as many stages, the last of some without tokens:
+    // racecheck cannot match the barriers otherwise.
     for (int64_t n = 0; stage_start(n, 0) < p.tokens; ++n) {
       wait_for_oldest(kGradStages);
-      meet(team, team_warps);
+      sync_warp_group(warp_group, group_warps);
       fetch(n + kGradStages - 1, free_slot);
       if (first_rank + rank < p.rho) {
-        const int64_t rest = p.tokens - stage_start(n, team);
+        const int64_t rest = p.tokens - stage_start(n, warp_group);
         uint32_t token = ring + slot * stage_bytes();
 #pragma unroll 1
         for (int t = 0; t < p.stage_tokens && t < rest; ++t) {
@@ -358,9 +358,9 @@ struct KroneckerGrad {
       add_tokens<Second>(
           part - First::kSlices, rank, second_core, 0, In::kBytes, sums);
     }
-    join_teams(sums, (is_first ? First::kSums : Second::kSums) / 4);
+    reduce_warp_groups(sums, (is_first ? First::kSums : Second::kSums) / 4);
     const int r = first_rank + rank;
-    if (team > 0 || r >= p.rho) {
+    if (warp_group > 0 || r >= p.rho) {
       return;
     }
     if (is_first) {

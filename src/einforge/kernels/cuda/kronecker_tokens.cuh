@@ -16,20 +16,21 @@
 namespace einforge::kernels::cuda {
 
 // Row-major; the vectors of 16 bytes of a line of 128 are swapped so that
-// ldmatrix, which reads one vector of eight rows, meets no bank twice. Sizes
+// ldmatrix, which reads one vector of 8 rows, is bank-conflict-free. Sizes
 // are powers of two, so offsets of bits of an index are joined by XOR.
 template <int kRows, int kColumns>
 struct TokenMatrix {
-  static constexpr int kOctets = kColumns / 8;
-  static constexpr int kVectors = kRows * kOctets;
+  static constexpr int kRowVectors = kColumns / 8;
+  static constexpr int kVectors = kRows * kRowVectors;
   static constexpr int kBytes = 16 * kVectors;
   static_assert(kRows >= 16 && (kRows & (kRows - 1)) == 0);
-  static_assert(kOctets >= 2 && (kOctets & (kOctets - 1)) == 0);
+  static_assert(kRowVectors >= 2 && (kRowVectors & (kRowVectors - 1)) == 0);
 
   // Bytes from the start to eight columns of a row.
-  __device__ static constexpr uint32_t offset(int row, int octet) {
-    const int line = kOctets >= 8 ? row : row * kOctets / 8;
-    return static_cast<uint32_t>(16 * ((row * kOctets + octet) ^ (line & 7)));
+  __device__ static constexpr uint32_t offset(int row, int vector) {
+    const int line = kRowVectors >= 8 ? row : row * kRowVectors / 8;
+    return static_cast<uint32_t>(
+        16 * ((row * kRowVectors + vector) ^ (line & 7)));
   }
 
   // Where a lane reads from a square of 16 x 16: its matrices of 8 x 8 go down
@@ -52,16 +53,17 @@ struct TokenMatrix {
     return moved(first, offset(16 * row, 2 * column));
   }
 
-  // Brings a token from device memory, by the warps of a team.
+  // Brings a token from device memory, by the warps of a group.
   __device__ static void copy(
       uint32_t shared, const __nv_bfloat16* token, int warp, int warps) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const uint32_t first = shared + offset(lane / kOctets, lane % kOctets);
+    const uint32_t first =
+        shared + offset(lane / kRowVectors, lane % kRowVectors);
     token += 8 * lane;
 #pragma unroll
     for (int i = warp; i < kVectors / 32; i += warps) {
       ptx::copy_async(
-          moved(first, offset(32 * i / kOctets, 32 * i % kOctets)),
+          moved(first, offset(32 * i / kRowVectors, 32 * i % kRowVectors)),
           token + 256 * i,
           /*valid=*/true);
     }
@@ -113,10 +115,10 @@ __device__ __forceinline__ uint32_t transpose(uint32_t pair) {
   return result;
 }
 
-// Which index lies at place i of an operand's 8 places of an octet, where a
-// lane's 8 sums of four octets are to be neighbours in memory.
-__device__ __forceinline__ int interleaved(int octet, int i) {
-  return octet / 4 * 32 + 8 * (i / 2) + 2 * (octet % 4) + i % 2;
+// Which index lies at place i of an operand's 8 places of a vector, where a
+// lane's 8 sums of four vectors are to be neighbours in memory.
+__device__ __forceinline__ int interleaved(int vector, int i) {
+  return vector / 4 * 32 + 8 * (i / 2) + 2 * (vector % 4) + i % 2;
 }
 
 // Elements (depth, index) and (depth + 1, index) of one r of a core.
@@ -150,10 +152,10 @@ __device__ __forceinline__ void pack_core(
     const int outer_index = i % squares / inner;
     const int inner_index = i % inner;
     const int depth = 16 * (kDepthFirst ? outer_index : inner_index) + pair;
-    const int octet = 2 * (kDepthFirst ? inner_index : outer_index);
+    const int vector = 2 * (kDepthFirst ? inner_index : outer_index);
     const auto column = [&](int half) {
-      return kInterleaved ? interleaved(octet + half, place)
-                          : 8 * (octet + half) + place;
+      return kInterleaved ? interleaved(vector + half, place)
+                          : 8 * (vector + half) + place;
     };
     const uint32_t corner = core_pair(core, depth, column(0), r);
     const uint32_t deeper = core_pair(core, depth + 8, column(0), r);
@@ -177,12 +179,12 @@ __device__ __forceinline__ void wait_for_oldest(int stages) {
   }
 }
 
-// All warps of a team, which share tokens.
-__device__ __forceinline__ void meet(int team, int warps) {
+// Barrier of the warps of a group, which share tokens.
+__device__ __forceinline__ void sync_warp_group(int warp_group, int warps) {
   if (warps == 1) {
     __syncwarp();
   } else {
-    ptx::named_barrier(1 + team, 32 * warps);
+    ptx::named_barrier(1 + warp_group, 32 * warps);
   }
 }
 

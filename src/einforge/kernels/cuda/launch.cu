@@ -26,7 +26,7 @@ void Launch::set_cluster(int blocks) {
   }
 }
 
-void Launch::start_early() {
+void Launch::enable_pdl() {
   cudaLaunchAttribute& attribute = attributes_[config_.numAttrs++];
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;

@@ -16,9 +16,9 @@ class Launch {
 
   // Blocks of a cluster. 1: no cluster, also below sm_90.
   void set_cluster(int blocks);
-  // sm_90: may start before the kernel before it ends, and has to call
-  // ptx::wait_for_previous_kernel().
-  void start_early();
+  // sm_90: programmatic dependent launch. The kernel may start before the
+  // kernel before it ends, and has to call ptx::grid_dependency_sync().
+  void enable_pdl();
 
   // How many clusters of this launch run at once: a persistent grid must not be
   // larger, and clusters of 4 or 8 do not fill every group of multiprocessors.

@@ -1,8 +1,8 @@
 #include <limits>
 
-#include "einforge/kernels/cuda/blocks.h"
-#include "einforge/kernels/cuda/eight.cuh"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/merge.h"
+#include "einforge/kernels/cuda/vec8.cuh"
 
 namespace einforge::kernels::cuda {
 
@@ -10,11 +10,11 @@ namespace {
 
 constexpr int kVector = 8;  // elements of a lane
 
-__device__ Eight load(const __nv_bfloat16* from) {
-  return Eight::load(*reinterpret_cast<const uint4*>(from));
+__device__ Vec8 load(const __nv_bfloat16* from) {
+  return Vec8::load(*reinterpret_cast<const uint4*>(from));
 }
 
-__device__ void store(__nv_bfloat16* to, const Eight& values) {
+__device__ void store(__nv_bfloat16* to, const Vec8& values) {
   *reinterpret_cast<uint4*>(to) = values.rounded();
 }
 
@@ -28,15 +28,14 @@ __global__ void __launch_bounds__(kMergeThreads) merge_rows(
     const __nv_bfloat16* __restrict__ a,
     const __nv_bfloat16* __restrict__ b,
     __nv_bfloat16* __restrict__ w,
-    int blocks_of_row) {
-  const int column =
-      static_cast<int>(blockIdx.x) % blocks_of_row * kMergeThreads +
-      static_cast<int>(threadIdx.x);
+    int row_blocks) {
+  const int column = static_cast<int>(blockIdx.x) % row_blocks * kMergeThreads +
+                     static_cast<int>(threadIdx.x);
   const int vectors = n.gamma / kVector;
   if (column >= n.alpha * n.beta * vectors) {
     return;
   }
-  const int group = static_cast<int>(blockIdx.x) / blocks_of_row;
+  const int group = static_cast<int>(blockIdx.x) / row_blocks;
   const int f = group % n.phi;
   const int first = group / n.phi * kMergeRows;
   const int g = column % vectors * kVector;
@@ -56,7 +55,7 @@ __global__ void __launch_bounds__(kMergeThreads) merge_rows(
         a + (d * n.phi + f) * n.rho * row_a + in_a * n.gamma + g;
     const __nv_bfloat16* from_b =
         b + (e * n.phi + f) * n.rho * row_b + in_b * n.gamma + g;
-    Eight sum{};
+    Vec8 sum{};
 #pragma unroll 4
     for (int r = 0; r < n.rho; ++r) {
       sum.add_product(load(from_a), load(from_b));
@@ -89,12 +88,12 @@ cudaError_t merge_cores(
   if (!merge_supports(n)) {
     return cudaErrorInvalidValue;
   }
-  const unsigned blocks_of_row = blocks_of(n.d_in() / kVector, kMergeThreads);
+  const unsigned row_blocks = ceil_div(n.d_in() / kVector, kMergeThreads);
   const unsigned groups =
-      blocks_of(static_cast<int64_t>(n.delta) * n.epsilon, kMergeRows) *
+      ceil_div(static_cast<int64_t>(n.delta) * n.epsilon, kMergeRows) *
       static_cast<unsigned>(n.phi);
-  merge_rows<<<blocks_of_row * groups, kMergeThreads, 0, stream>>>(
-      n, a, b, w, static_cast<int>(blocks_of_row));
+  merge_rows<<<row_blocks * groups, kMergeThreads, 0, stream>>>(
+      n, a, b, w, static_cast<int>(row_blocks));
   return cudaGetLastError();
 }
 

@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/merge.h"
 #include "einforge/kernels/cuda/ptx.cuh"
 
@@ -304,7 +304,7 @@ cudaError_t launch(
   for (int i = 0; i < params.wanted; ++i) {
     const CoreGradient& core = params.cores[i];
     row_blocks = std::max(
-        row_blocks, blocks_of(core.kept.size(), kRows * core.row_warps()));
+        row_blocks, ceil_div(core.kept.size(), kRows * core.row_warps()));
   }
   const auto blocks = static_cast<unsigned>(
       params.wanted * params.rank_blocks * params.gamma_blocks * params.phi);
@@ -339,7 +339,7 @@ cudaError_t merge_gradients(
   params.d_in = d_in;
   params.phi = n.phi;
   params.rho = n.rho;
-  params.rank_blocks = static_cast<int>(blocks_of(n.rho, kRanks));
+  params.rank_blocks = static_cast<int>(ceil_div(n.rho, kRanks));
   if (grad_a.data != nullptr) {
     params.cores[params.wanted++] = {
         of_a(grad_a.strides), of_b(b.strides), b.data, grad_a.data};

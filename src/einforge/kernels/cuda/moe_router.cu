@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/moe_rows.h"
 #include "einforge/kernels/cuda/moe_softmax.cuh"
 #include "einforge/kernels/cuda/ptx.cuh"
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kRouteThreads)
 
 // How the shared memory of a block is laid out: stages of a chunk of all terms
 // and of the block's tokens, rows of 128 bytes whose vectors are exchanged by
-// the row's number, so that eight rows of ldmatrix meet no bank twice.
+// the row's number, so that 8 rows of ldmatrix are bank-conflict-free.
 template <int kTiles>  // of eight experts
 struct LogitsLayout {
   static constexpr int kTermRows = kTerms * kTiles * 8;
@@ -257,7 +257,7 @@ cudaError_t launch_logits(
     return error;
   }
   logits_kernel<kTiles>
-      <<<blocks_of(p.route.tokens, kTokens), kThreads, kBytes, stream>>>(
+      <<<ceil_div(p.route.tokens, kTokens), kThreads, kBytes, stream>>>(
           p, terms);
   return cudaGetLastError();
 }
@@ -286,7 +286,7 @@ cudaError_t moe_logits(const MoeLogitsLaunch& p, cudaStream_t stream) {
   }
   auto* terms = static_cast<__nv_bfloat16*>(p.workspace);
   const int64_t padded_size = static_cast<int64_t>(padded(experts)) * p.d;
-  split_weight<<<blocks_of(padded_size, kThreads), kThreads, 0, stream>>>(
+  split_weight<<<ceil_div(padded_size, kThreads), kThreads, 0, stream>>>(
       p.weight, static_cast<int64_t>(experts) * p.d, padded_size, terms);
   switch (padded(experts) / 8) {
     case 1:
@@ -312,11 +312,8 @@ cudaError_t moe_route(const MoeRouteLaunch& p, cudaStream_t stream) {
   if (!valid(p)) {
     return cudaErrorInvalidValue;
   }
-  route_kernel<<<
-      blocks_of(p.tokens, kRouteThreads),
-      kRouteThreads,
-      0,
-      stream>>>(p);
+  route_kernel<<<ceil_div(p.tokens, kRouteThreads), kRouteThreads, 0, stream>>>(
+      p);
   return cudaGetLastError();
 }
 

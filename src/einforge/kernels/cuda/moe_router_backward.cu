@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
-#include "einforge/kernels/cuda/blocks.h"
-#include "einforge/kernels/cuda/eight.cuh"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/moe_rows.cuh"
 #include "einforge/kernels/cuda/moe_rows.h"
 #include "einforge/kernels/cuda/moe_softmax.cuh"
 #include "einforge/kernels/cuda/ptx.cuh"
+#include "einforge/kernels/cuda/vec8.cuh"
 
 namespace einforge::kernels::cuda {
 
@@ -38,10 +38,10 @@ struct Layout {
   int shares;  // of the tokens, each with a sum of dweight of its own
 
   Layout(int64_t tokens, int experts, int d)
-      : tiles(static_cast<int>(blocks_of(tokens, kTokens))),
-        sides(static_cast<int>(blocks_of(experts, kSide))),
-        groups(static_cast<int>(blocks_of(d, kColumns))),
-        column_blocks(static_cast<int>(blocks_of(d, kWideColumns * kWarps))),
+      : tiles(static_cast<int>(ceil_div(tokens, kTokens))),
+        sides(static_cast<int>(ceil_div(experts, kSide))),
+        groups(static_cast<int>(ceil_div(d, kColumns))),
+        column_blocks(static_cast<int>(ceil_div(d, kWideColumns * kWarps))),
         // Two blocks for each multiprocessor of an H100.
         shares(std::clamp(264 / column_blocks, 1, std::max(tiles / 4, 1))) {}
 
@@ -366,9 +366,9 @@ __global__ void __launch_bounds__(kBlockThreads)
       for (int half = 0; half < 2; ++half) {
         const int t = row + 8 * half;
         if (v < vectors && first + t < p.route.tokens) {
-          Eight value{};
+          Vec8 value{};
           if constexpr (kActive > 0) {
-            value = Eight::load(held[t * stride + v]);
+            value = Vec8::load(held[t * stride + v]);
           }
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
@@ -583,7 +583,7 @@ cudaError_t launch_dweight(
       break;
   }
   const int64_t size = static_cast<int64_t>(p.route.experts) * p.d / 4;
-  add_partials<<<blocks_of(size, 32), kThreads, 0, stream>>>(
+  add_partials<<<ceil_div(size, 32), kThreads, 0, stream>>>(
       reinterpret_cast<const float4*>(partials),
       layout.shares,
       size,
@@ -619,7 +619,7 @@ cudaError_t moe_router_backward(
       workspace + layout.weight_bytes() + layout.dlogits_bytes());
   if (p.dx != nullptr) {
     const int64_t threads = int64_t{32} * layout.groups * layout.sides;
-    pack_weight<<<blocks_of(threads, kThreads), kThreads, 0, stream>>>(
+    pack_weight<<<ceil_div(threads, kThreads), kThreads, 0, stream>>>(
         p.weight, route.experts, p.d, layout.groups, layout.sides, weight);
   }
   const cudaError_t error = launch_tokens(
@@ -642,7 +642,7 @@ cudaError_t moe_route_backward(
   if (p.tokens <= 0 || p.active < 1 || p.active > kMoeActive) {
     return cudaErrorInvalidValue;
   }
-  route_backward_kernel<<<blocks_of(p.tokens, kThreads), kThreads, 0, stream>>>(
+  route_backward_kernel<<<ceil_div(p.tokens, kThreads), kThreads, 0, stream>>>(
       p, dgates, dlogits);
   return cudaGetLastError();
 }

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/moe_router_loss.h"
 
 namespace einforge::kernels::cuda {
@@ -272,7 +272,7 @@ void with_lanes(int experts, const Run& run) {
 }
 
 unsigned blocks_for(int64_t tokens, int lanes) {
-  return std::min<unsigned>(kMostBlocks, blocks_of(tokens, kThreads / lanes));
+  return std::min<unsigned>(kMostBlocks, ceil_div(tokens, kThreads / lanes));
 }
 
 bool valid(const MoeRouterLossLaunch& p) {

@@ -1,6 +1,6 @@
 #include "einforge/kernels/cuda/moe_rows.h"
 
-#include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/moe_rows.cuh"
 
 namespace einforge::kernels::cuda {
@@ -157,13 +157,13 @@ void launch_combine(const MoeCombineLaunch& p, cudaStream_t stream) {
                       : p.active == 2 ? moe_combine_rows<2, kDots>
                       : p.active <= 4 ? moe_combine_rows<4, kDots>
                                       : moe_combine_rows<kMoeActive, kDots>;
-  kernel<<<blocks_of(p.tokens, kWarps), kThreads, 0, stream>>>(p);
+  kernel<<<ceil_div(p.tokens, kWarps), kThreads, 0, stream>>>(p);
 }
 
 }  // namespace
 
 size_t moe_dispatch_bytes(int pairs, int all_bins) {
-  return sizeof(int32_t) * blocks_of(pairs, kThreads) *
+  return sizeof(int32_t) * ceil_div(pairs, kThreads) *
          static_cast<size_t>(all_bins);
 }
 
@@ -172,7 +172,7 @@ cudaError_t moe_dispatch(const MoeDispatchLaunch& p, cudaStream_t stream) {
       p.experts * p.bins > kMoeExperts) {
     return cudaErrorInvalidValue;
   }
-  const unsigned blocks = blocks_of(p.pairs, kThreads);
+  const unsigned blocks = ceil_div(p.pairs, kThreads);
   moe_count<<<blocks, kThreads, 0, stream>>>(p);
   moe_place<<<blocks, kThreads, 0, stream>>>(p);
   return cudaGetLastError();

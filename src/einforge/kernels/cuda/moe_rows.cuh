@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "einforge/kernels/cuda/eight.cuh"
+#include "einforge/kernels/cuda/vec8.cuh"
 
 // The pass over the rows of a token that the sum of a mixture and the gradient
 // of its router share.
@@ -53,15 +53,15 @@ __device__ __forceinline__ void sum_rows(
     for (int i = 0; i < kAtOnce; ++i) {
       const int v = base + 32 * i;
       if (v < vectors) {
-        [[maybe_unused]] Eight factors;
+        [[maybe_unused]] Vec8 factors;
         if constexpr (kDots) {
-          factors = Eight::load(factor[i]);
+          factors = Vec8::load(factor[i]);
         }
-        Eight sum{};
+        Vec8 sum{};
 #pragma unroll
         for (int j = 0; j < kActive; ++j) {
           if (j < active) {
-            const Eight values = Eight::load(row[i][j]);
+            const Vec8 values = Vec8::load(row[i][j]);
             sum.add_scaled(gates[j], values);
             if constexpr (kDots) {
 #pragma unroll

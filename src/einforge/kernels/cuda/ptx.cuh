@@ -148,9 +148,9 @@ __device__ __forceinline__ void add_pair(
   second += __uint_as_float(pair & 0xFFFF0000U);
 }
 
-// The same for all lanes of a warp, and known to be so; not worked out again
+// Warp-uniform, and known to be so by the compiler; not computed again
 // wherever it is used, which for special registers takes as long as a load.
-__device__ __forceinline__ int kept(int value) {
+__device__ __forceinline__ int warp_uniform(int value) {
   return __shfl_sync(0xFFFFFFFFU, value, 0);
 }
 
@@ -196,16 +196,17 @@ __device__ __forceinline__ void store_peer(uint32_t peer, uint4 v) {
 #endif
 }
 
-// Returns once the kernel launched before this one has finished and its
-// writes are visible (at once unless this is a dependent launch).
-__device__ __forceinline__ void wait_for_previous_kernel() {
+// Grid dependency sync of PDL: returns once the kernel launched before this one
+// has finished and its writes are visible (at once unless this is a dependent
+// launch).
+__device__ __forceinline__ void grid_dependency_sync() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
-// Lets a dependent launch start early; its wait above still covers our writes.
-__device__ __forceinline__ void allow_next_kernel() {
+// PDL: lets the dependent grid launch; its sync above still covers our writes.
+__device__ __forceinline__ void launch_dependents() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif

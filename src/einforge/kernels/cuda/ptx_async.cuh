@@ -18,7 +18,7 @@ __device__ __forceinline__ void barrier_init(uint32_t barrier, int arrivals) {
 #endif
 }
 
-// Makes initialised barriers visible to the cluster and the copy engine.
+// Makes initialised barriers visible to the cluster and TMA.
 __device__ __forceinline__ void barrier_init_fence() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -43,7 +43,7 @@ __device__ __forceinline__ void barrier_arrive_peer(uint32_t peer) {
 #endif
 }
 
-// One arrival that also says how many bytes the copy engine will bring.
+// One arrival that also says how many bytes TMA will bring.
 __device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes) {
 #if __CUDA_ARCH__ >= 900
   asm volatile(
@@ -54,7 +54,7 @@ __device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes) {
 }
 
 // Waits until the phase of this parity has completed; a new barrier counts as
-// having completed parity 1. Also where the copy engine or another block wrote
+// having completed parity 1. Also where TMA or another block wrote
 // what the barrier announces: that lies in this block's shared memory, which an
 // acquire for the whole cluster would not make newer (it empties L1).
 __device__ __forceinline__ void barrier_wait(
@@ -119,7 +119,7 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
 
 // --- copies --------------------------------------------------------------
 
-// Orders ordinary accesses of shared memory before the copy engine's.
+// Orders ordinary accesses of shared memory before TMA's.
 __device__ __forceinline__ void async_fence() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -217,13 +217,13 @@ __device__ __forceinline__ void store_wait_read() {
 
 // All warps of a warpgroup (four warps) must call these.
 template <int kRegisters>
-__device__ __forceinline__ void grow_registers() {
+__device__ __forceinline__ void setmaxnreg_inc() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
 #endif
 }
 template <int kRegisters>
-__device__ __forceinline__ void shrink_registers() {
+__device__ __forceinline__ void setmaxnreg_dec() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 #endif

@@ -28,7 +28,7 @@ __device__ __forceinline__ void warpgroup_fence() {
 }
 
 // Until all products are done, which is when the sums may be read (after
-// kept_here()) and the matrices written.
+// warpgroup_fence_operands()) and the matrices written.
 __device__ __forceinline__ void warpgroup_wait() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   asm volatile(
@@ -40,7 +40,8 @@ __device__ __forceinline__ void warpgroup_wait() {
 
 // The compiler must not move what it does with these sums over this place.
 template <int kProducts, int kCount>
-__device__ __forceinline__ void kept_here(float (&sums)[kProducts][kCount]) {
+__device__ __forceinline__ void warpgroup_fence_operands(
+    float (&sums)[kProducts][kCount]) {
 #pragma unroll
   for (float(&product)[kCount] : sums) {
 #pragma unroll

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/column_sums.h"
-#include "einforge/kernels/cuda/four.cuh"
+#include "einforge/kernels/cuda/vec4.cuh"
 
 namespace einforge::kernels::cuda {
 
@@ -13,12 +13,12 @@ namespace {
 
 constexpr int kWarps = 8;  // of a block
 constexpr int kThreads = 32 * kWarps;
-constexpr int kVector = Four::kSize;
+constexpr int kVector = Vec4::kSize;
 constexpr int kVectors = 4;  // of a lane
 constexpr int kElements = kVector * kVectors;
 constexpr int kWarpWidth = 32 * kElements;  // columns of a warp
 // Enough to even out what multiprocessors get, few enough that their sums are
-// added up quickly.
+// summed quickly.
 constexpr int kMostBlocks = 1024;
 
 // What a lane has of a row.
@@ -54,7 +54,7 @@ struct Rows {
   __device__ __forceinline__ Elements load(const Element* from) const {
     Elements e{};
     for_vectors([&](int i, int column) {
-      const Four v = load_four(from + column);
+      const Vec4 v = load_vec4(from + column);
 #pragma unroll
       for (int n = 0; n < kVector; ++n) {
         e.of[i * kVector + n] = v.of[n];
@@ -66,12 +66,12 @@ struct Rows {
   template <typename Element>
   __device__ __forceinline__ void store(Element* to, const Elements& e) const {
     for_vectors([&](int i, int column) {
-      Four v;
+      Vec4 v;
 #pragma unroll
       for (int n = 0; n < kVector; ++n) {
         v.of[n] = e.of[i * kVector + n];
       }
-      store_four(to + column, v);
+      store_vec4(to + column, v);
     });
   }
 
@@ -257,7 +257,7 @@ void with_warps(int width, const Run& run) {
 }
 
 unsigned blocks_for(int64_t rows, int row_warps) {
-  return std::min<unsigned>(kMostBlocks, blocks_of(rows, kWarps / row_warps));
+  return std::min<unsigned>(kMostBlocks, ceil_div(rows, kWarps / row_warps));
 }
 
 bool valid(const ResidualNormLaunch& p) {

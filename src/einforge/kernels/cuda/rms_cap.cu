@@ -1,47 +1,47 @@
 #include <algorithm>
 
-#include "einforge/kernels/cuda/blocks.h"
-#include "einforge/kernels/cuda/four.cuh"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/rms_cap.h"
+#include "einforge/kernels/cuda/vec4.cuh"
 
 namespace einforge::kernels::cuda {
 
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kVector = Four::kSize;
+constexpr int kVector = Vec4::kSize;
 constexpr int kVectors = 4;  // of a thread, until there are kMostBlocks
 // A thread of the next kernel has one partial sum.
 constexpr int kMostBlocks = kThreads;
 
 // What of an operand begins at `at`; zeros past its end.
 template <typename Element>
-__device__ __forceinline__ Four
+__device__ __forceinline__ Vec4
 load(const Element* operand, int64_t at, int64_t size) {
   if (at + kVector <= size) {
-    return load_four(operand + at);
+    return load_vec4(operand + at);
   }
-  Four four{};
+  Vec4 vec{};
 #pragma unroll
   for (int i = 0; i < kVector; ++i) {
     if (at + i < size) {
-      four.of[i] = static_cast<float>(operand[at + i]);
+      vec.of[i] = static_cast<float>(operand[at + i]);
     }
   }
-  return four;
+  return vec;
 }
 
 template <typename Element>
 __device__ __forceinline__ void store(
-    Element* operand, int64_t at, int64_t size, const Four& four) {
+    Element* operand, int64_t at, int64_t size, const Vec4& vec) {
   if (at + kVector <= size) {
-    store_four(operand + at, four);
+    store_vec4(operand + at, vec);
     return;
   }
 #pragma unroll
   for (int i = 0; i < kVector; ++i) {
     if (at + i < size) {
-      operand[at + i] = static_cast<Element>(four.of[i]);
+      operand[at + i] = static_cast<Element>(vec.of[i]);
     }
   }
 }
@@ -87,8 +87,8 @@ __global__ void __launch_bounds__(kThreads) rms_cap_partials(
     const __grid_constant__ RmsCapLaunch p, const Element* grad) {
   float2 sum{0.0F, 0.0F};
   for_vectors(p.size, [&](int64_t at) {
-    const Four core = load(p.core, at, p.size);
-    const Four g = grad == nullptr ? Four{} : load(grad, at, p.size);
+    const Vec4 core = load(p.core, at, p.size);
+    const Vec4 g = grad == nullptr ? Vec4{} : load(grad, at, p.size);
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
       sum.x += core.of[i] * core.of[i];
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads) rms_cap_partials(
 struct Cap {
   float rms;
   float scale;  // 1 / max(1, rms / max_rms), NaN where that is
-  float gain;   // times gamma
+  float gain;   // scale times the gain
   float dot;    // grad . core
 
   // By the whole block; its grid is that of the partial sums.
@@ -115,7 +115,7 @@ struct Cap {
     rms = sqrtf(sum.x / static_cast<float>(p.size));
     const float excess = rms / p.max_rms;
     scale = 1.0F / (excess < 1.0F ? 1.0F : excess);
-    gain = p.gamma == nullptr ? scale : scale * *p.gamma;
+    gain = p.gain == nullptr ? scale : scale * *p.gain;
     dot = sum.y;
   }
 };
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kThreads)
     rms_cap_apply(const __grid_constant__ RmsCapLaunch p, Element* y) {
   const Cap cap(p);
   for_vectors(p.size, [&](int64_t at) {
-    Four core = load(p.core, at, p.size);
+    Vec4 core = load(p.core, at, p.size);
     for (float& value : core.of) {
       value *= cap.gain;
     }
@@ -134,36 +134,36 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // With s = 1 / max(1, rms / max_rms) and n elements:
-//   dcore  = gamma s (grad - [rms > max_rms] core (grad . core) / (n rms^2))
-//   dgamma = s (grad . core)
+//   dcore  = gain s (grad - [rms > max_rms] core (grad . core) / (n rms^2))
+//   dgain  = s (grad . core)
 template <typename Element>
 __global__ void __launch_bounds__(kThreads) rms_cap_backward_apply(
     const __grid_constant__ RmsCapLaunch p,
     const Element* grad,
     float* dcore,
-    float* dgamma) {
+    float* dgain) {
   const Cap cap(p);
   const float along = cap.rms > p.max_rms
                           ? cap.gain * cap.dot /
                                 (cap.rms * cap.rms * static_cast<float>(p.size))
                           : 0.0F;
   for_vectors(p.size, [&](int64_t at) {
-    const Four core = load(p.core, at, p.size);
-    Four g = load(grad, at, p.size);
+    const Vec4 core = load(p.core, at, p.size);
+    Vec4 g = load(grad, at, p.size);
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
       g.of[i] = cap.gain * g.of[i] - along * core.of[i];
     }
     store(dcore, at, p.size, g);
   });
-  if (dgamma != nullptr && blockIdx.x == 0 && threadIdx.x == 0) {
-    *dgamma = cap.scale * cap.dot;
+  if (dgain != nullptr && blockIdx.x == 0 && threadIdx.x == 0) {
+    *dgain = cap.scale * cap.dot;
   }
 }
 
 unsigned blocks_for(int64_t size) {
   return std::min<unsigned>(
-      kMostBlocks, blocks_of(size, kThreads * kVector * kVectors));
+      kMostBlocks, ceil_div(size, kThreads * kVector * kVectors));
 }
 
 }  // namespace
@@ -185,12 +185,12 @@ cudaError_t rms_cap_backward(
     const RmsCapLaunch& p,
     const Element* grad,
     float* dcore,
-    float* dgamma,
+    float* dgain,
     cudaStream_t stream) {
   const unsigned blocks = blocks_for(p.size);
   rms_cap_partials<<<blocks, kThreads, 0, stream>>>(p, grad);
   rms_cap_backward_apply<<<blocks, kThreads, 0, stream>>>(
-      p, grad, dcore, dgamma);
+      p, grad, dcore, dgain);
   return cudaGetLastError();
 }
 

@@ -8,16 +8,16 @@
 
 // A core whose root mean square is capped, with a gain:
 //
-//   y = gamma core / max(1, rms(core) / max_rms)
+//   y = gain core / max(1, rms(core) / max_rms)
 //
 // The order of elements in memory means nothing, as long as all operands have
 // the same; sums have a fixed order.
 namespace einforge::kernels::cuda {
 
 struct RmsCapLaunch {
-  const float* core = nullptr;   // aligned to 16 bytes, as all operands are
-  int64_t size = 0;              // above 0
-  const float* gamma = nullptr;  // one element on the device, or null for 1
+  const float* core = nullptr;  // aligned to 16 bytes, as all operands are
+  int64_t size = 0;             // above 0
+  const float* gain = nullptr;  // one element on the device, or null for 1
   float max_rms = 0;
   void* workspace = nullptr;  // of rms_cap_bytes()
 };
@@ -31,13 +31,13 @@ template <typename Element>
     const RmsCapLaunch& launch, Element* y, cudaStream_t stream);
 
 // @param grad of y
-// @param dgamma one element, or null
+// @param dgain one element, or null
 template <typename Element>
 [[nodiscard]] cudaError_t rms_cap_backward(
     const RmsCapLaunch& launch,
     const Element* grad,
     float* dcore,
-    float* dgamma,
+    float* dgain,
     cudaStream_t stream);
 
 }  // namespace einforge::kernels::cuda

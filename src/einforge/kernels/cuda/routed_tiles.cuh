@@ -8,7 +8,7 @@
 namespace einforge::kernels::cuda {
 
 // Tiles of kTile rows of one expert each; all tiles of all experts are dealt
-// out in `workers` stretches of the same length.
+// out in `workers` chunks of the same length.
 template <int kTile>
 struct RoutedTiles {
   const RoutedRows& rows;
@@ -34,8 +34,8 @@ struct RoutedTiles {
     }
     return sum;
   }
-  // The stretch of one worker among `items`.
-  __device__ static int stretch(int items, int worker, int workers) {
+  // Where the chunk of one worker among `items` starts.
+  __device__ static int chunk(int items, int worker, int workers) {
     return static_cast<int>(static_cast<int64_t>(items) * worker / workers);
   }
 
@@ -46,8 +46,8 @@ struct RoutedTiles {
       int worker, int workers, const Work& work) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int items = all();
-    const int begin = stretch(items, worker, workers);
-    const int end = stretch(items, worker + 1, workers);
+    const int begin = chunk(items, worker, workers);
+    const int end = chunk(items, worker + 1, workers);
     int base = 0;
 #pragma unroll 1
     for (int first = 0; first < rows.experts && base < end; first += 32) {

@@ -2,10 +2,10 @@
 #include <type_traits>
 #include <utility>
 
-#include "einforge/kernels/cuda/blocks.h"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/column_sums.h"
-#include "einforge/kernels/cuda/eight.cuh"
 #include "einforge/kernels/cuda/row_norm.h"
+#include "einforge/kernels/cuda/vec8.cuh"
 
 namespace einforge::kernels::cuda {
 
@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kVector = 8;  // elements of a lane
-// Enough to fill any device, few enough that their sums are added up quickly.
+// Enough to fill any device, few enough that their sums are reduced quickly.
 constexpr int kMostBlocks = 1024;
 
 // Of the lanes of one row, to all of them.
@@ -28,7 +28,7 @@ __device__ float sum_of_row(float value) {
 
 // x becomes n; returns 1 / sqrt(var + epsilon).
 template <int kLanes>
-__device__ float normalise(Eight& x, float epsilon) {
+__device__ float normalise(Vec8& x, float epsilon) {
   constexpr float kShare = 1.0F / (kLanes * kVector);
   float sum = 0.0F;
   for (const float value : x.of) {
@@ -61,8 +61,8 @@ __device__ void for_vectors(int64_t vectors, const Work& work) {
 }
 
 template <int kLanes>
-__device__ Eight gain_of_lane(const float* gain) {
-  Eight result;
+__device__ Vec8 gain_of_lane(const float* gain) {
+  Vec8 result;
   const auto part = static_cast<int>(threadIdx.x) % kLanes;
 #pragma unroll
   for (int i = 0; i < kVector; ++i) {
@@ -74,10 +74,10 @@ __device__ Eight gain_of_lane(const float* gain) {
 template <int kLanes>
 __global__ void __launch_bounds__(kThreads)
     row_norm_kernel(RowNormRows p, uint4* y) {
-  const Eight gain = gain_of_lane<kLanes>(p.gain);
+  const Vec8 gain = gain_of_lane<kLanes>(p.gain);
   const auto* x = reinterpret_cast<const uint4*>(p.x);
   for_vectors(p.rows * kLanes, [&](int64_t vector, bool exists) {
-    Eight n = Eight::load(exists ? x[vector] : uint4{0, 0, 0, 0});
+    Vec8 n = Vec8::load(exists ? x[vector] : uint4{0, 0, 0, 0});
     normalise<kLanes>(n, p.epsilon);
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
@@ -96,13 +96,13 @@ __global__ void __launch_bounds__(kThreads) row_norm_backward_kernel(
     RowNormRows p, const uint4* dy, uint4* dx, float* partials) {
   constexpr int kWidth = kLanes * kVector;
   __shared__ float sums[kThreads * kVector];
-  const Eight gain = gain_of_lane<kLanes>(p.gain);
+  const Vec8 gain = gain_of_lane<kLanes>(p.gain);
   const auto* x = reinterpret_cast<const uint4*>(p.x);
-  Eight dgain{};
+  Vec8 dgain{};
   for_vectors(p.rows * kLanes, [&](int64_t vector, bool exists) {
     const uint4 zeros{0, 0, 0, 0};
-    Eight n = Eight::load(exists ? x[vector] : zeros);
-    Eight g = Eight::load(exists ? dy[vector] : zeros);
+    Vec8 n = Vec8::load(exists ? x[vector] : zeros);
+    Vec8 g = Vec8::load(exists ? dy[vector] : zeros);
     const float scale = normalise<kLanes>(n, p.epsilon);
     float sum = 0.0F;
     float product = 0.0F;
@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kThreads) row_norm_backward_kernel(
 
 unsigned blocks_for(const RowNormRows& rows) {
   return std::min<unsigned>(
-      kMostBlocks, blocks_of(rows.rows * (rows.width / kVector), kThreads));
+      kMostBlocks, ceil_div(rows.rows * (rows.width / kVector), kThreads));
 }
 
 // Calls run with the lanes of a row as a constant.

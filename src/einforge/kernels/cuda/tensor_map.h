@@ -8,7 +8,7 @@
 
 namespace einforge::kernels::cuda {
 
-// A matrix of bfloat16 as (columns, rows, tokens) for the copy engine, rows
+// A matrix of bfloat16 as (columns, rows, tokens) for TMA, rows
 // contiguous within a token; one copy takes a box of it. The width of the box
 // in bytes (16 to 128) is the swizzle's.
 struct TensorBox {

@@ -13,14 +13,14 @@ using torch::Tensor;
 template <c10::DeviceType kDevice, c10::DispatchKey kKey>
 Tensor forward(
     const Tensor& core,
-    const std::optional<Tensor>& gamma,
+    const std::optional<Tensor>& gain,
     double max_rms,
     std::optional<torch::ScalarType> dtype) {
   const c10::impl::ExcludeDispatchKeyGuard guard(kKey);
   if (!dtype && core.scalar_type() != torch::kFloat64) {
     dtype = at::autocast::get_autocast_dtype(kDevice);
   }
-  return rms_cap(core, gamma, max_rms, dtype);
+  return rms_cap(core, gain, max_rms, dtype);
 }
 
 }  // namespace

@@ -15,13 +15,13 @@ class RmsCap : public torch::autograd::Function<RmsCap> {
   static Tensor forward(
       torch::autograd::AutogradContext* context,
       const Tensor& core,
-      const std::optional<Tensor>& gamma,
+      const std::optional<Tensor>& gain,
       double max_rms,
       std::optional<torch::ScalarType> dtype) {
     const at::AutoDispatchBelowADInplaceOrView guard;
-    context->save_for_backward({core, gamma.value_or(Tensor())});
+    context->save_for_backward({core, gain.value_or(Tensor())});
     context->saved_data["max_rms"] = max_rms;
-    return rms_cap(core, gamma, max_rms, dtype);
+    return rms_cap(core, gain, max_rms, dtype);
   }
 
   static variable_list backward(
@@ -30,22 +30,22 @@ class RmsCap : public torch::autograd::Function<RmsCap> {
       return variable_list(4);
     }
     const variable_list saved = context->get_saved_variables();
-    const bool has_gamma = saved[1].defined();
-    auto [core, gamma] = rms_cap_backward(
+    const bool has_gain = saved[1].defined();
+    auto [core, gain] = rms_cap_backward(
         grads[0],
         saved[0],
-        has_gamma ? std::optional<Tensor>(saved[1]) : std::nullopt,
+        has_gain ? std::optional<Tensor>(saved[1]) : std::nullopt,
         context->saved_data["max_rms"].toDouble());
-    return {core, has_gamma ? gamma : Tensor(), Tensor(), Tensor()};
+    return {core, has_gain ? gain : Tensor(), Tensor(), Tensor()};
   }
 };
 
 Tensor forward(
     const Tensor& core,
-    const std::optional<Tensor>& gamma,
+    const std::optional<Tensor>& gain,
     double max_rms,
     std::optional<torch::ScalarType> dtype) {
-  return RmsCap::apply(core, gamma, max_rms, dtype);
+  return RmsCap::apply(core, gain, max_rms, dtype);
 }
 
 }  // namespace

@@ -12,8 +12,8 @@ namespace einforge::ops {
 // Backward: nothing but x and the cores is saved. Where kernels/cuda/
 // btt_backward.h takes the sizes, z and dz stay on chip, and the memory on top
 // of the gradients is the partial sums of both cores. Elsewhere dz and z are
-// made one after the other in memory (n = tokens n_gamma n_phi n_rho bfloat16
-// elements each). All sums over tokens are in a fixed order.
+// written one after the other in memory (n = tokens n_gamma n_phi n_rho
+// bfloat16 elements each). All sums over tokens are in a fixed order.
 // docs/design/btt_backward.md has the bytes.
 EinsumLinearKernel fused_btt_kernel();
 

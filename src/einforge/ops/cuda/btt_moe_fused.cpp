@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "einforge/kernels/cuda/btt_backward.h"
-#include "einforge/kernels/cuda/btt_pinned.h"
+#include "einforge/kernels/cuda/btt_resident.h"
 #include "einforge/kernels/cuda/moe_router_backward.h"
 #include "einforge/kernels/cuda/moe_rows.h"
 #include "einforge/ops/btt_moe_linear.h"
@@ -84,7 +84,7 @@ struct Layer {
 };
 
 // All there is for mixtures.
-constexpr ek::BttPlan kPlan{.kernel = ek::BttKernel::kPinned};
+constexpr ek::BttPlan kPlan{.kernel = ek::BttKernel::kResident};
 
 // Packs the cores and calls run(launch, stream); y has so many rows.
 template <typename Run>
@@ -124,7 +124,7 @@ Tensor run_rows(
       x,
       rows.pairs,
       [&](const ek::BttLaunch& launch, cudaStream_t stream) {
-        return ek::pinned_routed_rows(
+        return ek::resident_routed_rows(
             sizes, launch, rows, device_limits(), stream);
       });
 }
@@ -144,9 +144,9 @@ bool supports(const BttMoeProblem& problem) {
   const ek::BttSizes sizes = btt::sizes_of(c);
   const ek::DeviceLimits& limits = device_limits();
   if (expert.pass == Pass::kForward) {
-    return ek::pinned_routed_supports(sizes, limits);
+    return ek::resident_routed_supports(sizes, limits);
   }
-  return ek::pinned_routed_supports(sizes.transposed(), limits) &&
+  return ek::resident_routed_supports(sizes.transposed(), limits) &&
          ek::btt_backward_supports(sizes, limits);
 }
 
@@ -167,7 +167,7 @@ Tensor forward(
         x.size(0),
         [&](ek::BttLaunch launch, cudaStream_t stream) {
           launch.bias = padded.defined() ? btt::data(padded) : nullptr;
-          return ek::pinned_routed_mixture(
+          return ek::resident_routed_mixture(
               layer.sizes,
               launch,
               dispatch.rows,

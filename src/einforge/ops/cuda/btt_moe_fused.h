@@ -5,10 +5,10 @@
 
 namespace einforge::ops {
 
-// Mixtures of BTT experts of rank 1 at the sizes that the pinned kernels take,
-// bfloat16 on sm_90: tokens are sorted by expert on the device, rows are
-// gathered and scattered by the copy engine, both stages stay on chip. Backward
-// it takes a row of the input for each pair of a token and an expert (forward,
+// Mixtures of BTT experts of rank 1 at the sizes that the register-resident
+// kernels take, bfloat16 on sm_90: tokens are sorted by expert on the device,
+// rows are gathered and scattered by TMA, both stages stay on chip. Backward it
+// takes a row of the input for each pair of a token and an expert (forward,
 // with more than two experts of a token, of the output), and both cores in
 // float32 for each split of the tokens and for each expert.
 // docs/design/btt_moe_kernels.md has the bytes.

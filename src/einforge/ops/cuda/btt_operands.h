@@ -15,19 +15,19 @@
 
 namespace einforge::ops {
 
-// Whether the library has machine code for a device.
-inline bool has_machine_code(const kernels::cuda::DeviceLimits& limits) {
+// Whether the library has SASS for a device.
+inline bool architecture_supported(const kernels::cuda::DeviceLimits& limits) {
   return limits.major == 8 || limits.major == 9;
 }
 
 // Whether a tensor lies on such a device. Elsewhere, on a GPU that is newer
 // than the library too, torch's own ways are taken.
-inline bool has_machine_code(const torch::Tensor& tensor) {
+inline bool architecture_supported(const torch::Tensor& tensor) {
   if (!tensor.is_cuda()) {
     return false;
   }
   const c10::cuda::CUDAGuard guard(tensor.device());
-  return has_machine_code(device_limits());
+  return architecture_supported(device_limits());
 }
 
 }  // namespace einforge::ops

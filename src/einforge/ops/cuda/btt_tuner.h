@@ -25,7 +25,7 @@ kernels::cuda::BttPlan fastest_plan(
 // least time of all that do.
 bool is_fastest(const EinsumLinearProblem& problem, std::string_view kernel);
 
-// Whether one product with the layer's dense matrix, made beforehand, takes
+// Whether one product with the layer's dense matrix, computed beforehand, takes
 // less time than the fastest kernel; false where that is not known.
 bool merged_is_fastest(const EinsumLinearProblem& problem);
 

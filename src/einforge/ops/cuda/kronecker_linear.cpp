@@ -59,7 +59,7 @@ bool supports(const EinsumLinearProblem& problem) {
     return false;
   }
   const ek::DeviceLimits& limits = device_limits();
-  if (!has_machine_code(limits)) {
+  if (!architecture_supported(limits)) {
     return false;
   }
   const ek::KroneckerSizes sizes = sizes_of(n);

@@ -100,8 +100,8 @@ ek::MoeRouteLaunch route_launch(
 }
 
 bool takes_logits(const Tensor& x, const Tensor& weight) {
-  return !x.key_set().has(c10::DispatchKey::Python) && has_machine_code(x) &&
-         x.scalar_type() == torch::kBFloat16 &&
+  return !x.key_set().has(c10::DispatchKey::Python) &&
+         architecture_supported(x) && x.scalar_type() == torch::kBFloat16 &&
          weight.scalar_type() == torch::kFloat32 && x.numel() > 0 &&
          ek::moe_router_supports(
              static_cast<int>(weight.size(0)),
@@ -163,8 +163,9 @@ std::array<Tensor, 2> logits_backward(
 
 bool takes_route(const Tensor& logits, std::int64_t active) {
   return !logits.key_set().has(c10::DispatchKey::Python) &&
-         has_machine_code(logits) && logits.scalar_type() == torch::kFloat32 &&
-         logits.numel() > 0 && active <= ek::kMoeActive;
+         architecture_supported(logits) &&
+         logits.scalar_type() == torch::kFloat32 && logits.numel() > 0 &&
+         active <= ek::kMoeActive;
 }
 
 MoeRouting route(
@@ -198,8 +199,9 @@ Tensor route_backward(
 }
 
 bool takes_dispatch(const Tensor& experts, std::int64_t count) {
-  return has_machine_code(experts) && experts.scalar_type() == torch::kInt32 &&
-         experts.numel() > 0 && count <= ek::kMoeExperts;
+  return architecture_supported(experts) &&
+         experts.scalar_type() == torch::kInt32 && experts.numel() > 0 &&
+         count <= ek::kMoeExperts;
 }
 
 MoeDispatch dispatch(const Tensor& experts, std::int64_t count) {

@@ -4,14 +4,14 @@
 #include <bit>
 #include <tuple>
 
-#include "einforge/kernels/cuda/plane_shape.h"
+#include "einforge/kernels/cuda/batched_transpose_shape.h"
 #include "einforge/ops/contraction.h"
 #include "einforge/ops/sum_of_rows.h"
 #ifdef EINFORGE_HAVE_CUDA
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "einforge/kernels/cuda/planes.h"
+#include "einforge/kernels/cuda/batched_transpose.h"
 #include "einforge/ops/cuda/btt_operands.h"
 #endif
 
@@ -221,49 +221,52 @@ EinsumLinearGradients kronecker_backward(
   return {.x = found.x, .core_a = core(found.a), .core_b = core(found.b)};
 }
 
-using kernels::cuda::PlaneShape;
+using kernels::cuda::BatchedTransposeShape;
 
 #ifdef EINFORGE_HAVE_CUDA
 // Whether our own kernel takes the copy; torch's takes any, and longer.
-bool have_planes(const PlaneShape& shape, const Tensor& from) {
-  return has_machine_code(from) && from.is_contiguous() && shape.lanes > 1 &&
+bool can_transpose(const BatchedTransposeShape& shape, const Tensor& from) {
+  return architecture_supported(from) && from.is_contiguous() &&
+         shape.inner > 1 &&
          reinterpret_cast<std::uintptr_t>(from.const_data_ptr()) % 16 == 0 &&
-         kernels::cuda::planes_support(
+         kernels::cuda::batched_transpose_supports(
              shape, static_cast<int>(from.element_size()));
 }
 
-Tensor to_planes(const PlaneShape& shape, const Tensor& rows) {
-  if (!have_planes(shape, rows)) {
+Tensor to_batches(const BatchedTransposeShape& shape, const Tensor& rows) {
+  if (!can_transpose(shape, rows)) {
     return {};
   }
-  Tensor planes = torch::empty_like(rows);
-  C10_CUDA_CHECK(kernels::cuda::rows_to_planes(
+  Tensor batches = torch::empty_like(rows);
+  C10_CUDA_CHECK(kernels::cuda::rows_to_batches(
       shape,
       static_cast<int>(rows.element_size()),
       rows.const_data_ptr(),
-      planes.mutable_data_ptr(),
+      batches.mutable_data_ptr(),
       c10::cuda::getCurrentCUDAStream()));
-  return planes;
+  return batches;
 }
 
-Tensor to_rows(const PlaneShape& shape, const Tensor& planes) {
-  if (!have_planes(shape, planes)) {
+Tensor to_rows(const BatchedTransposeShape& shape, const Tensor& batches) {
+  if (!can_transpose(shape, batches)) {
     return {};
   }
-  Tensor rows = torch::empty({shape.tokens, shape.row()}, planes.options());
-  C10_CUDA_CHECK(kernels::cuda::planes_to_rows(
+  Tensor rows = torch::empty({shape.tokens, shape.row()}, batches.options());
+  C10_CUDA_CHECK(kernels::cuda::batches_to_rows(
       shape,
-      static_cast<int>(planes.element_size()),
-      planes.const_data_ptr(),
+      static_cast<int>(batches.element_size()),
+      batches.const_data_ptr(),
       rows.mutable_data_ptr(),
       c10::cuda::getCurrentCUDAStream()));
   return rows;
 }
 #else
-Tensor to_planes(const PlaneShape& /*shape*/, const Tensor& /*rows*/) {
+Tensor to_batches(
+    const BatchedTransposeShape& /*shape*/, const Tensor& /*rows*/) {
   return {};
 }
-Tensor to_rows(const PlaneShape& /*shape*/, const Tensor& /*planes*/) {
+Tensor to_rows(
+    const BatchedTransposeShape& /*shape*/, const Tensor& /*batches*/) {
   return {};
 }
 #endif
@@ -292,53 +295,55 @@ struct Layout {
     return torch::empty({rows() * c.gamma * columns()}, like.options());
   }
 
-  // x (t, i, s, g), or (t, s, i, g) in the order BA, as planes (g, s).
-  PlaneShape input_planes() const {
+  // x (t, i, s, g), or (t, s, i, g) in the order BA, as batches (g, s).
+  BatchedTransposeShape input_batches() const {
     return {
         .tokens = tokens,
         .outer = static_cast<int>(c.second_in),
-        .lanes = static_cast<int>(c.gamma),
+        .inner = static_cast<int>(c.gamma),
         .columns = static_cast<int>(c.first_in),
         .columns_first = c.ab(),
-        .outer_plane = 1,
-        .lane_plane = static_cast<int>(c.second_in)};
+        .outer_batch = 1,
+        .inner_batch = static_cast<int>(c.second_in)};
   }
-  // y (t, u, v, f), or (t, v, u, f) in the order BA, as planes (u, f).
-  PlaneShape output_planes() const {
+  // y (t, u, v, f), or (t, v, u, f) in the order BA, as batches (u, f).
+  BatchedTransposeShape output_batches() const {
     return {
         .tokens = tokens,
         .outer = static_cast<int>(c.first_out),
-        .lanes = static_cast<int>(c.phi),
+        .inner = static_cast<int>(c.phi),
         .columns = static_cast<int>(c.second_out),
         .columns_first = !c.ab(),
-        .outer_plane = static_cast<int>(c.phi),
-        .lane_plane = 1};
+        .outer_batch = static_cast<int>(c.phi),
+        .inner_batch = 1};
   }
 
   Tensor input(const Tensor& x) const {  // (g, s t, i)
-    const Tensor planes = to_planes(input_planes(), x);
-    return (planes.defined() ? planes : c.split_input(x).permute({3, 2, 0, 1}))
+    const Tensor batches = to_batches(input_batches(), x);
+    return (batches.defined() ? batches
+                              : c.split_input(x).permute({3, 2, 0, 1}))
         .reshape({c.gamma, columns(), c.first_in});
   }
-  Tensor join_input(const Tensor& planes) const {  // (g, s t, i) to x
-    const Tensor rows = to_rows(input_planes(), planes);
+  Tensor join_input(const Tensor& batches) const {  // (g, s t, i) to x
+    const Tensor rows = to_rows(input_batches(), batches);
     return rows.defined()
                ? rows
                : c.join_input(
-                     planes.view({c.gamma, c.second_in, tokens, c.first_in})
+                     batches.view({c.gamma, c.second_in, tokens, c.first_in})
                          .permute({2, 3, 1, 0}));
   }
   Tensor output(const Tensor& y) const {  // (u f, t, v)
-    const Tensor planes = to_planes(output_planes(), y);
-    return (planes.defined() ? planes : c.split_output(y).permute({1, 3, 0, 2}))
+    const Tensor batches = to_batches(output_batches(), y);
+    return (batches.defined() ? batches
+                              : c.split_output(y).permute({1, 3, 0, 2}))
         .reshape({products(), tokens, c.second_out});
   }
-  Tensor join_output(const Tensor& planes) const {  // (u f, t, v) to y
-    const Tensor rows = to_rows(output_planes(), planes);
+  Tensor join_output(const Tensor& batches) const {  // (u f, t, v) to y
+    const Tensor rows = to_rows(output_batches(), batches);
     return rows.defined()
                ? rows
                : c.join_output(
-                     planes.view({c.first_out, c.phi, tokens, c.second_out})
+                     batches.view({c.first_out, c.phi, tokens, c.second_out})
                          .permute({2, 0, 3, 1}));
   }
   // The second core, (u f, r g s, v), the same for each u.

@@ -38,15 +38,15 @@ struct Blocks {
     const MoeDispatch dispatch =
         moe_dispatch(operands.experts, problem.experts);
     const Tensor offsets = dispatch.offsets.to(torch::kInt64);
-    const Tensor blocks_of =
+    const Tensor block_counts =
         (offsets.diff() + (rows - 1)).floor_divide(rows);  // (E)
-    const Tensor ends = blocks_of.cumsum(0);               // (E)
+    const Tensor ends = block_counts.cumsum(0);            // (E)
     const Tensor block = torch::arange(count, ends.options());
     expert =
         torch::searchsorted(ends, block, /*out_int32=*/false, /*right=*/true)
             .clamp_max(problem.experts - 1);
     const Tensor in_expert =
-        (block - (ends - blocks_of).index_select(0, expert)) * rows;
+        (block - (ends - block_counts).index_select(0, expert)) * rows;
     const Tensor place =
         (offsets.index_select(0, expert) + in_expert).unsqueeze(1) +
         torch::arange(rows, ends.options());  // (count, rows), in the order

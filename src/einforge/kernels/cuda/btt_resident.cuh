@@ -3,24 +3,25 @@
 #include <cuda.h>
 
 #include "einforge/kernels/cuda/btt_linear.h"
-#include "einforge/kernels/cuda/btt_pinned_layout.h"
+#include "einforge/kernels/cuda/btt_resident_layout.h"
 #include "einforge/kernels/cuda/ptx_async.cuh"
 #include "einforge/kernels/cuda/ptx_warpgroup.cuh"
 #include "einforge/kernels/cuda/routed_tiles.cuh"
 
-// The forward kernel that never moves weights: a cluster holds both cores in
-// its registers, and tokens stream past. docs/design/btt_kernels.md draws it.
+// The weight-stationary forward kernel: a cluster holds both cores in its
+// registers, and tokens stream past. docs/design/btt_kernels.md draws it.
 namespace einforge::kernels::cuda {
 
-// One lane tells other warps what its warp has read. Racecheck follows threads
-// that speak for themselves alone; for it there is a build where all do.
+// Lanes of a warp that arrive at another warp's barrier once the warp has read.
+// Racecheck only follows threads that arrive for themselves; it has a build
+// where all do.
 #ifdef EINFORGE_RACECHECK
-inline constexpr int kTellers = 32;
+inline constexpr int kArrivingLanes = 32;
 #else
-inline constexpr int kTellers = 1;
+inline constexpr int kArrivingLanes = 1;
 #endif
 
-struct BttPinnedParams {
+struct BttResidentParams {
   CUtensorMap x_map;  // (columns, rows, tokens)
   CUtensorMap y_map;
   const uint4* weights_one;
@@ -44,14 +45,14 @@ struct BttPinnedParams {
 
 // With kRouted, a mixture of experts of this shape.
 template <typename S, bool kRouted>
-struct BttPinned {
-  static constexpr int kConsumers = 2 * kPinnedStageWarps;
+struct BttResident {
+  static constexpr int kConsumers = 2 * kResidentStageWarps;
   static constexpr int kThreads = 32 * (kConsumers + 4);
   // A warpgroup of four warps that only copy gives its registers to the rest.
-  static constexpr bool kBusyProducers = S::kAddUp || kRouted;
+  static constexpr bool kBusyProducers = S::kSplitK || kRouted;
   static constexpr int kConsumerRegisters = kBusyProducers ? 232 : 240;
   static constexpr int kProducerRegisters = kBusyProducers ? 40 : 24;
-  static constexpr int kAdders = 2;  // warps
+  static constexpr int kReducers = 2;  // reducer warps
   // Blocks whose stage one writes a block's z, or whose stage two reads it.
   // Without an exchange it is this one alone, and every thread says itself what
   // it wrote and read: nothing is gained by one speaking for its warp, and
@@ -61,7 +62,7 @@ struct BttPinned {
   template <int kSize>
   using Ring = ptx::Ring<kSize>;
 
-  const BttPinnedParams& p;
+  const BttResidentParams& p;
   uint32_t shared;
   int rank;  // of this block in its cluster
   int part;  // rank = part * kGroup + member
@@ -71,13 +72,14 @@ struct BttPinned {
   int lane;
   int warp;  // of the block
 
-  __device__ BttPinned(const BttPinnedParams& params, uint32_t raw)
+  __device__ BttResident(const BttResidentParams& params, uint32_t raw)
       : p(params) {
     shared = (raw + 1023) / 1024 * 1024;
     lane = static_cast<int>(threadIdx.x) % 32;
-    warp = ptx::kept(static_cast<int>(threadIdx.x) / 32);
-    rank =
-        S::kCluster > 1 ? ptx::kept(static_cast<int>(ptx::cluster_rank())) : 0;
+    warp = ptx::warp_uniform(static_cast<int>(threadIdx.x) / 32);
+    rank = S::kCluster > 1
+               ? ptx::warp_uniform(static_cast<int>(ptx::cluster_rank()))
+               : 0;
     part = rank / S::kGroup;
     member = rank % S::kGroup;
     first = static_cast<int>(blockIdx.x) / S::kCluster;
@@ -102,22 +104,25 @@ struct BttPinned {
     if (threadIdx.x == 0) {
       for (int b = 0; b < S::kXBuffers; ++b) {
         ptx::barrier_init(x_full(b), 1);
-        ptx::barrier_init(x_empty(b), kTellers * kPinnedStageWarps * S::kParts);
+        ptx::barrier_init(
+            x_empty(b), kArrivingLanes * kResidentStageWarps * S::kParts);
       }
       for (int b = 0; b < S::kZBuffers; ++b) {
         ptx::barrier_init(
-            z_full(b), 32 * kPinnedStageWarps + (S::kExchange ? 1 : 0));
+            z_full(b), 32 * kResidentStageWarps + (S::kExchange ? 1 : 0));
         ptx::barrier_init(
             z_empty(b),
-            kPinnedStageWarps * (S::kExchange ? kTellers * kZSources : 32));
+            kResidentStageWarps *
+                (S::kExchange ? kArrivingLanes * kZSources : 32));
       }
       for (int b = 0; b < S::kYBuffers; ++b) {
-        ptx::barrier_init(y_full(b), S::kAddUp ? kAdders : kPinnedStageWarps);
+        ptx::barrier_init(
+            y_full(b), S::kSplitK ? kReducers : kResidentStageWarps);
         ptx::barrier_init(y_empty(b), 1);
       }
       for (int b = 0; b < S::kSumBuffers; ++b) {
-        ptx::barrier_init(sum_full(b), 32 * kPinnedStageWarps + 1);
-        ptx::barrier_init(sum_empty(b), kTellers * kAdders * S::kGroup);
+        ptx::barrier_init(sum_full(b), 32 * kResidentStageWarps + 1);
+        ptx::barrier_init(sum_empty(b), kArrivingLanes * kReducers * S::kGroup);
       }
       ptx::barrier_init_fence();
       if constexpr (S::kExchange) {
@@ -125,7 +130,7 @@ struct BttPinned {
           ptx::barrier_expect(z_full(b), S::kZFromOthers);
         }
       }
-      if constexpr (S::kAddUp) {
+      if constexpr (S::kSplitK) {
         for (int b = 0; b < S::kSumBuffers; ++b) {
           ptx::barrier_expect(sum_full(b), S::kSumFromOthers);
         }
@@ -141,13 +146,14 @@ struct BttPinned {
   // --- work ----------------------------------------------------------------
 
   // Calls work(chunk, first tile, end, stride) for what this cluster does. With
-  // several chunks that is a stretch of all (chunk, tile), so that it seldom
-  // loads other weights; so it is with experts, which take a chunk's place.
+  // several chunks that is a contiguous partition of all (chunk, tile), which
+  // seldom loads other weights; so it is with experts, which take a chunk's
+  // place.
   template <typename Work>
   __device__ __forceinline__ void for_spans(const Work& work) const {
     if constexpr (kRouted) {
       static_assert(S::kChunks == 1);
-      RoutedTiles<kPinnedTokens>{p.rows}.for_spans(
+      RoutedTiles<kResidentTokens>{p.rows}.for_spans(
           first, stride, [&](int expert, int begin, int end) {
             work(expert, begin, end, 1);
           });
@@ -172,7 +178,7 @@ struct BttPinned {
   // Each part brings its share of the tile's tokens to all parts. By one warp:
   // a box of several tokens is one lane's, single rows are one a lane.
   __device__ void produce_x() const {
-    constexpr int kShare = kPinnedTokens / S::kParts;
+    constexpr int kShare = kResidentTokens / S::kParts;
     constexpr int kLanes = kRouted ? kShare : 1;
     Ring<S::kXBuffers> x(1);
     uint32_t mask = 0;
@@ -182,9 +188,9 @@ struct BttPinned {
     const int column = member * S::kGammas;  // of one member: 0
     for_spans([&](int chunk, int begin, int end, int hop) {
       for (int tile = begin; tile < end; tile += hop) {
-        int token = tile * kPinnedTokens + part * kShare;
+        int token = tile * kResidentTokens + part * kShare;
         if constexpr (kRouted) {
-          token = RoutedTiles<kPinnedTokens>{p.rows}.pair(
+          token = RoutedTiles<kResidentTokens>{p.rows}.pair(
                       chunk, tile, part * kShare + lane % kShare) /
                   p.rows.active;
         }
@@ -232,15 +238,15 @@ struct BttPinned {
 
   // By one warp, as produce_x.
   __device__ void send_y() const {
-    constexpr int kLanes = kRouted ? kPinnedTokens : 1;
+    constexpr int kLanes = kRouted ? kResidentTokens : 1;
     Ring<S::kYBuffers> y(0);
     const int row = first_epsilon();
     for_spans([&](int chunk, int begin, int end, int hop) {
       const int column = first_phi(chunk_of(chunk));
       for (int tile = begin; tile < end; tile += hop) {
-        int token = tile * kPinnedTokens;
+        int token = tile * kResidentTokens;
         if constexpr (kRouted) {
-          token = RoutedTiles<kPinnedTokens>{p.rows}.pair(
+          token = RoutedTiles<kResidentTokens>{p.rows}.pair(
               chunk, tile, lane % kLanes);
           if (p.gates != nullptr) {
             token /= p.rows.active;
@@ -271,8 +277,8 @@ struct BttPinned {
     });
   }
 
-  // The sum of the 16 bytes that each member has at `from`.
-  __device__ static uint4 sum_of_members(uint32_t from) {
+  // The sum over the members of the 16-byte vector that each has at `from`.
+  __device__ static uint4 reduced(uint32_t from) {
     uint4 v[S::kGroup];
 #pragma unroll
     for (int sender = 0; sender < S::kGroup; ++sender) {
@@ -294,21 +300,21 @@ struct BttPinned {
         ptx::round_pair(total[6], total[7])};
   }
 
-  // The sums of all members for this one's epsilons, added up in the order of
-  // the members. An adder has every other token.
-  __device__ void add_up(int adder) const {
-    static_assert(kAdders == 2 && S::kPhis == 8);
+  // Split-K cluster reduction: the sums of all members for this one's epsilons,
+  // in the order of the members. A reducer warp has every other token.
+  __device__ void reduce_split_k(int reducer) const {
+    static_assert(kReducers == 2 && S::kPhis == 8);
     // Eight lanes have the eight epsilons of a token.
     const int epsilon = lane % 8;
     const int q = lane / 8;
     const uint32_t from =
         shared + static_cast<uint32_t>(
-                     S::kSum + sum_offset(0, 0, adder, epsilon * 4 + q));
+                     S::kSum + sum_offset(0, 0, reducer, epsilon * 4 + q));
     const uint32_t to =
         shared +
         static_cast<uint32_t>(
-            S::kY + twisted(
-                        (2 * q + adder) * S::kYToken + epsilon * S::kPhis * 2,
+            S::kY + swizzled(
+                        (2 * q + reducer) * S::kYToken + epsilon * S::kPhis * 2,
                         S::kYMask));
     Ring<S::kSumBuffers> sum(0);
     Ring<S::kYBuffers> y(1);
@@ -316,26 +322,26 @@ struct BttPinned {
 #pragma unroll 1
       for (int tile = begin; tile < end; tile += hop) {
         ptx::barrier_wait(sum_full(sum.slot), sum.phase);
-        if (adder == 0 && lane == 0) {  // before anybody learns it is free
+        if (reducer == 0 && lane == 0) {  // before anybody learns it is free
           ptx::barrier_expect(sum_full(sum.slot), S::kSumFromOthers);
         }
         ptx::barrier_wait(y_empty(y.slot), y.phase);
         const auto sums = static_cast<uint32_t>(sum.slot * S::kSumBytes);
         const auto place = static_cast<uint32_t>(y.slot * S::kYBytes);
 #pragma unroll
-        for (int eight = 0; eight < kPinnedEights; ++eight) {
+        for (int n_tile = 0; n_tile < kResidentNTiles; ++n_tile) {
 #pragma unroll
           for (int i = 0; i < 2 * S::kSumTiles; ++i) {  // eight epsilons
             ptx::store_shared(
-                place + static_cast<uint32_t>(eight * 8 * S::kYToken) +
-                    twisted_from(to, 8 * i * S::kPhis * 2, S::kYMask),
-                sum_of_members(
+                place + static_cast<uint32_t>(n_tile * 8 * S::kYToken) +
+                    swizzled_from(to, 8 * i * S::kPhis * 2, S::kYMask),
+                reduced(
                     from + sums +
                     static_cast<uint32_t>(
-                        sum_offset(i / 2, eight, i % 2 * 2, 0))));
+                        sum_offset(i / 2, n_tile, i % 2 * 2, 0))));
           }
         }
-        tell(sum_empty(sum.slot), part * S::kGroup, 1, S::kGroup);
+        arrive(sum_empty(sum.slot), part * S::kGroup, 1, S::kGroup);
         ptx::async_fence();
         __syncwarp();
         if (lane == 0) {
@@ -353,8 +359,8 @@ struct BttPinned {
   struct Unit {
     int batch;     // its first
     int row_tile;  // its first
-    int eight;     // of tokens, its first
-    template <PinnedStage kStage>
+    int n_tile;    // its first
+    template <ResidentStage kStage>
     static __device__ Unit of(int worker) {
       constexpr int kTileGroups = kStage.row_tiles / kStage.tiles();
       return {
@@ -364,7 +370,7 @@ struct BttPinned {
     }
   };
 
-  template <PinnedStage kStage>
+  template <ResidentStage kStage>
   struct Weights {
     uint4 of[kStage.tiles()][kStage.steps][kStage.batches];
 
@@ -374,7 +380,7 @@ struct BttPinned {
         int batch,
         int row_tile,
         int row_tiles,
-        const PinnedDepth& depth,
+        const ResidentDepth& depth,
         int lane) {
       from += (batch / 8 * row_tiles + row_tile) * depth.all * kBlockVectors +
               batch % 8 * 32 + lane;
@@ -393,8 +399,8 @@ struct BttPinned {
     }
   };
 
-  // Tells `count` blocks, `step` apart from rank `from`, one barrier of theirs.
-  __device__ __forceinline__ void tell(
+  // Arrives at a barrier of `count` blocks, `step` apart from rank `from`.
+  __device__ __forceinline__ void arrive(
       uint32_t barrier, int from, int step, int count) const {
     const auto arrive = [&](int i) {
       if (count > 1) {
@@ -405,7 +411,7 @@ struct BttPinned {
       }
     };
     __syncwarp();
-    if constexpr (kTellers == 1) {
+    if constexpr (kArrivingLanes == 1) {
       if (lane < count) {
         arrive(lane);
       }
@@ -416,31 +422,31 @@ struct BttPinned {
     }
   }
 
-  // In btt_pinned_stages.cuh.
+  // In btt_resident_stages.cuh.
   __device__ __forceinline__ void stage_one() const;
   __device__ __forceinline__ void stage_two() const;
   __device__ __forceinline__ void stage_two_sums() const;
 
   // Copies a tile of z to device memory: (token, phi, rho, gamma).
   __device__ void save_z(uint32_t z, int phi, int tile, int thread) const {
-    constexpr int kVectors = S::kPhis * S::kDepthOctets;  // of a token
-    constexpr int kOctets = S::kGammas2 / 8;              // of a rho
-    const int first_octet = S::kAddUp ? member * kOctets : 0;
-    for (int i = thread; i < kPinnedTokens * kVectors;
-         i += 32 * kPinnedStageWarps) {
+    constexpr int kVectors = S::kPhis * S::kDepthVectors;  // of a token
+    constexpr int kRhoVectors = S::kGammas2 / 8;           // of a rho
+    const int first_vector = S::kSplitK ? member * kRhoVectors : 0;
+    for (int i = thread; i < kResidentTokens * kVectors;
+         i += 32 * kResidentStageWarps) {
       const int t = i / kVectors;
-      const int64_t token = static_cast<int64_t>(tile) * kPinnedTokens + t;
-      const int f = i / S::kDepthOctets % S::kPhis;
-      const int depth = i % S::kDepthOctets;  // rho, gamma
-      const int octet = first_octet + depth % kOctets;
-      if (token < p.tokens && phi + f < p.phi && octet < p.gamma / 8) {
+      const int64_t token = static_cast<int64_t>(tile) * kResidentTokens + t;
+      const int f = i / S::kDepthVectors % S::kPhis;
+      const int depth = i % S::kDepthVectors;  // rho, gamma
+      const int vector = first_vector + depth % kRhoVectors;
+      if (token < p.tokens && phi + f < p.phi && vector < p.gamma / 8) {
         reinterpret_cast<uint4*>(p.z)
-            [((token * p.phi + phi + f) * S::kRho + depth / kOctets) *
+            [((token * p.phi + phi + f) * S::kRho + depth / kRhoVectors) *
                  (p.gamma / 8) +
-             octet] =
+             vector] =
                 ptx::load_shared(
                     z + static_cast<uint32_t>(
-                            t / 8 * S::kZEight + depth * S::kZOctet +
+                            t / 8 * S::kZNTile + depth * S::kZVector +
                             S::z_place(f, t % 8 / 2, t % 2)));
       }
     }
@@ -448,8 +454,8 @@ struct BttPinned {
 
   // Sums that start from the bias of rows `epsilon` (+ 8, + 16 ...) and four
   // phis. `times` is 1 with a bias and else 0, of which the compiler must not
-  // know more (ptx::kept): it would make the condition one of each load, and
-  // those take their turn all the same.
+  // know more (ptx::warp_uniform): it would make the condition one of each
+  // load, and those take their turn all the same.
   template <int kTiles>
   __device__ __forceinline__ void start_y(
       int times,
@@ -486,25 +492,25 @@ struct BttPinned {
   __device__ void run() const {
     init_barriers();
     if (warp < kConsumers) {
-      ptx::grow_registers<kConsumerRegisters>();
+      ptx::setmaxnreg_inc<kConsumerRegisters>();
       if (p.wait_for_pack != 0) {
-        ptx::wait_for_previous_kernel();
+        ptx::grid_dependency_sync();
       }
-      if (warp < kPinnedStageWarps) {
+      if (warp < kResidentStageWarps) {
         stage_one();
-      } else if constexpr (S::kAddUp) {
+      } else if constexpr (S::kSplitK) {
         stage_two_sums();
       } else {
         stage_two();
       }
     } else {
-      ptx::shrink_registers<kProducerRegisters>();
+      ptx::setmaxnreg_dec<kProducerRegisters>();
       if (warp == kConsumers) {
         produce_x();
       } else if (warp == kConsumers + 1) {
         send_y();
-      } else if constexpr (S::kAddUp) {
-        add_up(warp - kConsumers - 2);
+      } else if constexpr (S::kSplitK) {
+        reduce_split_k(warp - kConsumers - 2);
       }
       __syncwarp();
     }
@@ -517,16 +523,16 @@ struct BttPinned {
 
 }  // namespace einforge::kernels::cuda
 
-#include "einforge/kernels/cuda/btt_pinned_stages.cuh"
+#include "einforge/kernels/cuda/btt_resident_stages.cuh"
 
 namespace einforge::kernels::cuda {
 
 template <typename S, bool kRouted>
-__global__ void __launch_bounds__(BttPinned<S, kRouted>::kThreads, 1)
-    btt_pinned_fwd(const __grid_constant__ BttPinnedParams params) {
+__global__ void __launch_bounds__(BttResident<S, kRouted>::kThreads, 1)
+    btt_resident_fwd_sm90(const __grid_constant__ BttResidentParams params) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ uint4 shared[];
-  BttPinned<S, kRouted> kernel(params, ptx::shared_address(shared));
+  BttResident<S, kRouted> kernel(params, ptx::shared_address(shared));
   kernel.run();
 #endif
 }

@@ -1,22 +1,22 @@
-#include "einforge/kernels/cuda/btt_pinned.h"
+#include "einforge/kernels/cuda/btt_resident.h"
 
 #include <algorithm>
 
-#include "einforge/kernels/cuda/blocks.h"
-#include "einforge/kernels/cuda/btt_pinned_launch.cuh"
+#include "einforge/kernels/cuda/btt_resident_launch.cuh"
+#include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/launch.h"
 
 namespace einforge::kernels::cuda {
 
 namespace {
 
-const PinnedKernel* find(const BttSizes& sizes) {
-  return find_pinned(
-      PinnedTable<PinnedKernels</*kRouted=*/false>::Of>::all, sizes);
+const ResidentKernel* find(const BttSizes& sizes) {
+  return find_resident(
+      ResidentTable<ResidentKernels</*kRouted=*/false>::Of>::all, sizes);
 }
 
-// The layer (columns, rows, tokens) as the copy engine cuts it.
-TensorBox tensor_box(const PinnedKernel::Box& box, int rows, int columns) {
+// The layer (columns, rows, tokens) as TMA cuts it.
+TensorBox tensor_box(const ResidentKernel::Box& box, int rows, int columns) {
   return {
       box.lines ? box.columns : columns,
       box.lines ? rows * columns / box.columns : rows,
@@ -27,52 +27,52 @@ TensorBox tensor_box(const PinnedKernel::Box& box, int rows, int columns) {
 
 }  // namespace
 
-int pinned_cluster(const BttSizes& sizes) {
-  const PinnedKernel* found = find(sizes);
+int resident_cluster(const BttSizes& sizes) {
+  const ResidentKernel* found = find(sizes);
   return found == nullptr ? 0 : found->cluster;
 }
 
-BttSizes pinned_sizes(const BttSizes& sizes) {
-  const PinnedKernel* found = find(sizes);
+BttSizes resident_sizes(const BttSizes& sizes) {
+  const ResidentKernel* found = find(sizes);
   return found == nullptr ? sizes : found->sizes;
 }
 
-bool pinned_supports(
+bool resident_supports(
     const BttSizes& s, const BttPlan& plan, const DeviceLimits& limits) {
-  const PinnedKernel* found = find(s);
+  const ResidentKernel* found = find(s);
   return limits.major == 9 && found != nullptr &&
          plan.cluster == found->cluster && found->bytes <= limits.shared_bytes;
 }
 
-size_t pinned_shared_bytes(const BttSizes& sizes) {
-  const PinnedKernel* found = find(sizes);
+size_t resident_shared_bytes(const BttSizes& sizes) {
+  const ResidentKernel* found = find(sizes);
   return found == nullptr ? 0 : static_cast<size_t>(found->bytes);
 }
 
-cudaError_t pinned_forward(
+cudaError_t resident_forward(
     const BttSizes& s,
     const BttLaunch& launch,
     const DeviceLimits& limits,
     bool after_pack,
     cudaStream_t stream) {
-  const int64_t tiles = blocks_of(launch.tokens, kPinnedTokens);
-  BttPinnedParams params{};
+  const int64_t tiles = ceil_div(launch.tokens, kResidentTokens);
+  BttResidentParams params{};
   params.bias = launch.bias;
   params.z = launch.z;
   params.tokens = launch.tokens;
   params.tiles = static_cast<int>(tiles);
   params.wait_for_pack = after_pack ? 1 : 0;
-  return launch_pinned(
+  return launch_resident(
       *find(s), s, launch, launch.tokens, tiles, params, limits, stream);
 }
 
-cudaError_t launch_pinned(
-    const PinnedKernel& kernel,
+cudaError_t launch_resident(
+    const ResidentKernel& kernel,
     const BttSizes& s,
     const BttLaunch& launch,
     int64_t y_rows,
     int64_t tiles,
-    BttPinnedParams& params,
+    BttResidentParams& params,
     const DeviceLimits& limits,
     cudaStream_t stream) {
   const BttSizes& k = kernel.sizes;
@@ -104,7 +104,7 @@ cudaError_t launch_pinned(
   Launch configured(kernel.threads, kernel.bytes, stream);
   configured.set_cluster(kernel.cluster);
   if (params.wait_for_pack != 0) {
-    configured.start_early();
+    configured.enable_pdl();
   }
   const int64_t clusters = std::min<int64_t>(
       tiles * kernel.chunks,

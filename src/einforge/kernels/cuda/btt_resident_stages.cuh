@@ -1,11 +1,12 @@
 #pragma once
 
-// The two stages of the pinned kernels; btt_pinned.cuh includes this.
+// The two stages of the register-resident kernels; btt_resident.cuh includes
+// this.
 namespace einforge::kernels::cuda {
 
 template <typename S, bool kRouted>
-__device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
-  constexpr PinnedStage kStage = S::kOne;
+__device__ __forceinline__ void BttResident<S, kRouted>::stage_one() const {
+  constexpr ResidentStage kStage = S::kOne;
   constexpr int kTiles = kStage.tiles();
   constexpr int kCopies = S::kExchange ? S::kSplit : 1;
   const Unit unit = Unit::template of<kStage>(warp);
@@ -22,14 +23,14 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
     const int alpha = 4 * (i ^ odd) + q;
     from[i] =
         shared + static_cast<uint32_t>(
-                     S::kX + twisted(
+                     S::kX + swizzled(
                                  row * S::kXToken + alpha * S::kGammas * 2 +
                                      unit.batch * 2,
                                  S::kXMask));
   }
   // Which of a lane's two tokens it writes first.
-  const int first = S::kAddUp ? odd : 0;
-  // Blocks that get the z of eight rows, where, and from there to their
+  const int first = S::kSplitK ? odd : 0;
+  // Blocks that get the z of 8 rows, where, and from there to their
   // barrier of buffer 0.
   uint32_t to[kTiles][2][kCopies];
   uint32_t to_barrier[kTiles][2];
@@ -38,14 +39,14 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
   for (int k = 0; k < kTiles; ++k) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const PinnedRows rows =
-          pinned_rows(2 * (unit.row_tile + k) + half, S::kRho);
+      const ResidentRows rows =
+          resident_rows(2 * (unit.row_tile + k) + half, S::kRho);
       const int depth =
           (rows.rho * S::kGammas2 + (S::kExchange ? member * S::kGammas : 0) +
            unit.batch) /
           8;
       const auto offset = static_cast<uint32_t>(
-          S::kZ + depth * S::kZOctet + rows.phi % S::kPhis * 128 +
+          S::kZ + depth * S::kZVector + rows.phi % S::kPhis * 128 +
           S::z_place(row, q, first));
       to_barrier[k][half] =
           static_cast<uint32_t>(S::kBarriers + 8 * 12) - offset;
@@ -67,7 +68,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
   // From a lane's first token to its second: in z_offset() that is the other
   // line, the other half of it.
   const int other =
-      S::kAddUp ? (odd != 0 ? -16 : 16) : 128 + (odd != 0 ? -64 : 64);
+      S::kSplitK ? (odd != 0 ? -16 : 16) : 128 + (odd != 0 ? -64 : 64);
 
   Ring<S::kXBuffers> x(0);
   Ring<S::kZBuffers> z(1);
@@ -83,7 +84,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
     [[maybe_unused]] int first_pair = 0;  // of the expert's, for this lane
     [[maybe_unused]] int end_pair = 0;
     if constexpr (kRouted) {
-      const RoutedTiles<kPinnedTokens> tiles{p.rows};
+      const RoutedTiles<kResidentTokens> tiles{p.rows};
       first_pair = tiles.begin(chunk) + 2 * q;
       end_pair = tiles.end(chunk);
     }
@@ -91,12 +92,12 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
       ptx::barrier_wait(x_full(x.slot), x.phase);
       bool may_store = false;
 #pragma unroll 1
-      for (int eight = unit.eight; eight < kPinnedEights;
-           eight += kStage.sharing()) {
+      for (int n_tile = unit.n_tile; n_tile < kResidentNTiles;
+           n_tile += kStage.sharing()) {
         // Of tokens 2 q and 2 q + 1. A token's gate may as well be z's.
         [[maybe_unused]] float gate[2];
         if constexpr (kRouted) {
-          const int at = first_pair + tile * kPinnedTokens + eight * 8;
+          const int at = first_pair + tile * kResidentTokens + n_tile * 8;
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
             gate[i] = p.gates != nullptr && at + i < end_pair
@@ -104,15 +105,15 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
                           : 1.0F;
           }
         }
-        const auto place =
-            static_cast<uint32_t>(x.slot * S::kXBytes + eight * 8 * S::kXToken);
+        const auto place = static_cast<uint32_t>(
+            x.slot * S::kXBytes + n_tile * 8 * S::kXToken);
         float sums[8][kTiles][4] = {};
         uint4 v[2][4];  // one step ahead
         const auto fetch = [&](int step) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             v[step % 2][i] = ptx::load_shared(
-                place + twisted_from(
+                place + swizzled_from(
                             from[i % 2],
                             (16 * step + i / 2 * 8) * S::kGammas * 2,
                             S::kXMask));
@@ -151,7 +152,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
           may_store = true;
         }
         const auto z_place =
-            static_cast<uint32_t>(z.slot * S::kZBytes + eight * S::kZEight);
+            static_cast<uint32_t>(z.slot * S::kZBytes + n_tile * S::kZNTile);
 #pragma unroll
         for (int k = 0; k < kTiles; ++k) {
 #pragma unroll
@@ -173,7 +174,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {  // rows + 8 (i / 2), token 2 q + i % 2
             uint4 value = rounded(i);
-            if constexpr (S::kAddUp) {
+            if constexpr (S::kSplitK) {
               value = ptx::selected(first == 0, value, rounded(i ^ 1));
             }
             const uint32_t offset =
@@ -196,8 +197,8 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
           }
         }
       }
-      tell(x_empty(x.slot), member, S::kGroup, S::kParts);
-      if constexpr (S::kAddUp) {
+      arrive(x_empty(x.slot), member, S::kGroup, S::kParts);
+      if constexpr (S::kSplitK) {
         ptx::async_fence();  // products of a warpgroup read it as copies do
       }
       ptx::barrier_arrive(z_full(z.slot));
@@ -208,10 +209,10 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_one() const {
 }
 
 template <typename S, bool kRouted>
-__device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
-  constexpr PinnedStage kStage = S::kTwo;
+__device__ __forceinline__ void BttResident<S, kRouted>::stage_two() const {
+  constexpr ResidentStage kStage = S::kTwo;
   constexpr int kTiles = kStage.tiles();
-  const int worker = warp - kPinnedStageWarps;
+  const int worker = warp - kResidentStageWarps;
   const Unit unit = Unit::template of<kStage>(worker);
   const int row = lane / 4;
   const int q = lane % 4;
@@ -219,10 +220,10 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
   constexpr int kQuads = kStage.batches / 4;
   // The loads of one quad cost less than a loop around them.
   const int some = p.bias != nullptr ? 1 : 0;
-  const int with_bias = kQuads == 1 ? some : ptx::kept(some);
+  const int with_bias = kQuads == 1 ? some : ptx::warp_uniform(some);
   constexpr int kPairs = (kStage.steps + 1) / 2;      // of steps
   constexpr int kHalves = kStage.steps == 1 ? 1 : 2;  // of a pair
-  // Lanes 8 m to 8 m + 7 give the eight tokens of depth octet m of four (two).
+  // Lanes 8 m to 8 m + 7 give the 8 tokens of depth vector m of four (two).
   const uint32_t from =
       shared +
       static_cast<uint32_t>(
@@ -233,7 +234,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
   for (int j = 0; j < 2; ++j) {
     to[j] = shared + static_cast<uint32_t>(
                          S::kY +
-                         twisted(
+                         swizzled(
                              (2 * q + j) * S::kYToken + row * S::kPhis * 2 +
                                  unit.batch / 8 * 16,
                              S::kYMask) +
@@ -271,11 +272,11 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
       }
       bool may_store = false;
 #pragma unroll 1
-      for (int eight = unit.eight; eight < kPinnedEights;
-           eight += kStage.sharing()) {
+      for (int n_tile = unit.n_tile; n_tile < kResidentNTiles;
+           n_tile += kStage.sharing()) {
         const uint32_t here =
             from +
-            static_cast<uint32_t>(z.slot * S::kZBytes + eight * S::kZEight);
+            static_cast<uint32_t>(z.slot * S::kZBytes + n_tile * S::kZNTile);
         uint32_t values[kTiles][4][2 * kQuads];
         uint32_t operands[2][4][4];  // one pair of steps ahead
         const auto fetch = [&](int quad, int pair) {
@@ -285,7 +286,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
             const int f = 4 * quad + n;
             const uint32_t place =
                 (here ^ (f % 2 != 0 ? 64U : 0U)) +
-                static_cast<uint32_t>(pair * 4 * S::kZOctet + f / 2 * 256);
+                static_cast<uint32_t>(pair * 4 * S::kZVector + f / 2 * 256);
             if constexpr (kHalves == 2) {
               ptx::load_matrix(place, b[0], b[1], b[2], b[3]);
             } else {
@@ -336,8 +337,8 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
           ptx::barrier_wait(y_empty(y.slot), y.phase);
           may_store = true;
         }
-        const auto place =
-            static_cast<uint32_t>(y.slot * S::kYBytes + eight * 8 * S::kYToken);
+        const auto place = static_cast<uint32_t>(
+            y.slot * S::kYBytes + n_tile * 8 * S::kYToken);
 #pragma unroll
         for (int k = 0; k < kTiles; ++k) {
 #pragma unroll
@@ -347,7 +348,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
             const uint32_t(&v)[2 * kQuads] = values[k][i];
             const uint32_t at =
                 place +
-                twisted_from(to[i % 2], epsilons * S::kPhis * 2, S::kYMask);
+                swizzled_from(to[i % 2], epsilons * S::kPhis * 2, S::kYMask);
             if constexpr (kQuads == 2) {
               ptx::store_shared(at, {v[0], v[1], v[2], v[3]});
             } else {
@@ -357,7 +358,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
         }
       }
       if constexpr (S::kExchange) {
-        tell(z_empty(z.slot), part * S::kGroup, 1, kZSources);
+        arrive(z_empty(z.slot), part * S::kGroup, 1, kZSources);
       } else {
         ptx::barrier_arrive(z_empty(z.slot));
       }
@@ -375,13 +376,15 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two() const {
 // Stage two of a member's own gammas, by products of the whole warpgroup: 64
 // epsilons, of which a warp has a row tile, and the tile's tokens.
 template <typename S, bool kRouted>
-__device__ __forceinline__ void BttPinned<S, kRouted>::stage_two_sums() const {
-  constexpr PinnedStage kStage = S::kTwo;
-  const int row_tile = warp - kPinnedStageWarps;
+__device__ __forceinline__ void BttResident<S, kRouted>::stage_two_sums()
+    const {
+  constexpr ResidentStage kStage = S::kTwo;
+  const int row_tile = warp - kResidentStageWarps;
   const int epsilon = row_tile * kFragmentRows + lane / 4;
-  const int with_bias = ptx::kept(p.bias != nullptr && member == 0 ? 1 : 0);
+  const int with_bias =
+      ptx::warp_uniform(p.bias != nullptr && member == 0 ? 1 : 0);
   constexpr int kRun = S::kGammas2 / kFragmentDepth;
-  const PinnedDepth depth{
+  const ResidentDepth depth{
       S::kGamma * S::kRho / kFragmentDepth,
       kRun,
       S::kGamma / kFragmentDepth,
@@ -407,7 +410,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two_sums() const {
         S::kEpsilon / kFragmentRows,
         depth,
         lane);
-    float sums[kStage.batches][4 * kPinnedEights] = {};
+    float sums[kStage.batches][4 * kResidentNTiles] = {};
 #pragma unroll 1
     for (int tile = begin; tile < end; tile += hop) {
 #pragma unroll 1
@@ -415,7 +418,7 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two_sums() const {
 #pragma unroll
         for (int n = 0; n < kStage.batches; ++n) {
 #pragma unroll
-          for (int i = 0; i < 4 * kPinnedEights; ++i) {
+          for (int i = 0; i < 4 * kResidentNTiles; ++i) {
             const int row = epsilon + i / 2 % 2 * 8;
             sums[n][i] = __bfloat162float(p.bias[row * S::kPhi + phi + n]);
           }
@@ -424,9 +427,9 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two_sums() const {
       ptx::barrier_wait(z_full(z.slot), z.phase);
       const uint64_t tokens = ptx::matrix_descriptor(
           shared + static_cast<uint32_t>(S::kZ + z.slot * S::kZBytes),
-          S::kZOctet,
-          S::kZEight);
-      ptx::kept_here(sums);
+          S::kZVector,
+          S::kZNTile);
+      ptx::warpgroup_fence_operands(sums);
       ptx::warpgroup_fence();
 #pragma unroll
       for (int n = 0; n < kStage.batches; ++n) {
@@ -437,12 +440,12 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two_sums() const {
               weights.of[0][step][n],
               tokens +
                   static_cast<uint64_t>(
-                      (plain_z_offset(n, 0, 0) + step * 2 * S::kZOctet) / 16),
+                      (plain_z_offset(n, 0, 0) + step * 2 * S::kZVector) / 16),
               step == 0 ? with_bias : 1);
         }
       }
       ptx::warpgroup_wait();
-      ptx::kept_here(sums);
+      ptx::warpgroup_fence_operands(sums);
       if (p.z != nullptr) {
         save_z(
             shared + static_cast<uint32_t>(S::kZ + z.slot * S::kZBytes),
@@ -455,13 +458,13 @@ __device__ __forceinline__ void BttPinned<S, kRouted>::stage_two_sums() const {
       const auto place = static_cast<uint32_t>(sum.slot * S::kSumBytes);
       const uint32_t barrier = peer + (sum_full(sum.slot) - shared);
 #pragma unroll
-      for (int eight = 0; eight < kPinnedEights; ++eight) {
+      for (int n_tile = 0; n_tile < kResidentNTiles; ++n_tile) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const int at = 4 * eight + i;
+          const int at = 4 * n_tile + i;
           ptx::store_async(
               own,
-              to + place + static_cast<uint32_t>(sum_offset(0, eight, i, 0)),
+              to + place + static_cast<uint32_t>(sum_offset(0, n_tile, i, 0)),
               {ptx::round_pair(sums[0][at], sums[1][at]),
                ptx::round_pair(sums[2][at], sums[3][at]),
                ptx::round_pair(sums[4][at], sums[5][at]),

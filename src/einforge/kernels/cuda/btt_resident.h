@@ -3,21 +3,21 @@
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/kernels/cuda/routed_rows.h"
 
-// The host side of the pinned kernels (sm_90), behind btt_linear.h.
+// The host side of the register-resident kernels (sm_90), behind btt_linear.h.
 namespace einforge::kernels::cuda {
 
 // Blocks of a cluster for these sizes; 0 where there is no such kernel.
-[[nodiscard]] int pinned_cluster(const BttSizes& sizes);
+[[nodiscard]] int resident_cluster(const BttSizes& sizes);
 
 // The sizes of the kernel for these; the same where there is no such kernel.
-[[nodiscard]] BttSizes pinned_sizes(const BttSizes& sizes);
+[[nodiscard]] BttSizes resident_sizes(const BttSizes& sizes);
 
-[[nodiscard]] bool pinned_supports(
+[[nodiscard]] bool resident_supports(
     const BttSizes& sizes, const BttPlan& plan, const DeviceLimits& limits);
 
-[[nodiscard]] size_t pinned_shared_bytes(const BttSizes& sizes);
+[[nodiscard]] size_t resident_shared_bytes(const BttSizes& sizes);
 
-[[nodiscard]] cudaError_t pinned_forward(
+[[nodiscard]] cudaError_t resident_forward(
     const BttSizes& sizes,
     const BttLaunch& launch,
     const DeviceLimits& limits,
@@ -26,11 +26,11 @@ namespace einforge::kernels::cuda {
 
 // One row of x for each pair of a token and one of its experts; launch.tokens
 // are those of x. There is no z.
-[[nodiscard]] bool pinned_routed_supports(
+[[nodiscard]] bool resident_routed_supports(
     const BttSizes& sizes, const DeviceLimits& limits);
 
 // y has a row for each pair, in the order of the pairs; no bias.
-[[nodiscard]] cudaError_t pinned_routed_rows(
+[[nodiscard]] cudaError_t resident_routed_rows(
     const BttSizes& sizes,
     const BttLaunch& launch,
     const RoutedRows& rows,
@@ -44,7 +44,7 @@ namespace einforge::kernels::cuda {
 //
 // @param rows with a bin for every slot
 // @param gates (rows.pairs), in the order of rows.order
-[[nodiscard]] cudaError_t pinned_routed_mixture(
+[[nodiscard]] cudaError_t resident_routed_mixture(
     const BttSizes& sizes,
     const BttLaunch& launch,
     const RoutedRows& rows,

@@ -1,13 +1,13 @@
 #pragma once
 
-#include "einforge/kernels/cuda/btt_pinned.cuh"
+#include "einforge/kernels/cuda/btt_resident.cuh"
 #include "einforge/kernels/cuda/tensor_map.h"
 
-// The host's side of one pinned kernel, plain or routed.
+// The host's side of one register-resident kernel, plain or routed.
 namespace einforge::kernels::cuda {
 
-struct PinnedKernel {
-  // What the copy engine brings or takes at once.
+struct ResidentKernel {
+  // What one TMA copy moves.
   struct Box {
     bool lines;  // of a token's features, not rows of gammas or phis
     int columns;
@@ -21,46 +21,46 @@ struct PinnedKernel {
   int bytes;
   Box x;
   Box y;
-  void (*kernel)(const BttPinnedParams);
+  void (*kernel)(const BttResidentParams);
 };
 
 template <typename S, bool kRouted>
-constexpr PinnedKernel pinned_kernel() {
+constexpr ResidentKernel resident_kernel() {
   constexpr int kXColumns = S::kXRow / 2;
   constexpr int kYColumns = S::kYRow / 2;
   return {
       {S::kAlpha, S::kGamma, S::kEpsilon, S::kPhi, S::kRho},
       S::kCluster,
       S::kChunks,
-      BttPinned<S, kRouted>::kThreads,
+      BttResident<S, kRouted>::kThreads,
       S::kBytes,
       {S::kXLines,
        kXColumns,
        S::kAlpha * S::kGammas / kXColumns,
-       kRouted ? 1 : kPinnedTokens / S::kParts},
+       kRouted ? 1 : kResidentTokens / S::kParts},
       {S::kYLines,
        kYColumns,
        S::kEpsilons * S::kPhis / kYColumns,
-       kRouted ? 1 : kPinnedTokens},
-      btt_pinned_fwd<S, kRouted>};
+       kRouted ? 1 : kResidentTokens},
+      btt_resident_fwd_sm90<S, kRouted>};
 }
 
-// The kernels of the shapes of a table (btt_pinned_layout.h).
+// The kernels of the shapes of a table (btt_resident_layout.h).
 template <bool kRouted>
-struct PinnedKernels {
+struct ResidentKernels {
   template <typename... S>
   struct Of {
-    static constexpr PinnedKernel all[sizeof...(S)] = {
-        pinned_kernel<S, kRouted>()...};
+    static constexpr ResidentKernel all[sizeof...(S)] = {
+        resident_kernel<S, kRouted>()...};
   };
 };
 
 // Of `kernels` the one that holds a layer of these sizes with the fewest
 // weights, zeros among them; or null where all would have very many zeros.
 template <size_t kCount>
-const PinnedKernel* find_pinned(
-    const PinnedKernel (&kernels)[kCount], const BttSizes& s) {
-  const auto fits = [](const PinnedKernel::Box& box,
+const ResidentKernel* find_resident(
+    const ResidentKernel (&kernels)[kCount], const BttSizes& s) {
+  const auto fits = [](const ResidentKernel::Box& box,
                        int rows,
                        int columns,
                        int most_rows,
@@ -72,8 +72,8 @@ const PinnedKernel* find_pinned(
   };
   constexpr size_t kMostTimes = 8;  // the layer's own weights
   size_t least = kMostTimes * btt_packed_bytes(s) + 1;
-  const PinnedKernel* best = nullptr;
-  for (const PinnedKernel& k : kernels) {
+  const ResidentKernel* best = nullptr;
+  for (const ResidentKernel& k : kernels) {
     const size_t bytes = btt_packed_bytes(k.sizes);
     if (s.rho == k.sizes.rho && bytes < least &&
         fits(k.x, s.alpha, s.gamma, k.sizes.alpha, k.sizes.gamma) &&
@@ -87,13 +87,13 @@ const PinnedKernel* find_pinned(
 
 // Launches `kernel` on a layer for so many tiles at most; `params` lacks only
 // the maps, the layer's sizes and the weights.
-[[nodiscard]] cudaError_t launch_pinned(
-    const PinnedKernel& kernel,
+[[nodiscard]] cudaError_t launch_resident(
+    const ResidentKernel& kernel,
     const BttSizes& sizes,
     const BttLaunch& launch,
     int64_t y_rows,
     int64_t tiles,
-    BttPinnedParams& params,
+    BttResidentParams& params,
     const DeviceLimits& limits,
     cudaStream_t stream);
 

@@ -1,13 +1,13 @@
-#include "einforge/kernels/cuda/btt_pinned.h"
-#include "einforge/kernels/cuda/btt_pinned_launch.cuh"
+#include "einforge/kernels/cuda/btt_resident.h"
+#include "einforge/kernels/cuda/btt_resident_launch.cuh"
 
 namespace einforge::kernels::cuda {
 
 namespace {
 
-const PinnedKernel* find(const BttSizes& sizes) {
-  return find_pinned(
-      PinnedRankOneTable<PinnedKernels</*kRouted=*/true>::Of>::all, sizes);
+const ResidentKernel* find(const BttSizes& sizes) {
+  return find_resident(
+      ResidentRankOneTable<ResidentKernels</*kRouted=*/true>::Of>::all, sizes);
 }
 
 // `params` has what is particular to y.
@@ -15,39 +15,39 @@ cudaError_t run(
     const BttSizes& s,
     const BttLaunch& launch,
     const RoutedRows& rows,
-    BttPinnedParams params,
+    BttResidentParams params,
     int64_t y_rows,
     const DeviceLimits& limits,
     cudaStream_t stream) {
-  if (!pinned_routed_supports(s, limits)) {
+  if (!resident_routed_supports(s, limits)) {
     return cudaErrorInvalidValue;
   }
   params.tokens = launch.tokens;
   params.wait_for_pack = 1;
   params.rows = rows;
-  const int64_t tiles = rows.pairs / kPinnedTokens + rows.experts;
-  return launch_pinned(
+  const int64_t tiles = rows.pairs / kResidentTokens + rows.experts;
+  return launch_resident(
       *find(s), s, launch, y_rows, tiles, params, limits, stream);
 }
 
 }  // namespace
 
-bool pinned_routed_supports(const BttSizes& s, const DeviceLimits& limits) {
-  const PinnedKernel* found = find(s);
+bool resident_routed_supports(const BttSizes& s, const DeviceLimits& limits) {
+  const ResidentKernel* found = find(s);
   return limits.major == 9 && found != nullptr &&
          found->bytes <= limits.shared_bytes;
 }
 
-cudaError_t pinned_routed_rows(
+cudaError_t resident_routed_rows(
     const BttSizes& s,
     const BttLaunch& launch,
     const RoutedRows& rows,
     const DeviceLimits& limits,
     cudaStream_t stream) {
-  return run(s, launch, rows, BttPinnedParams{}, rows.pairs, limits, stream);
+  return run(s, launch, rows, BttResidentParams{}, rows.pairs, limits, stream);
 }
 
-cudaError_t pinned_routed_mixture(
+cudaError_t resident_routed_mixture(
     const BttSizes& s,
     const BttLaunch& launch,
     const RoutedRows& rows,
@@ -62,7 +62,7 @@ cudaError_t pinned_routed_mixture(
     RoutedRows of_slot = rows;
     of_slot.first = slot;
     of_slot.last = slot + 1;
-    BttPinnedParams params{};
+    BttResidentParams params{};
     params.gates = gates;
     params.add = slot > 0 ? 1 : 0;
     params.bias = slot > 0 ? nullptr : launch.bias;

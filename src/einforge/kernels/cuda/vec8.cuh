@@ -4,13 +4,13 @@
 
 namespace einforge::kernels::cuda {
 
-// A vector of 16 bytes of bfloat16, in float32.
-struct Eight {
+// A 16-byte vector of bfloat16, in float32.
+struct Vec8 {
   float of[8];
 
-  __device__ static Eight load(const uint4& v) {
+  __device__ static Vec8 load(const uint4& v) {
     const uint32_t words[4] = {v.x, v.y, v.z, v.w};
-    Eight e;
+    Vec8 e;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       e.of[2 * i] = __uint_as_float(words[i] << 16);
@@ -18,13 +18,13 @@ struct Eight {
     }
     return e;
   }
-  __device__ void add_scaled(float factor, const Eight& other) {
+  __device__ void add_scaled(float factor, const Vec8& other) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       of[i] += factor * other.of[i];
     }
   }
-  __device__ void add_product(const Eight& left, const Eight& right) {
+  __device__ void add_product(const Vec8& left, const Vec8& right) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       of[i] += left.of[i] * right.of[i];

@@ -6,28 +6,29 @@
 
 namespace einforge::kernels::cuda {
 
-// Four neighbours in memory, float32 or bfloat16, aligned to their size.
-struct Four {
+// Four elements side by side in memory, float32 or bfloat16, aligned to their
+// size.
+struct Vec4 {
   static constexpr int kSize = 4;
   float of[kSize];
 };
 
-__device__ __forceinline__ Four load_four(const float* from) {
+__device__ __forceinline__ Vec4 load_vec4(const float* from) {
   const float4 v = *reinterpret_cast<const float4*>(from);
   return {{v.x, v.y, v.z, v.w}};
 }
-__device__ __forceinline__ Four load_four(const __nv_bfloat16* from) {
+__device__ __forceinline__ Vec4 load_vec4(const __nv_bfloat16* from) {
   const uint2 v = *reinterpret_cast<const uint2*>(from);
-  Four four{};
-  ptx::add_pair(four.of[0], four.of[1], v.x);
-  ptx::add_pair(four.of[2], four.of[3], v.y);
-  return four;
+  Vec4 vec{};
+  ptx::add_pair(vec.of[0], vec.of[1], v.x);
+  ptx::add_pair(vec.of[2], vec.of[3], v.y);
+  return vec;
 }
-__device__ __forceinline__ void store_four(float* to, const Four& v) {
+__device__ __forceinline__ void store_vec4(float* to, const Vec4& v) {
   *reinterpret_cast<float4*>(to) =
       make_float4(v.of[0], v.of[1], v.of[2], v.of[3]);
 }
-__device__ __forceinline__ void store_four(__nv_bfloat16* to, const Four& v) {
+__device__ __forceinline__ void store_vec4(__nv_bfloat16* to, const Vec4& v) {
   *reinterpret_cast<uint2*>(to) = make_uint2(
       ptx::round_pair(v.of[0], v.of[1]), ptx::round_pair(v.of[2], v.of[3]));
 }

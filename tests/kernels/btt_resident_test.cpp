@@ -1,6 +1,7 @@
-// The pinned kernels' index maps, without a GPU: a cluster in plain loops that
-// packs, copies, multiplies fragments and exchanges as the kernel does, against
-// the layer's definition. Whole numbers make every order of sums exact.
+// The register-resident kernels' index maps, without a GPU: a cluster in plain
+// loops that packs, copies, multiplies fragments and exchanges as the kernel
+// does, against the layer's definition. Whole numbers make every order of sums
+// exact.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -10,7 +11,7 @@
 #include <random>
 #include <vector>
 
-#include "einforge/kernels/cuda/btt_pinned_layout.h"
+#include "einforge/kernels/cuda/btt_resident_layout.h"
 
 namespace einforge::kernels::cuda {
 namespace {
@@ -67,7 +68,7 @@ class Cluster {
   static constexpr int kRows1 = S::kPhi * S::kRho;
 
   Cluster()
-      : x_(kPinnedTokens * S::kAlpha * S::kGamma),
+      : x_(kResidentTokens * S::kAlpha * S::kGamma),
         a_(S::kAlpha * S::kGamma * kRows1),
         b_(S::kEpsilon * S::kPhi * S::kGamma * S::kRho) {
     std::mt19937 random(1);
@@ -81,25 +82,25 @@ class Cluster {
   // y, NaN where nobody stored it.
   std::vector<float> run() {
     pack();
-    y_.assign(kPinnedTokens * S::kEpsilon * S::kPhi, kNan);
+    y_.assign(kResidentTokens * S::kEpsilon * S::kPhi, kNan);
     for (int chunk = 0; chunk < S::kChunks; ++chunk) {
       shared_.assign(S::kCluster, std::vector<float>(S::kBytes / 2, kNan));
       for (int rank = 0; rank < S::kCluster; ++rank) {
         load_x(rank);
       }
       for (int rank = 0; rank < S::kCluster; ++rank) {
-        for (int warp = 0; warp < kPinnedStageWarps; ++warp) {
+        for (int warp = 0; warp < kResidentStageWarps; ++warp) {
           stage_one(chunk, rank, warp);
         }
       }
       for (int rank = 0; rank < S::kCluster; ++rank) {
-        for (int warp = 0; warp < kPinnedStageWarps; ++warp) {
+        for (int warp = 0; warp < kResidentStageWarps; ++warp) {
           stage_two(chunk, rank, warp);
         }
       }
       for (int rank = 0; rank < S::kCluster; ++rank) {
-        if (S::kAddUp) {
-          add_up(rank);
+        if (S::kSplitK) {
+          reduce_split_k(rank);
         }
         store_y(chunk, rank);
       }
@@ -108,9 +109,9 @@ class Cluster {
   }
 
   [[nodiscard]] std::vector<float> expected() const {
-    std::vector<float> y(kPinnedTokens * S::kEpsilon * S::kPhi, 0);
+    std::vector<float> y(kResidentTokens * S::kEpsilon * S::kPhi, 0);
     std::vector<float> z(S::kGamma * S::kPhi * S::kRho);
-    for (int t = 0; t < kPinnedTokens; ++t) {
+    for (int t = 0; t < kResidentTokens; ++t) {
       std::fill(z.begin(), z.end(), 0.0F);
       for (int g = 0; g < S::kGamma; ++g) {
         for (int a = 0; a < S::kAlpha; ++a) {
@@ -183,7 +184,7 @@ class Cluster {
         kRows1 / kFragmentRows,
         S::kAlpha / kFragmentDepth,
         [&](int g, int row, int step, int k) {
-          const PinnedRows rows = pinned_rows(row / 8, S::kRho);
+          const ResidentRows rows = resident_rows(row / 8, S::kRho);
           return a_[core_a(
               g,
               step * kFragmentDepth + alpha_of_depth(k),
@@ -221,16 +222,16 @@ class Cluster {
     return a;
   }
 
-  // The copy engine: rows of the box, swizzled.
+  // TMA: rows of the box, swizzled.
   void load_x(int rank) {
     const int member = rank % S::kGroup;
-    for (int t = 0; t < kPinnedTokens; ++t) {
+    for (int t = 0; t < kResidentTokens; ++t) {
       for (int i = 0; i < S::kAlpha * S::kGammas; ++i) {
         const int offset = S::kXToken * t + i * 2;
         const int a = i / S::kGammas;
         const int g = member * S::kGammas + i % S::kGammas;
         shared_[rank]
-               [(S::kX + twisted(offset / 16 * 16, S::kXMask) + offset % 16) /
+               [(S::kX + swizzled(offset / 16 * 16, S::kXMask) + offset % 16) /
                 2] = x_[(t * S::kAlpha + a) * S::kGamma + g];
       }
     }
@@ -241,7 +242,7 @@ class Cluster {
            rank % S::kGroup / S::kSplit * S::kPhis;
   }
 
-  template <PinnedStage kStage>
+  template <ResidentStage kStage>
   static std::array<int, 3> unit_of(int worker) {  // batch, row tile, eight
     constexpr int kGroups = kStage.row_tiles / kStage.tiles();
     return {
@@ -251,12 +252,12 @@ class Cluster {
   }
 
   void stage_one(int chunk, int rank, int warp) {
-    constexpr PinnedStage kStage = S::kOne;
+    constexpr ResidentStage kStage = S::kOne;
     const int part = rank / S::kGroup;
     const int member = rank % S::kGroup;
-    const auto [batch, first_tile, first_eight] = unit_of<kStage>(warp);
-    for (int eight = first_eight; eight < kPinnedEights;
-         eight += kStage.sharing()) {
+    const auto [batch, first_tile, first_n_tile] = unit_of<kStage>(warp);
+    for (int n_tile = first_n_tile; n_tile < kResidentNTiles;
+         n_tile += kStage.sharing()) {
       for (int k = 0; k < kStage.tiles(); ++k) {
         const int tile = first_tile + k;
         Result sums[8];
@@ -269,11 +270,11 @@ class Cluster {
               const int alpha = 4 * (i % 2 ^ (row & 1)) + lane % 4;
               const auto from = static_cast<uint32_t>(
                   S::kX +
-                  twisted(
+                  swizzled(
                       row * S::kXToken + alpha * S::kGammas * 2 + batch * 2,
                       S::kXMask));
-              addresses[lane] = eight * 8 * S::kXToken +
-                                static_cast<int>(twisted_from(
+              addresses[lane] = n_tile * 8 * S::kXToken +
+                                static_cast<int>(swizzled_from(
                                     from,
                                     (16 * step + i / 2 * 8) * S::kGammas * 2,
                                     S::kXMask));
@@ -302,7 +303,7 @@ class Cluster {
           }
         }
         for (int i = 0; i < 4; ++i) {
-          store_z(rank, batch, 2 * tile + i / 2, eight, i, sums);
+          store_z(rank, batch, 2 * tile + i / 2, n_tile, i, sums);
         }
       }
     }
@@ -312,13 +313,13 @@ class Cluster {
   void store_z(
       int rank,
       int batch,
-      int eight_rows,
-      int eight,
+      int rows_of_8,
+      int n_tile,
       int i,
       const Result (&sums)[8]) {
     const int part = rank / S::kGroup;
     const int member = rank % S::kGroup;
-    const PinnedRows rows = pinned_rows(eight_rows, S::kRho);
+    const ResidentRows rows = resident_rows(rows_of_8, S::kRho);
     const int depth = (rows.rho * S::kGammas2 +
                        (S::kExchange ? member * S::kGammas : 0) + batch) /
                       8;
@@ -331,13 +332,13 @@ class Cluster {
         const int row = lane / 4;
         // Odd rows begin with the second token there.
         const ResultIndex at =
-            result_index(lane, i ^ (S::kAddUp ? row % 2 : 0));
+            result_index(lane, i ^ (S::kSplitK ? row % 2 : 0));
         Vector value;
         for (int n = 0; n < 8; ++n) {
           value[n] = sums[n].at[at.row][at.column];
         }
         addresses[lane] =
-            S::kZ + eight * S::kZEight + depth * S::kZOctet +
+            S::kZ + n_tile * S::kZNTile + depth * S::kZVector +
             S::z_place(rows.phi % S::kPhis + row, at.column / 2, at.column % 2);
         store(receiver, addresses[lane], value);
       }
@@ -346,23 +347,23 @@ class Cluster {
   }
 
   void stage_two(int chunk, int rank, int worker) {
-    constexpr PinnedStage kStage = S::kTwo;
+    constexpr ResidentStage kStage = S::kTwo;
     const int member = rank % S::kGroup;
-    const auto [batch, first_tile, first_eight] = unit_of<kStage>(worker);
+    const auto [batch, first_tile, first_n_tile] = unit_of<kStage>(worker);
     constexpr int kRun = S::kGammas2 / kFragmentDepth;
-    const PinnedDepth depth{
+    const ResidentDepth depth{
         S::kGamma * S::kRho / kFragmentDepth,
         kRun,
         S::kGamma / kFragmentDepth,
-        S::kAddUp ? member * kRun : 0};
+        S::kSplitK ? member * kRun : 0};
     const int first_row_tile =
-        S::kAddUp ? 0 : member % S::kSplit * S::kEpsilons / kFragmentRows;
-    for (int eight = first_eight; eight < kPinnedEights;
-         eight += kStage.sharing()) {
+        S::kSplitK ? 0 : member % S::kSplit * S::kEpsilons / kFragmentRows;
+    for (int n_tile = first_n_tile; n_tile < kResidentNTiles;
+         n_tile += kStage.sharing()) {
       for (int k = 0; k < kStage.tiles(); ++k) {
         std::array<Result, kStage.batches> sums{};
         for (int n = 0; n < kStage.batches; ++n) {
-          const std::vector<Operand> z = operands(rank, eight, batch, n);
+          const std::vector<Operand> z = operands(rank, n_tile, batch, n);
           for (int step = 0; step < kStage.steps; ++step) {
             sums[n].add(
                 weights(
@@ -375,20 +376,20 @@ class Cluster {
                 z[step]);
           }
         }
-        store_sums(rank, batch, first_tile + k, eight, sums);
+        store_sums(rank, batch, first_tile + k, n_tile, sums);
       }
     }
   }
 
   // z of phi batch + n and eight tokens, a step of depth each.
-  std::vector<Operand> operands(int rank, int eight, int batch, int n) {
+  std::vector<Operand> operands(int rank, int n_tile, int batch, int n) {
     constexpr int kSteps = S::kTwo.steps;
     std::vector<Operand> z(kSteps);
-    if (S::kAddUp) {  // as a product of a warpgroup reads 8 x 8 matrices
-      for (int i = 0; i < kSteps * 2 * 8; ++i) {  // (octet, token)
+    if (S::kSplitK) {  // as a product of a warpgroup reads 8 x 8 matrices
+      for (int i = 0; i < kSteps * 2 * 8; ++i) {  // (vector, token)
         const Vector row = load(
             rank,
-            S::kZ + eight * S::kZEight + i / 8 * S::kZOctet +
+            S::kZ + n_tile * S::kZNTile + i / 8 * S::kZVector +
                 plain_z_offset(batch + n, 0, 0) + i % 8 * 16);
         for (int k = 0; k < 8; ++k) {
           z[i / 16].at[i / 8 % 2 * 8 + k][i % 8] = row[k];
@@ -402,11 +403,11 @@ class Cluster {
       std::array<Vector, kLanes> rows;  // of four 8x8 matrices, or two
       std::array<int, kLanes> addresses;
       for (int lane = 0; lane < kLanes; ++lane) {
-        const int from = S::kZ + eight * S::kZEight +
+        const int from = S::kZ + n_tile * S::kZNTile +
                          (lane / 8 % (2 * kHalves) * S::kPhis + batch) * 128 +
                          z_offset(0, lane % 8 / 2, lane % 2);
         addresses[lane] = (from ^ (n % 2 != 0 ? 64 : 0)) +
-                          pair * 4 * S::kZOctet + n / 2 * 256;
+                          pair * 4 * S::kZVector + n / 2 * 256;
         rows[lane] = load(rank, addresses[lane]);
       }
       z_read_meetings = std::max(z_read_meetings, meetings(addresses));
@@ -428,7 +429,7 @@ class Cluster {
       int rank,
       int batch,
       int row_tile,
-      int eight,
+      int n_tile,
       const std::array<Result, kBatches>& sums) {
     for (int i = 0; i < 4; ++i) {
       std::array<int, kLanes> addresses{};
@@ -438,9 +439,10 @@ class Cluster {
         for (size_t n = 0; n < kBatches; ++n) {
           value[n] = sums[n].at[at.row][at.column];
         }
-        if (S::kAddUp) {
-          addresses[lane] = S::kSum + rank % S::kGroup * S::kYBytes +
-                            sum_offset(row_tile % S::kSumTiles, eight, i, lane);
+        if (S::kSplitK) {
+          addresses[lane] =
+              S::kSum + rank % S::kGroup * S::kYBytes +
+              sum_offset(row_tile % S::kSumTiles, n_tile, i, lane);
           store(
               rank / S::kGroup * S::kGroup + row_tile / S::kSumTiles,
               addresses[lane],
@@ -449,7 +451,7 @@ class Cluster {
         }
         const auto to = static_cast<uint32_t>(
             S::kY +
-            twisted(
+            swizzled(
                 at.column * S::kYToken + lane / 4 * S::kPhis * 2 +
                     batch / 8 * 16,
                 S::kYMask) +
@@ -457,21 +459,21 @@ class Cluster {
         const int epsilons = row_tile * kFragmentRows + i / 2 * 8;
         store(
             rank,
-            eight * 8 * S::kYToken +
+            n_tile * 8 * S::kYToken +
                 static_cast<int>(
-                    twisted_from(to, epsilons * S::kPhis * 2, S::kYMask)),
+                    swizzled_from(to, epsilons * S::kPhis * 2, S::kYMask)),
             value,
             kBatches);
       }
-      if (S::kAddUp) {
+      if (S::kSplitK) {
         sum_meetings = std::max(sum_meetings, meetings(addresses));
       }
     }
   }
 
-  void add_up(int rank) {
+  void reduce_split_k(int rank) {
     for (int row_tile = 0; row_tile < S::kSumTiles; ++row_tile) {
-      for (int eight = 0; eight < kPinnedEights; ++eight) {
+      for (int n_tile = 0; n_tile < kResidentNTiles; ++n_tile) {
         for (int i = 0; i < 4; ++i) {
           std::array<int, kLanes> from;
           std::array<int, kLanes> to;
@@ -481,15 +483,15 @@ class Cluster {
             Vector total{};
             for (int sender = 0; sender < S::kGroup; ++sender) {
               from[lane] = S::kSum + sender * S::kYBytes +
-                           sum_offset(row_tile, eight, i, other);
+                           sum_offset(row_tile, n_tile, i, other);
               const Vector v = load(rank, from[lane]);
               for (int n = 0; n < 8; ++n) {
                 total[n] += v[n];
               }
             }
             const int epsilon = row_tile * kFragmentRows + at.row;
-            to[lane] = S::kY + twisted(
-                                   (8 * eight + at.column) * S::kYToken +
+            to[lane] = S::kY + swizzled(
+                                   (8 * n_tile + at.column) * S::kYToken +
                                        epsilon * S::kPhis * 2,
                                    S::kYMask);
             store(rank, to[lane], total);
@@ -501,7 +503,7 @@ class Cluster {
   }
 
   void store_y(int chunk, int rank) {
-    for (int t = 0; t < kPinnedTokens; ++t) {
+    for (int t = 0; t < kResidentTokens; ++t) {
       for (int i = 0; i < S::kEpsilons * S::kPhis; ++i) {
         const int offset = S::kYToken * t + i * 2;
         const int e =
@@ -509,7 +511,7 @@ class Cluster {
         const int f = first_phi(chunk, rank) + i % S::kPhis;
         y_[(t * S::kEpsilon + e) * S::kPhi + f] = shared_
             [rank]
-            [(S::kY + twisted(offset / 16 * 16, S::kYMask) + offset % 16) / 2];
+            [(S::kY + swizzled(offset / 16 * 16, S::kYMask) + offset % 16) / 2];
       }
     }
   }
@@ -524,19 +526,19 @@ class Cluster {
 };
 
 template <typename S>
-class BttPinned : public testing::Test {};
+class BttResident : public testing::Test {};
 
-TYPED_TEST_SUITE(BttPinned, PinnedTable<testing::Types>);
+TYPED_TEST_SUITE(BttResident, ResidentTable<testing::Types>);
 
-TYPED_TEST(BttPinned, ComputesTheLayerFromItsIndexMaps) {
+TYPED_TEST(BttResident, ComputesTheLayerFromItsIndexMaps) {
   Cluster<TypeParam> cluster;
   const std::vector<float> y = cluster.run();
   EXPECT_EQ(y, cluster.expected());
   EXPECT_EQ(cluster.z_write_meetings, 1);
-  EXPECT_EQ(cluster.z_read_meetings, TypeParam::kAddUp ? 0 : 1);
+  EXPECT_EQ(cluster.z_read_meetings, TypeParam::kSplitK ? 0 : 1);
   EXPECT_LE(cluster.x_read_meetings, 2);
   EXPECT_EQ(cluster.sum_meetings, 1);
-  EXPECT_LE(TypeParam::kBytes, kPinnedBytes + 1024);
+  EXPECT_LE(TypeParam::kBytes, kResidentBytes + 1024);
 }
 
 }  // namespace

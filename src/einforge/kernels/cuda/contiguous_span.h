@@ -13,7 +13,7 @@ struct Extent {
 };
 
 // Whether the elements of these indices lie side by side, in any order.
-[[nodiscard]] inline bool is_stretch(std::array<Extent, 3> indices) {
+[[nodiscard]] inline bool is_contiguous_span(std::array<Extent, 3> indices) {
   std::ranges::sort(indices, {}, &Extent::stride);
   int64_t size = 1;
   for (const Extent& index : indices) {
