@@ -19,22 +19,38 @@ if(EINFORGE_SANITIZE)
   target_link_options(einforge_flags INTERFACE -fsanitize=${EINFORGE_SANITIZE})
 endif()
 
-# einforge_library(NAME [TORCH] [DEPS target...] [SYSTEM library...])
+# einforge_library(NAME [TORCH] [TORCH_SOURCES file...] [DEPS target...]
+#                  [TORCH_DEPS target...] [SYSTEM library...])
 # Builds all .cpp files of the current source folder, and of its subfolders
 # that are no libraries of their own, as the static library einforge_NAME.
+# With TORCH_SOURCES only those files see Torch. The others are a library of
+# their own, einforge_NAME_core, which needs DEPS alone and is built, tested and
+# sanitised without Torch too; einforge_NAME needs TORCH_DEPS as well.
 function(einforge_library name)
-  cmake_parse_arguments(ARG "TORCH" "" "DEPS;SYSTEM" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "" "TORCH_SOURCES;DEPS;TORCH_DEPS;SYSTEM"
+                        ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS *.cpp)
-  if(NOT sources)
-    return()
-  endif()
-  foreach(dependency ${ARG_DEPS})
-    if(NOT TARGET ${dependency})
-      message(STATUS "${name}/ waits for ${dependency}, which has no source")
+  if(ARG_TORCH_SOURCES)
+    list(TRANSFORM ARG_TORCH_SOURCES PREPEND "${CMAKE_CURRENT_SOURCE_DIR}/")
+    list(REMOVE_ITEM sources ${ARG_TORCH_SOURCES})
+    einforge_add_library(${name}_core SOURCES ${sources} DEPS ${ARG_DEPS}
+                         ${ARG_SYSTEM})
+    if(NOT EINFORGE_TORCH)
       return()
     endif()
-  endforeach()
-  add_library(einforge_${name} STATIC ${sources})
+    set(ARG_TORCH TRUE)
+    set(sources ${ARG_TORCH_SOURCES})
+    set(ARG_DEPS einforge_${name}_core ${ARG_TORCH_DEPS})
+  endif()
+  einforge_add_library(${name} SOURCES ${sources} DEPS ${ARG_DEPS} ${ARG_SYSTEM})
+  if(ARG_TORCH)
+    einforge_use_torch(einforge_${name})
+  endif()
+endfunction()
+
+function(einforge_add_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(einforge_${name} STATIC ${ARG_SOURCES})
   add_library(einforge::${name} ALIAS einforge_${name})
   set_target_properties(einforge_${name} PROPERTIES EXPORT_NAME ${name})
   target_include_directories(
@@ -42,33 +58,40 @@ function(einforge_library name)
                             $<INSTALL_INTERFACE:include>)
   target_link_libraries(einforge_${name} PRIVATE
                         $<BUILD_INTERFACE:einforge_flags>)
-  target_link_libraries(einforge_${name} PUBLIC ${ARG_DEPS} ${ARG_SYSTEM})
-  if(ARG_TORCH)
-    einforge_use_torch(einforge_${name})
-  endif()
+  target_link_libraries(einforge_${name} PUBLIC ${ARG_DEPS})
   set_property(GLOBAL APPEND PROPERTY EINFORGE_LIBRARIES einforge_${name})
 endfunction()
 
-# einforge_test(FOLDER [TORCH] [DEPS target...]): tests/FOLDER/*_test.cpp as
-# one program, each test seen by ctest.
+# einforge_test(FOLDER [TORCH] [TORCH_SOURCES file...] [DEPS target...]
+#               [TORCH_DEPS target...]): tests/FOLDER/*_test.cpp as the program
+# FOLDER_tests, each test seen by ctest. With TORCH_SOURCES those tests are a
+# program of their own, FOLDER_torch_tests, and the others do without Torch.
 function(einforge_test folder)
-  cmake_parse_arguments(ARG "TORCH" "" "DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "" "TORCH_SOURCES;DEPS;TORCH_DEPS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*_test.cpp
        ${folder}/*_testing.cpp)
-  if(NOT sources)
-    return()
-  endif()
-  foreach(dependency ${ARG_DEPS})
-    if(NOT TARGET ${dependency})
-      return()
+  if(ARG_TORCH_SOURCES)
+    list(TRANSFORM ARG_TORCH_SOURCES PREPEND
+         "${CMAKE_CURRENT_SOURCE_DIR}/${folder}/")
+    list(REMOVE_ITEM sources ${ARG_TORCH_SOURCES})
+    if(EINFORGE_TORCH)
+      einforge_add_test(
+        ${folder}_torch TRUE PREFIX ${folder} SOURCES ${ARG_TORCH_SOURCES} DEPS
+        ${ARG_DEPS} ${ARG_TORCH_DEPS})
     endif()
-  endforeach()
-  add_executable(${folder}_tests ${sources})
-  target_link_libraries(${folder}_tests PRIVATE einforge_flags ${ARG_DEPS}
-                                                GTest::gtest_main GTest::gmock)
-  target_include_directories(${folder}_tests PRIVATE ${PROJECT_SOURCE_DIR})
-  if(ARG_TORCH)
-    einforge_use_torch(${folder}_tests)
+  endif()
+  einforge_add_test(${folder} ${ARG_TORCH} PREFIX ${folder} SOURCES ${sources}
+                    DEPS ${ARG_DEPS})
+endfunction()
+
+function(einforge_add_test name torch)
+  cmake_parse_arguments(ARG "" "PREFIX" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name}_tests ${ARG_SOURCES})
+  target_link_libraries(${name}_tests PRIVATE einforge_flags ${ARG_DEPS}
+                                              GTest::gtest_main GTest::gmock)
+  target_include_directories(${name}_tests PRIVATE ${PROJECT_SOURCE_DIR})
+  if(torch)
+    einforge_use_torch(${name}_tests)
   endif()
   # Escaped once more than it looks: discovery takes the list apart on its way.
   string(
@@ -81,8 +104,8 @@ function(einforge_test folder)
     "EINFORGE_PYTHON=${EINFORGE_PYTHON}"
     "OMP_WAIT_POLICY=passive")
   gtest_discover_tests(
-    ${folder}_tests
-    TEST_PREFIX "${folder}."
+    ${name}_tests
+    TEST_PREFIX "${ARG_PREFIX}."
     # Values print as raw bytes, pointers among them; cases have names.
     NO_PRETTY_VALUES
     DISCOVERY_MODE PRE_TEST

@@ -36,7 +36,8 @@ def flags_by_folder(build: pathlib.Path) -> dict[str, list[str]]:
             else:
                 kept.append(words[i])
                 i += 1
-        flags[folder] = kept
+        # Of a folder that is Torch's in part, the flags of that part.
+        flags[folder] = max(flags.get(folder, []), kept, key=len)
     return flags
 
 

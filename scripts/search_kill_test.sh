@@ -6,5 +6,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${3:-build/release}
 EINFORGE_SEARCH_KILLS=${1:-20} EINFORGE_SEARCH_SEED=${2:-$RANDOM} \
-EINFORGE_BIN_DIR=$build/bin exec "$build/bin/search_tests" \
+EINFORGE_BIN_DIR=$build/bin exec "$build/bin/search_torch_tests" \
   --gtest_filter=SearchTest.SurvivesKillsAtRandomMoments

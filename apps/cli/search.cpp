@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <signal.h>
+#include <torch/version.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -17,6 +18,7 @@
 #include "einforge/base/files.h"
 #include "einforge/base/progress.h"
 #include "einforge/base/text.h"
+#include "einforge/base/version.h"
 #include "einforge/report/html.h"
 #include "einforge/report/json.h"
 #include "einforge/report/ranking.h"
@@ -31,6 +33,7 @@
 #include "einforge/search/speed.h"
 #include "einforge/search/worker.h"
 #include "einforge/store/store.h"
+#include "einforge/train/device.h"
 
 namespace einforge::cli {
 namespace {
@@ -281,6 +284,8 @@ void conclude(
 
 void run_search(const SearchFlags& flags) {
   const search::SearchConfig config = read_config(flags);
+  // A missing GPU is an error of the whole search, not of its trials.
+  train::resolve_device(config.train.device);
   const std::vector<search::Proposal> proposals = search::propose(config);
   if (flags.dry_run) {
     const Forecast expected = forecast(config, proposals);
@@ -294,6 +299,10 @@ void run_search(const SearchFlags& flags) {
   search::RunOptions options;
   options.worker_command = {own_path(), "search-worker"};
   options.command = own_command();
+  options.versions = {
+      {"einforge", base::version()},
+      {"compiler", base::compiler()},
+      {"torch", TORCH_VERSION}};
   options.should_stop = [] { return interrupts.load() > 0; };
   options.retry_failed = flags.retry_failed;
   options.quiet = flags.quiet;

@@ -15,8 +15,8 @@
 
 #include "einforge/base/error.h"
 #include "einforge/base/text.h"
-#include "einforge/data/dataset.h"
 #include "einforge/data/inspect.h"
+#include "einforge/data/token_files.h"
 #include "einforge/data/token_writer.h"
 #include "einforge/data/tokenizer.h"
 #include "tests/data/temporary_folder.h"
@@ -87,12 +87,12 @@ TEST(PrepareTest, EveryDocumentIsWholeOnOneSideInOrder) {
     options.tokens = tokens;
     options.val_share = 0.2;
     const Metadata metadata = prepare(options);
-    const TokenDataset dataset(options.out);
-    EXPECT_EQ(dataset.metadata(), metadata);
+    const TokenFiles files(options.out);
+    EXPECT_EQ(files.metadata, metadata);
     deal(
         documents,
-        text_of(dataset.train(), tokens),
-        text_of(dataset.validation(), tokens));
+        text_of(files.train.tokens(), tokens),
+        text_of(files.validation.tokens(), tokens));
     EXPECT_EQ(metadata.train.documents + metadata.validation.documents, 2000);
     // Five standard deviations of a binomial with n = 2000, p = 0.2.
     EXPECT_NEAR(metadata.validation.documents, 400, 90);
@@ -107,7 +107,7 @@ TEST(PrepareTest, SideDependsOnTheDocumentAndTheSeedAlone) {
   options.val_share = 0.3;
   const Metadata first = prepare(options);
   const std::string validation =
-      text_of(TokenDataset(options.out).validation(), "chars96");
+      text_of(TokenFiles(options.out).validation.tokens(), "chars96");
   EXPECT_EQ(prepare(options), first);
 
   const std::vector<std::string> copies(documents.rbegin(), documents.rend());
@@ -116,7 +116,7 @@ TEST(PrepareTest, SideDependsOnTheDocumentAndTheSeedAlone) {
   const Metadata doubled = prepare(options);
   EXPECT_EQ(doubled.validation.documents, 2 * first.validation.documents);
   const std::string both =
-      text_of(TokenDataset(options.out).validation(), "chars96");
+      text_of(TokenFiles(options.out).validation.tokens(), "chars96");
   for (const std::string& document : make_documents(300)) {
     EXPECT_EQ(
         validation.find(document) == std::string::npos,
@@ -167,11 +167,11 @@ TEST(PrepareTest, LongDocumentsStayWhole) {
   options.document_separator = "line";
   options.val_share = 0.5;
   prepare(options);
-  const TokenDataset dataset(options.out);
+  const TokenFiles files(options.out);
   deal(
       documents,
-      text_of(dataset.train(), "chars96"),
-      text_of(dataset.validation(), "chars96"));
+      text_of(files.train.tokens(), "chars96"),
+      text_of(files.validation.tokens(), "chars96"));
 }
 
 TEST(PrepareTest, LineEndsAndAMissingLastOneMakeNoDifference) {
@@ -228,7 +228,7 @@ TEST(PrepareTest, ReadsFoldersInOrderWithoutHiddenFilesAndItsOwnOutput) {
   EXPECT_EQ(metadata.sources.at(0).files, 5);
   EXPECT_EQ(
       metadata.sources.at(0).bytes, static_cast<std::int64_t>(expected.size()));
-  const TokenDataset dataset(options.out);
+  const TokenFiles files(options.out);
   std::vector<std::string> lines;
   for (const std::string& line : base::split(expected, '\n')) {
     if (!line.empty()) {
@@ -237,8 +237,8 @@ TEST(PrepareTest, ReadsFoldersInOrderWithoutHiddenFilesAndItsOwnOutput) {
   }
   deal(
       lines,
-      text_of(dataset.train(), "chars96"),
-      text_of(dataset.validation(), "chars96"));
+      text_of(files.train.tokens(), "chars96"),
+      text_of(files.validation.tokens(), "chars96"));
 }
 
 TEST(PrepareTest, BadInputIsOneClearLine) {

@@ -209,13 +209,6 @@ TEST_F(SpaceTest, NothingToBuildIsAnError) {
   }
 }
 
-TEST_F(SpaceTest, AMissingDeviceIsAnError) {
-  config_.train.device = "cuda:77";
-  EXPECT_THROW(propose(config_), base::InvalidInput);
-  config_.train.device = "abacus";
-  EXPECT_THROW(propose(config_), base::InvalidInput);
-}
-
 TEST_F(SpaceTest, UnknownStructureNamesTheNearest) {
   config_.structures = {"dense", "monrach"};
   try {

@@ -1,7 +1,5 @@
 #include "einforge/data/dataset.h"
 
-#include <bit>
-#include <cmath>
 #include <string_view>
 
 #include "einforge/base/error.h"
@@ -9,36 +7,6 @@
 #include "einforge/base/random.h"
 
 namespace einforge::data {
-namespace {
-
-static_assert(
-    std::endian::native == std::endian::little,
-    "token files are little-endian and read in place");
-
-}  // namespace
-
-TokenDataset::TokenFile::TokenFile(
-    const std::filesystem::path& path, std::int64_t tokens)
-    : path_(path), file_(path) {
-  base::check(
-      file_.bytes().size() == static_cast<std::size_t>(tokens) * 2,
-      "'{}': expected {} bytes, as meta.json says; got {}: truncated or not "
-      "its file, run `data prepare` again",
-      path.string(),
-      tokens * 2,
-      file_.bytes().size());
-}
-
-std::span<const std::uint16_t> TokenDataset::TokenFile::tokens() const {
-  const auto bytes = file_.bytes();
-  return {
-      reinterpret_cast<const std::uint16_t*>(bytes.data()), bytes.size() / 2};
-}
-
-TokenDataset::TokenDataset(const std::filesystem::path& folder)
-    : metadata_(read_metadata(folder)),
-      train_(folder / "train.bin", metadata_.train.tokens),
-      validation_(folder / "val.bin", metadata_.validation.tokens) {}
 
 template <typename Start>
 Batch TokenDataset::windows(
@@ -71,11 +39,11 @@ Batch TokenDataset::windows(
       const std::int64_t token = tokens[static_cast<std::size_t>(begin + i)];
       // An embedding would read out of bounds.
       base::check(
-          token < metadata_.vocab_size,
+          token < files_.metadata.vocab_size,
           "'{}': expected tokens below {}; got {} at {}: damaged, run `data "
           "prepare` again",
           file.path().string(),
-          metadata_.vocab_size,
+          files_.metadata.vocab_size,
           token,
           begin + i);
       if (i < context) {
@@ -98,7 +66,10 @@ Batch TokenDataset::train_batch(
       reinterpret_cast<const char*>(&index), sizeof(index));
   base::Random random(base::hash64(key, seed));
   return windows(
-      train_, batch_size, context, [&](std::int64_t, std::int64_t places) {
+      files_.train,
+      batch_size,
+      context,
+      [&](std::int64_t, std::int64_t places) {
         return static_cast<std::int64_t>(
             random.below(static_cast<std::uint64_t>(places)));
       });
@@ -110,7 +81,7 @@ Batch TokenDataset::validation_batch(
   constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15;
   __extension__ using Wide = unsigned __int128;
   return windows(
-      validation_,
+      files_.validation,
       batch_size,
       context,
       [&](std::int64_t row, std::int64_t places) {

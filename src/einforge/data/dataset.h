@@ -4,28 +4,22 @@
 #include <filesystem>
 #include <span>
 
-#include "einforge/base/files.h"
 #include "einforge/data/batch.h"
-#include "einforge/data/metadata.h"
+#include "einforge/data/token_files.h"
 
 namespace einforge::data {
 
-// The token files of a data folder, memory-mapped: any size, no copy, shared
-// by all processes that read them. Raw little-endian uint16 without a header,
-// as nanoGPT's numpy.memmap expects.
-//
-// Batches are pure functions of their arguments, so that a resumed run needs
-// to remember only its step.
+// Batches of the token files of a data folder. They are pure functions of their
+// arguments, so that a resumed run needs to remember only its step.
 class TokenDataset {
  public:
-  // Throws base::InvalidInput when the folder is missing or damaged (a file
-  // whose size is not what meta.json says).
-  explicit TokenDataset(const std::filesystem::path& folder);
+  // Throws as TokenFiles.
+  explicit TokenDataset(const std::filesystem::path& folder) : files_(folder) {}
 
-  const Metadata& metadata() const { return metadata_; }
-  std::span<const std::uint16_t> train() const { return train_.tokens(); }
+  const Metadata& metadata() const { return files_.metadata; }
+  std::span<const std::uint16_t> train() const { return files_.train.tokens(); }
   std::span<const std::uint16_t> validation() const {
-    return validation_.tokens();
+    return files_.validation.tokens();
   }
 
   // Windows at uniformly random places of train.bin, drawn from (seed, index)
@@ -47,17 +41,6 @@ class TokenDataset {
       std::int64_t batch_size, std::int64_t context, std::int64_t index) const;
 
  private:
-  class TokenFile {
-   public:
-    TokenFile(const std::filesystem::path& path, std::int64_t tokens);
-    std::span<const std::uint16_t> tokens() const;
-    const std::filesystem::path& path() const { return path_; }
-
-   private:
-    std::filesystem::path path_;
-    base::MappedFile file_;
-  };
-
   template <typename Start>
   Batch windows(
       const TokenFile& file,
@@ -65,9 +48,7 @@ class TokenDataset {
       std::int64_t context,
       Start&& start) const;
 
-  Metadata metadata_;
-  TokenFile train_;
-  TokenFile validation_;
+  TokenFiles files_;
 };
 
 }  // namespace einforge::data

@@ -9,7 +9,7 @@
 
 #include "einforge/base/error.h"
 #include "einforge/base/hash.h"
-#include "einforge/data/dataset.h"
+#include "einforge/data/token_files.h"
 #include "einforge/data/tokenizer.h"
 
 namespace einforge::data {
@@ -66,20 +66,20 @@ double unigram_loss(
 
 Inspection inspect(const std::filesystem::path& folder) {
   constexpr std::size_t kSampleTokens = 400;
-  const TokenDataset dataset(folder);
-  const Metadata& metadata = dataset.metadata();
+  const TokenFiles files(folder);
+  const Metadata& metadata = files.metadata;
   const auto train = count_tokens(
       folder / "train.bin",
-      dataset.train(),
+      files.train.tokens(),
       metadata.train,
       metadata.vocab_size);
   const auto validation = count_tokens(
       folder / "val.bin",
-      dataset.validation(),
+      files.validation.tokens(),
       metadata.validation,
       metadata.vocab_size);
-  const auto start = dataset.validation().first(
-      std::min(kSampleTokens, dataset.validation().size()));
+  const auto held_out = files.validation.tokens();
+  const auto start = held_out.first(std::min(kSampleTokens, held_out.size()));
   const Tokenizer tokenizer(metadata.tokens);
   return {
       metadata,

@@ -52,7 +52,7 @@ Teacher::Teacher(
   std::int64_t fan_in = shape.inputs;
   for (std::int64_t layer = 0; layer < shape.layers; ++layer) {
     const std::int64_t fan_out =
-        layer + 1 < shape.layers ? shape.width : kOutputs;
+        layer + 1 < shape.layers ? shape.width : TeacherShape::kOutputs;
     const double deviation = std::sqrt(2.0 / static_cast<double>(fan_in));
     weights_.push_back(normal(random, {fan_in, fan_out}, deviation).to(device));
     biases_.push_back(normal(random, {fan_out}, kBiasDeviation).to(device));

@@ -4,14 +4,9 @@
 #include <vector>
 
 #include "einforge/data/batch.h"
+#include "einforge/data/teacher_shape.h"
 
 namespace einforge::data {
-
-struct TeacherShape {
-  std::int64_t inputs = 8;
-  std::int64_t width = 1024;
-  std::int64_t layers = 6;  // linear layers, ReLU between them
-};
 
 // The synthetic regression task of arXiv 2410.02117: y = f(x), f a fixed
 // random ReLU network, x standard normal. y is scaled to mean 0 and variance
@@ -20,8 +15,6 @@ struct TeacherShape {
 // Batches are pure functions of their arguments; no sample comes twice.
 class Teacher {
  public:
-  static constexpr std::int64_t kOutputs = 1;
-
   // `seed` fixes f. About 5 M weights by default, on `device`.
   explicit Teacher(
       std::uint64_t seed = 0,

@@ -22,20 +22,6 @@ torch::Tensor entropy(const torch::Tensor& p) {
 
 }  // namespace
 
-void RouterOptions::validate() const {
-  base::check(
-      jitter >= 0 && jitter < 1,
-      "router: expected jitter in [0, 1); got {}",
-      jitter);
-  const auto check_positive = [](const char* name, double value) {
-    base::check(
-        value >= 0, "router: expected {} of at least 0; got {}", name, value);
-  };
-  check_positive("balance_weight", balance_weight);
-  check_positive("z_weight", z_weight);
-  check_positive("bias_rate", bias_rate);
-}
-
 MoeRouter::MoeRouter(
     std::int64_t d_in,
     std::int64_t experts,

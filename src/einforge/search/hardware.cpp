@@ -1,7 +1,6 @@
 #include "einforge/search/hardware.h"
 
 #include <sched.h>
-#include <torch/version.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -10,7 +9,6 @@
 #include <system_error>
 
 #include "einforge/base/text.h"
-#include "einforge/base/version.h"
 
 namespace einforge::search {
 namespace {
@@ -55,13 +53,6 @@ base::Json describe_hardware(std::int64_t workers) {
   json["workers"] = workers;
   json["threads_per_worker"] = threads_per_worker(workers);
   return json;
-}
-
-base::Json describe_versions() {
-  return {
-      {"einforge", base::version()},
-      {"compiler", base::compiler()},
-      {"torch", TORCH_VERSION}};
 }
 
 }  // namespace einforge::search

@@ -13,7 +13,4 @@ int threads_per_worker(std::int64_t workers);
 // What the search runs on, for the report.
 base::Json describe_hardware(std::int64_t workers);
 
-// What it is made of: einforge, its compiler, torch.
-base::Json describe_versions();
-
 }  // namespace einforge::search

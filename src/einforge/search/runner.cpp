@@ -127,7 +127,7 @@ class Runner {
     }
     store.set_metadata("command", options_.command);
     store.set_metadata("hardware", describe_hardware(config_.workers));
-    store.set_metadata("versions", describe_versions());
+    store.set_metadata("versions", options_.versions);
     store.set_metadata(
         "seeds", {{"trials", config_.seeds}, {"draw", config_.scheduler.seed}});
   }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "einforge/base/json.h"
 #include "einforge/search/config.h"
 #include "einforge/search/display.h"
 #include "einforge/search/space.h"
@@ -16,6 +17,8 @@ struct RunOptions {
   std::vector<std::string> worker_command;
   // As the user typed it, for the report.
   std::string command;
+  // Of einforge, its compiler and torch, for the report.
+  base::Json versions;
   // Polled a few times a second; true stops the search with checkpoints.
   std::function<bool()> should_stop;
   // Queues trials again that an earlier run of the search recorded as failed

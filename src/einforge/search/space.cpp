@@ -10,8 +10,7 @@
 #include "einforge/base/random.h"
 #include "einforge/base/text.h"
 #include "einforge/structure/structure.h"
-#include "einforge/train/device.h"
-#include "einforge/train/trainer.h"
+#include "einforge/train/summary.h"
 
 namespace einforge::search {
 namespace {
@@ -276,8 +275,6 @@ std::vector<std::string> expand_structures(
 
 std::vector<Proposal> propose(const SearchConfig& config) {
   config.validate();
-  // A missing GPU is an error of the whole search, not of its trials.
-  train::resolve_device(config.train.device);
   const std::vector<std::string> structures =
       expand_structures(config.structures, config.scheduler.seed);
   const std::vector<Point> points =

@@ -1,14 +1,11 @@
 #include "einforge/train/task.h"
 
-#include "einforge/base/error.h"
 #include "einforge/data/dataset.h"
 #include "einforge/data/teacher.h"
+#include "einforge/train/summary.h"
 
 namespace einforge::train {
 namespace {
-
-// The function to learn is the same for every run.
-constexpr std::uint64_t kTeacherSeed = 0;
 
 // To the device without waiting for it: the copy from pinned memory goes on
 // while the next steps are being queued, and Torch's allocator keeps that
@@ -68,32 +65,6 @@ class TeacherTask : public Task {
 };
 
 }  // namespace
-
-TaskShape task_shape(const TrainConfig& config) {
-  TaskShape shape;
-  if (config.model.kind == "mlp") {
-    shape.inputs = data::TeacherShape{}.inputs;
-    shape.outputs = data::Teacher::kOutputs;
-    shape.tokens = config.data.batch_size;
-    shape.identity = {{"teacher", kTeacherSeed}};
-    return shape;
-  }
-  base::check(
-      !config.data.path.empty(),
-      "data.path: expected a folder that `einforge data prepare` made; got "
-      "none");
-  const data::Metadata metadata = data::read_metadata(config.data.path);
-  shape.outputs = metadata.vocab_size;
-  shape.tokens = config.data.batch_size * config.model.context;
-  shape.identity = {{"tokens", metadata.tokens}, {"hash", metadata.train.hash}};
-  return shape;
-}
-
-models::ModelPlan plan_model(
-    const TrainConfig& config, const TaskShape& shape) {
-  return models::plan(
-      config.model, shape.inputs, shape.outputs, config.optimizer.base_width);
-}
 
 std::unique_ptr<Task> make_task(
     const TrainConfig& config, torch::Device device) {

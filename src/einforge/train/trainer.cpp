@@ -559,16 +559,6 @@ TrainResult Trainer::run() {
 
 }  // namespace
 
-ModelSummary summarise(const TrainConfig& config) {
-  config.validate();
-  const TaskShape shape = task_shape(config);
-  const models::ModelPlan plan = plan_model(config, shape);
-  return {
-      .parameters = plan.parameters(),
-      .flops_per_token = plan.flops(),
-      .tokens_per_step = shape.tokens * config.optimizer.accumulate};
-}
-
 TrainResult train(const TrainConfig& config, const TrainOptions& options) {
   config.validate();
   return Trainer(config, options).run();

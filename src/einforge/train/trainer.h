@@ -8,21 +8,9 @@
 #include "einforge/store/store.h"
 #include "einforge/train/config.h"
 #include "einforge/train/profile.h"
+#include "einforge/train/summary.h"
 
 namespace einforge::train {
-
-// What a model costs, known before it is trained.
-struct ModelSummary {
-  std::int64_t parameters = 0;
-  // Forward + backward FLOPs (2 a MAC, backward twice forward) of one token
-  // (gpt) or sample (mlp), attention and head included.
-  double flops_per_token = 0;
-  // Tokens of one optimiser step.
-  std::int64_t tokens_per_step = 0;
-};
-// Builds no tensors. Throws base::InvalidInput for a config that makes no
-// model. Reads the data folder's metadata for the vocabulary.
-ModelSummary summarise(const TrainConfig& config);
 
 enum class Outcome {
   kFinished,     // all steps done

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstdint>
+
+namespace einforge::data {
+
+// The network that the synthetic regression task learns from.
+struct TeacherShape {
+  static constexpr std::int64_t kOutputs = 1;
+
+  std::int64_t inputs = 8;
+  std::int64_t width = 1024;
+  std::int64_t layers = 6;  // linear layers, ReLU between them
+};
+
+}  // namespace einforge::data
