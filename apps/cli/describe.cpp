@@ -10,6 +10,7 @@
 #include "einforge/base/error.h"
 #include "einforge/base/json.h"
 #include "einforge/base/text.h"
+#include "einforge/structure/json.h"
 #include "einforge/structure/structure.h"
 
 namespace einforge::cli {
@@ -41,72 +42,9 @@ Examples:
 
 docs/structures.md says what the names and numbers mean.)";
 
-Json taxonomy_json(const Taxonomy& taxonomy) {
-  return {
-      {"omega", taxonomy.omega}, {"psi", taxonomy.psi}, {"nu", taxonomy.nu}};
-}
-
 const char* order_name(const Structure& layer) {
   return structure::cheaper_order(layer.sizes) == structure::Order::kAB ? "AB"
                                                                         : "BA";
-}
-
-Json layer_json(const Structure& layer) {
-  const structure::Sizes& n = layer.sizes;
-  const Taxonomy realised = structure::taxonomy(layer);
-  Json json = {
-      {"structure", layer.spec.text},
-      {"d_in", layer.d_in},
-      {"d_out", layer.d_out},
-      {"padded_d_in", layer.sizes.d_in()},
-      {"padded_d_out", layer.sizes.d_out()},
-      {"theta", structure::realised_theta(layer).values()},
-      {"theta_asked", layer.spec.theta.values()},
-      {"sizes",
-       {{"alpha", n.alpha},
-        {"beta", n.beta},
-        {"gamma", n.gamma},
-        {"delta", n.delta},
-        {"epsilon", n.epsilon},
-        {"phi", n.phi},
-        {"rho", n.rho}}},
-      {"omega", realised.omega},
-      {"psi", realised.psi},
-      {"nu", realised.nu},
-      {"asymptotic", taxonomy_json(structure::taxonomy(layer.spec.theta))},
-      {"rank", structure::generic_rank(layer)},
-      {"parameters", structure::parameters(layer)},
-      {"dense_parameters", layer.d_in * layer.d_out},
-      {"macs", structure::macs(layer)},
-      {"dense_macs", layer.d_in * layer.d_out},
-      {"flops", 2 * structure::macs(layer)},
-      {"order", layer.dense ? "dense" : order_name(layer)}};
-  Json cores = Json::array();
-  for (const auto& core : structure::parametrisation(layer)) {
-    const char* name = cores.empty() ? "A" : "B";
-    cores.push_back(
-        {{"core", layer.dense ? "dense" : name},
-         {"d_in", core.shape.d_in},
-         {"d_out", core.shape.d_out},
-         {"init_std", core.init_std},
-         {"lr_multiplier", core.lr_multiplier}});
-  }
-  json["cores"] = cores;
-  if (layer.spec.mixture) {
-    const Structure one = structure::expert(layer);
-    json["experts"] = layer.spec.mixture->experts;
-    json["active"] = layer.spec.mixture->active;
-    json["expert"] = {
-        {"rank", structure::generic_rank(one)},
-        {"parameters", structure::parameters(one)},
-        {"macs", structure::macs(one)}};
-    json["router"] = {
-        {"parameters", structure::router_parameters(layer)},
-        {"macs", structure::router_parameters(layer)},
-        {"init_std", 0},
-        {"lr_multiplier", structure::router_lr_multiplier(layer)}};
-  }
-  return json;
 }
 
 template <typename Values>
@@ -238,7 +176,7 @@ Json list_json(const std::vector<Spec>& specs) {
         {"structure", spec.text},
         {"family", spec.family},
         {"theta", spec.theta.values()}};
-    row.update(taxonomy_json(structure::taxonomy(spec.theta)));
+    row.update(structure::to_json(structure::taxonomy(spec.theta)));
     rows.push_back(row);
   }
   return rows;
@@ -294,7 +232,7 @@ void describe(const Options& options) {
   const Structure layer =
       structure::realise(spec, d_in, d_out, options.factors);
   if (options.json) {
-    fmt::print("{}\n", layer_json(layer).dump(2));
+    fmt::print("{}\n", structure::to_json(layer).dump(2));
   } else {
     print_layer(layer);
   }

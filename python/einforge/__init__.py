@@ -1,12 +1,14 @@
 """Structured linear layers for PyTorch, on einforge's own kernels.
 
     import einforge, torch
-    layer = einforge.EinsumLinear(einforge.Sizes(alpha=32, gamma=32,
-                                                 epsilon=32, phi=32))
+    layer = einforge.nn.Linear(1024, 4096, "btt:0.25")
     y = layer(torch.randn(8, 1024))
 
-btt_moe_routed is a mixture of such layers with its router. The operators are
-also torch.ops.einforge.einsum_linear and so on.
+    report = einforge.convert_(model, {"*.mlp.*": "btt:0.25"})
+
+einforge.nn has the modules, einforge.convert_ replaces those of a model. The
+operators below them are einsum_linear and so on, also under
+torch.ops.einforge.
 """
 
 from einforge._library import load
@@ -20,14 +22,21 @@ from einforge.functional import (  # noqa: E402
     einsum_linear,
     rms_cap,
 )
-from einforge.module import EinsumLinear, Sizes  # noqa: E402
+from einforge.module import EinsumLinear  # noqa: E402
+from einforge.structure import Sizes, Structure, describe  # noqa: E402
+from einforge import nn  # noqa: E402
+from einforge.convert import convert_  # noqa: E402
 
 __all__ = [
     "EinsumLinear",
     "RoutedMixture",
     "Sizes",
+    "Structure",
     "btt_moe_linear",
     "btt_moe_routed",
+    "convert_",
+    "describe",
     "einsum_linear",
+    "nn",
     "rms_cap",
 ]

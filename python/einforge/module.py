@@ -1,36 +1,11 @@
 """A structured layer as a module."""
 
 import math
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from einforge.functional import einsum_linear, rms_cap
-
-
-class Sizes(NamedTuple):
-    """The integer sizes of a layer; `einforge describe --json` prints them.
-
-    Monarch is alpha, gamma, epsilon and phi near the square roots of the
-    widths, BTT the same with rho above 1.
-    """
-
-    alpha: int = 1
-    beta: int = 1
-    gamma: int = 1
-    delta: int = 1
-    epsilon: int = 1
-    phi: int = 1
-    rho: int = 1
-
-    @property
-    def d_in(self) -> int:
-        return self.alpha * self.beta * self.gamma
-
-    @property
-    def d_out(self) -> int:
-        return self.delta * self.epsilon * self.phi
+from einforge.structure import Sizes
 
 
 class EinsumLinear(nn.Module):

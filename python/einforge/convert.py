@@ -1,0 +1,228 @@
+"""Replaces the linear layers of a model by structured ones, in place."""
+
+import fnmatch
+import statistics
+import time
+from typing import Callable, NamedTuple, Optional, Union
+
+import torch
+from torch import Tensor, nn
+
+from einforge.nn import Linear
+from einforge.structure import describe
+
+# Of a layer's time: passes that warm up, and those whose median counts.
+_WARM_UP, _RUNS = 5, 15
+
+
+class Row(NamedTuple):
+    """What became of one layer."""
+
+    name: str
+    d_in: int
+    d_out: int
+    structure: str
+    sizes: Optional[tuple[int, ...]]
+    skipped: str  # why it stays dense; empty: converted
+    relative_error: Optional[float]  # of the matrix, or of outputs if calibrated
+    parameters: tuple[int, int]  # before, after
+    flops: tuple[int, int]  # of one vector, forward
+    ms: Optional[tuple[float, float]]  # forward, at the report's tokens
+
+
+class Report(list):
+    """A list of Row; printed, a table."""
+
+    def __str__(self) -> str:
+        head = ("layer", "d_in", "d_out", "structure", "error", "parameters",
+                "FLOPs", "ms")
+        rows = [head]
+        for row in self:
+            pair = lambda both: "-" if both is None else (  # noqa: E731
+                f"{both[0]:.4g} -> {both[1]:.4g}")
+            rows.append((
+                row.name, str(row.d_in), str(row.d_out), row.structure,
+                "-" if row.relative_error is None
+                else f"{row.relative_error:.4f}",
+                pair(row.parameters), pair(row.flops),
+                pair(row.ms) + (f" (kept: {row.skipped})" if row.skipped else "")
+            ))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths))
+            .rstrip() for row in rows)
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """transformers' Conv1D: a Linear whose weight is (d_in, d_out)."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
+
+
+def _matrix(module: nn.Module) -> Optional[Tensor]:
+    """The (d_out, d_in) matrix of what can be converted, else None."""
+    if type(module) is nn.Linear or type(module).__name__ == (
+            "NonDynamicallyQuantizableLinear"):
+        return module.weight
+    return module.weight.T if _is_conv1d(module) else None
+
+
+def _milliseconds(layer: nn.Module, x: Tensor) -> float:
+    cuda = x.is_cuda
+    times = []
+    with torch.no_grad():
+        for run in range(_WARM_UP + _RUNS):
+            if cuda:
+                begin, end = (torch.cuda.Event(enable_timing=True)
+                              for _ in range(2))
+                begin.record()
+                layer(x)
+                end.record()
+                end.synchronize()
+                spent = begin.elapsed_time(end)
+            else:
+                start = time.perf_counter()
+                layer(x)
+                spent = 1e3 * (time.perf_counter() - start)
+            if run >= _WARM_UP:
+                times.append(spent)
+    return statistics.median(times)
+
+
+def _moments(
+    model: nn.Module,
+    layers: dict[str, nn.Module],
+    calibration: Callable[[nn.Module], object],
+) -> dict[str, Tensor]:
+    """X^T X of each layer's inputs over one call of `calibration`."""
+    moments: dict[str, Tensor] = {}
+
+    def hook(name):
+        def add(_, inputs):
+            x = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).double()
+            now = x.T @ x
+            moments[name] = now + moments[name] if name in moments else now
+        return add
+
+    handles = [layer.register_forward_pre_hook(hook(name))
+               for name, layer in layers.items()]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            calibration(model)
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return moments
+
+
+def convert_(
+    model: nn.Module,
+    structures: Union[str, dict[str, str]],
+    init: str = "project",
+    *,
+    calibration: Optional[Callable[[nn.Module], object]] = None,
+    skip_if_slower: bool = False,
+    tokens: int = 4096,
+    measure: bool = True,
+    iterations: int = 20,
+) -> Report:
+    """Replaces torch.nn.Linear (and transformers' Conv1D) by einforge.nn.Linear.
+
+        convert_(model, {"*.mlp.*": "btt:0.25", "*.attn.*": "monarch"})
+
+    Args:
+        model: changed in place; bias, dtype, device and training mode stay.
+        structures: of each layer whose dotted name matches the pattern (shell
+            wildcards), the first that does; a string is {"*": string}.
+        init: "project" sets the cores to the nearest matrix, "random" draws
+            them.
+        calibration: runs the model on data; the error of each layer's outputs
+            on its inputs there is minimised in place of the matrix's.
+        skip_if_slower: a layer that takes longer forward at `tokens` tokens
+            stays as it is.
+        tokens: rows of the input with which layers are timed.
+        measure: whether to time layers at all.
+        iterations: of the calibrated projection, at most.
+
+    Returns:
+        a Report with a row per layer that a pattern matches.
+
+    Raises:
+        ValueError: a pattern matches no layer, an unknown `init` or structure.
+        A layer that cannot have the structure stays, with the reason in its row;
+        so does one whose weight other modules share.
+    """
+    if init not in ("project", "random"):
+        raise ValueError(
+            f"[convert_] expected init 'project' or 'random'; got {init!r}")
+    patterns = {"*": structures} if isinstance(structures, str) else structures
+    owners: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    chosen: dict[str, str] = {}
+    unused = dict(patterns)
+    layers: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if _matrix(module) is None or not name:
+            continue
+        for pattern, structure in patterns.items():
+            if fnmatch.fnmatchcase(name, pattern):
+                chosen[name] = structure
+                layers[name] = module
+                unused.pop(pattern, None)
+                break
+    if unused:
+        raise ValueError(
+            f"[convert_] expected patterns that match linear layers; got "
+            f"{', '.join(map(repr, unused))}")
+    moments = (_moments(model, layers, calibration)
+               if calibration is not None and init == "project" else {})
+    report = Report()
+    for name, layer in layers.items():
+        report.append(_convert(
+            model, name, layer, chosen[name], init, moments.get(name),
+            owners[id(layer.weight)] > 1, skip_if_slower, tokens,
+            measure or skip_if_slower, iterations))
+    return report
+
+
+def _convert(model, name, layer, structure, init, moment, shared,
+             skip_if_slower, tokens, measure, iterations) -> Row:
+    weight = _matrix(layer).detach()
+    d_out, d_in = weight.shape
+    before = d_out * d_in + (0 if layer.bias is None else d_out)
+    kept = Row(name, d_in, d_out, structure, None, "", None, (before, before),
+               (2 * d_out * d_in, 2 * d_out * d_in), None)
+    if shared:
+        return kept._replace(skipped="its weight is shared")
+    try:
+        found = describe(structure, d_in, d_out)
+        new = Linear(d_in, d_out, structure, bias=layer.bias is not None,
+                     device=weight.device, dtype=weight.dtype)
+    except ValueError as error:
+        return kept._replace(skipped=str(error))
+    error = None
+    if init == "project":
+        error = new.load_matrix(weight, moment, iterations).errors[-1]
+    with torch.no_grad():
+        if layer.bias is not None:
+            new.bias.copy_(layer.bias)
+    new.train(layer.training)
+    for old, fresh in ((layer.weight, new.parameters()),):
+        for parameter in fresh:
+            parameter.requires_grad_(old.requires_grad)
+    ms = None
+    if measure:
+        x = torch.randn(tokens, d_in, device=weight.device, dtype=weight.dtype)
+        ms = (_milliseconds(layer, x), _milliseconds(new, x))
+    after = sum(parameter.numel() for parameter in new.parameters())
+    row = Row(name, d_in, d_out, found.name, tuple(found.sizes), "", error,
+              (before, after), (2 * d_out * d_in, 2 * found.macs), ms)
+    if skip_if_slower and ms[1] > ms[0]:
+        return row._replace(skipped="slower")
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, new)
+    return row

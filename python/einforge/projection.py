@@ -1,0 +1,168 @@
+"""A dense matrix in a structure: the nearest one, and the nearest for data."""
+
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+from einforge.structure import Sizes
+
+
+class Projection(NamedTuple):
+    core_a: Tensor  # (alpha, gamma, delta, phi, rho), the dtype of the matrix
+    core_b: Tensor  # (beta, gamma, epsilon, phi, rho)
+    errors: list[float]  # relative error, after the start and each iteration
+
+
+def _slices(weight: Tensor, s: Sizes) -> Tensor:
+    """(d_out, d_in) -> (gamma, phi, beta epsilon, alpha delta)."""
+    w = weight.reshape(s.delta, s.epsilon, s.phi, s.alpha, s.beta, s.gamma)
+    return w.permute(5, 2, 4, 1, 3, 0).reshape(
+        s.gamma, s.phi, s.beta * s.epsilon, s.alpha * s.delta)
+
+
+def matrix(core_a: Tensor, core_b: Tensor) -> Tensor:
+    """The dense matrix (d_out, d_in) that two cores make."""
+    m = torch.einsum("agdfr,bgefr->defabg", core_a, core_b)
+    return m.reshape(
+        m.shape[0] * m.shape[1] * m.shape[2], m.shape[3] * m.shape[4] * m.shape[5])
+
+
+def project(
+    weight: Tensor,
+    sizes: Sizes,
+    inputs: Optional[Tensor] = None,
+    iterations: int = 20,
+    *,
+    moment: Optional[Tensor] = None,
+) -> Projection:
+    """The cores whose matrix is nearest to `weight`.
+
+    For each (gamma, phi) the layer is a matrix of rank rho over
+    ((beta, epsilon), (alpha, delta)), so the optimum in the Frobenius norm is a
+    truncated singular value decomposition of each such slice: closed form, for
+    every theta and rank. With `inputs` the error is that of the outputs,
+    ||inputs (W - W')^T||, minimised from there by alternating least squares;
+    it never rises.
+
+    Args:
+        weight: (d_out, d_in), any floating dtype; computed in float64.
+        sizes: of the structure.
+        inputs: (n, d_in) activations of the layer, or None.
+        moment: (d_in, d_in), inputs^T inputs, in their place.
+        iterations: of alternating least squares at most; it stops when an
+            iteration gains less than 1e-6 of the error.
+
+    Raises:
+        ValueError: a shape does not fit.
+    """
+    s = Sizes(*sizes)
+    if weight.shape != (s.d_out, s.d_in):
+        raise ValueError(
+            f"[project] expected weight of size ({s.d_out}, {s.d_in}); got "
+            f"{tuple(weight.shape)}")
+    if inputs is not None and (inputs.dim() != 2 or inputs.shape[1] != s.d_in):
+        raise ValueError(
+            f"[project] expected inputs of size (n, {s.d_in}); got "
+            f"{tuple(inputs.shape)}")
+    if inputs is not None:
+        inputs = inputs.detach().double()
+        moment = inputs.T @ inputs
+    dtype = weight.dtype
+    w = weight.detach().double()
+    u, sigma, v = torch.linalg.svd(_slices(w, s), full_matrices=False)
+    rank = min(s.rho, sigma.shape[-1])
+    root = sigma[..., :rank].sqrt()
+    # (gamma, phi, beta, epsilon, rank) and (gamma, phi, rank, alpha, delta)
+    left = (u[..., :rank] * root.unsqueeze(-2)).unflatten(2, (s.beta, s.epsilon))
+    right = (root.unsqueeze(-1) * v[..., :rank, :]).unflatten(
+        3, (s.alpha, s.delta))
+    core_a = w.new_zeros(s.core_a)
+    core_b = w.new_zeros(s.core_b)
+    core_a[..., :rank] = right.permute(3, 0, 4, 1, 2)
+    core_b[..., :rank] = left.permute(2, 0, 3, 1, 4)
+    if moment is None:
+        scale = w.norm()
+        error = (w - matrix(core_a, core_b)).norm() / scale if scale > 0 else 0.0
+        return Projection(core_a.to(dtype), core_b.to(dtype), [float(error)])
+    return _alternate(
+        w, s, core_a, core_b, moment.to(w), iterations, dtype)
+
+
+def _alternate(w, s, core_a, core_b, moment, iterations, dtype) -> Projection:
+    """Alternating least squares of ||X (W - W')^T|| in either core.
+
+    The error depends on the inputs X by their moment X^T X alone.
+    """
+    scale = float(torch.einsum("oi,ij,oj->", w, moment, w)) ** 0.5
+
+    def error(a, b):
+        gap = w - matrix(a, b)
+        squared = float(torch.einsum("oi,ij,oj->", gap, moment, gap))
+        return max(squared, 0.0) ** 0.5 / scale if scale > 0 else 0.0
+
+    errors = [error(core_a, core_b)]
+    for _ in range(iterations):
+        for solve in (_solve_a, _solve_b):
+            new_a, new_b = solve(w, s, core_a, core_b, moment)
+            now = error(new_a, new_b)
+            # A singular system may gain nothing; the better cores stay.
+            if now <= errors[-1]:
+                core_a, core_b = new_a, new_b
+                errors.append(now)
+        if len(errors) > 2 and errors[-3] - errors[-1] < 1e-6 * errors[-1]:
+            break
+    return Projection(core_a.to(dtype), core_b.to(dtype), errors)
+
+
+def _solve_a(w, s, core_a, core_b, moment):
+    """The best core A beside core B.
+
+    Outputs of different (delta, phi) share no number of A, so each is a least
+    squares problem of its own in A[:, :, delta, phi, :]; those of one phi share
+    its Gram matrix, which is held for one phi at a time.
+    """
+    x = moment.reshape(s.alpha, s.beta, s.gamma, s.alpha, s.beta, s.gamma)
+    target = (w @ moment).reshape(
+        s.delta, s.epsilon, s.phi, s.alpha, s.beta, s.gamma)
+    n = s.alpha * s.gamma * s.rho
+    found = torch.empty_like(core_a)
+    for f in range(s.phi):
+        b = core_b[:, :, :, f]  # (beta, gamma, epsilon, rho)
+        both = torch.einsum("bger,hkes->bgrhks", b, b)
+        gram = torch.einsum("abgchk,bgrhks->agrcks", x, both).reshape(n, n)
+        right = torch.einsum("deabg,bger->agrd", target[:, :, f], b)
+        a = _least_squares(gram, right.reshape(n, s.delta))
+        found[:, :, :, f] = a.reshape(
+            s.alpha, s.gamma, s.rho, s.delta).transpose(2, 3)
+    return found, core_b
+
+
+def _solve_b(w, s, core_a, core_b, moment):
+    """The best core B beside core A: for each (epsilon, phi) of its own."""
+    x = moment.reshape(s.alpha, s.beta, s.gamma, s.alpha, s.beta, s.gamma)
+    target = (w @ moment).reshape(
+        s.delta, s.epsilon, s.phi, s.alpha, s.beta, s.gamma)
+    n = s.beta * s.gamma * s.rho
+    found = torch.empty_like(core_b)
+    for f in range(s.phi):
+        a = core_a[:, :, :, f]  # (alpha, gamma, delta, rho)
+        both = torch.einsum("agdr,ckds->agrcks", a, a)
+        gram = torch.einsum("abgchk,agrcks->bgrhks", x, both).reshape(n, n)
+        right = torch.einsum("deabg,agdr->bgre", target[:, :, f], a)
+        b = _least_squares(gram, right.reshape(n, s.epsilon))
+        found[:, :, :, f] = b.reshape(
+            s.beta, s.gamma, s.rho, s.epsilon).transpose(2, 3)
+    return core_a, found
+
+
+def _least_squares(gram: Tensor, right: Tensor) -> Tensor:
+    """The minimum of a quadratic form that may be singular."""
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if not failed and float(factor.diagonal().min()) > (
+            1e-7 * float(factor.diagonal().max())):
+        return torch.cholesky_solve(right, factor)
+    values, vectors = torch.linalg.eigh(gram)
+    keep = values > 1e-12 * values[-1]
+    inverse = torch.where(keep, 1 / torch.where(keep, values, 1.0), 0.0)
+    return vectors @ (inverse.unsqueeze(-1) * (vectors.mT @ right))

@@ -1,0 +1,39 @@
+// The structure algebra for Python, which builds its modules from it.
+
+#include <torch/library.h>
+
+#include <cstdint>
+#include <string>
+
+#include "einforge/base/error.h"
+#include "einforge/structure/json.h"
+
+namespace einforge::ops {
+namespace {
+
+// structure::to_json of a name at a width, as text. Raises ValueError for what
+// is no structure there.
+std::string describe_structure(
+    std::string text,
+    std::int64_t d_in,
+    std::int64_t d_out,
+    std::int64_t base_width) {
+  try {
+    return structure::to_json(
+               structure::realise(structure::parse(text), d_in, d_out),
+               base_width)
+        .dump();
+  } catch (const base::InvalidInput& error) {
+    TORCH_CHECK_VALUE(false, "[einforge] ", error.what());
+  }
+}
+
+TORCH_LIBRARY_FRAGMENT(einforge, m) {
+  m.def(
+      "describe_structure(str structure, int d_in, int d_out, "
+      "int base_width=768) -> str",
+      &describe_structure);
+}
+
+}  // namespace
+}  // namespace einforge::ops
