@@ -63,14 +63,10 @@ void on_interrupt(int) {
 }
 
 search::SearchConfig read_config(const SearchFlags& flags) {
-  base::Json json = base::read_config_file(flags.config);
-  for (const std::string& setting : flags.settings) {
-    base::apply_setting(json, setting);
-  }
-  search::SearchConfig config;
-  base::update_from_json(config, json);
+  auto config =
+      base::read_config<search::SearchConfig>(flags.config, flags.settings);
   if (!flags.out.empty()) {
-    config.out = flags.out;
+    base::apply_setting(config, "out=" + flags.out);
   }
   if (!flags.device.empty()) {
     config.train.device = flags.device;

@@ -145,12 +145,8 @@ std::string resume_command(const Options& options) {
 }
 
 int run(Options options) {
-  Json json = base::read_config_file(options.config);
-  for (const std::string& setting : options.settings) {
-    base::apply_setting(json, setting);
-  }
-  train::TrainConfig config;
-  base::update_from_json(config, json);
+  auto config =
+      base::read_config<train::TrainConfig>(options.config, options.settings);
   if (!options.device.empty()) {
     config.device = options.device;
   }

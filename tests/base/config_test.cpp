@@ -48,7 +48,7 @@ struct Outer {
 
 Outer read(const char* text) {
   Outer config;
-  update_from_json(config, Json::parse(text));
+  update_from_json(config, parse_json(text, "text"));
   return config;
 }
 
@@ -70,7 +70,7 @@ TEST(Config, RoundTripsThroughJson) {
   config.inner.rate = 1.0 / 3;
   config.inner.names = {"p", "q"};
   Outer back;
-  update_from_json(back, Json::parse(to_json(config).dump()));
+  update_from_json(back, parse_json(dump_json(to_json(config)), "text"));
   EXPECT_EQ(back, config);
 }
 
@@ -274,38 +274,121 @@ TEST(ConfigFile, TakesCharactersBeyondAscii) {
 }
 
 TEST(ApplySetting, SetsJsonOrText) {
-  Json json;
-  apply_setting(json, "width=128");
-  apply_setting(json, "inner.rate=0.5");
-  apply_setting(json, "inner.names=[\"a\",\"b\"]");
-  apply_setting(json, "name=btt:0.25,alpha=0.5");
-  apply_setting(json, "fast=true");
   Outer config;
-  update_from_json(config, json);
+  apply_setting(config, "width=128");
+  apply_setting(config, "inner.rate=0.5");
+  apply_setting(config, "inner.names=[\"a\",\"b\"]");
+  apply_setting(config, "name=btt:0.25,alpha=0.5");
+  apply_setting(config, "fast=true");
+  apply_setting(config, "widths=7");
   EXPECT_EQ(config.width, 128);
   EXPECT_EQ(config.inner.rate, 0.5);
   EXPECT_EQ(config.inner.names, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(config.name, "btt:0.25,alpha=0.5");
   EXPECT_TRUE(config.fast);
-  apply_setting(json, "width=256");
-  EXPECT_EQ(json["width"], 256);
+  EXPECT_EQ(config.widths, std::vector<std::int64_t>{7});
+  apply_setting(config, "inner={\"rate\": 2}");
+  EXPECT_EQ(config.inner.rate, 2);
+  EXPECT_EQ(config.inner.names.size(), 2U);
+}
+
+TEST(ApplySetting, TakesWhatLooksLikeANumberAsTextWhereTextIsHeld) {
+  for (const char* text : {"2024", "true", "null", "1e3", "{}", "[[[", ""}) {
+    Outer config;
+    apply_setting(config, std::string("name=") + text);
+    EXPECT_EQ(config.name, text);
+    apply_setting(config, std::string("inner.names=") + text);
+    EXPECT_EQ(config.inner.names, std::vector<std::string>{text});
+  }
+  Outer config;
+  apply_setting(config, "name=\"a b\"");  // as in a file
+  EXPECT_EQ(config.name, "a b");
 }
 
 TEST(ApplySetting, RejectsWhatIsNoSetting) {
-  Json json;
-  json["width"] = 1;
-  EXPECT_THROW(apply_setting(json, "width"), InvalidInput);
-  EXPECT_THROW(apply_setting(json, "=3"), InvalidInput);
-  EXPECT_THROW(apply_setting(json, ""), InvalidInput);
-  EXPECT_THROW(apply_setting(json, "width.deep=3"), InvalidInput);
-  EXPECT_THROW(
-      apply_setting(json, std::string(20000, '.') + "=1"), InvalidInput);
-  apply_setting(json, "name=[[[");
-  EXPECT_TRUE(json["name"].is_string());
-  EXPECT_THROW(
-      apply_setting(
-          json, "name=" + std::string(200000, '[') + std::string(200000, ']')),
-      InvalidInput);
+  const std::string deep(200'000, '[');
+  for (const std::string& setting :
+       {std::string("width"),
+        std::string("=3"),
+        std::string(),
+        std::string("width.deep=3"),
+        std::string("widht=3"),
+        std::string("inner.rat=3"),
+        std::string("width=x"),
+        std::string("inner=3"),
+        std::string("name=\xff"),
+        std::string(20'000, '.') + "=1",
+        "width=" + deep + std::string(200'000, ']')}) {
+    Outer config;
+    EXPECT_THROW(apply_setting(config, setting), InvalidInput)
+        << setting.substr(0, 40);
+    EXPECT_EQ(config, Outer{});
+  }
+}
+
+struct Ranged {
+  std::int64_t count = 3;
+  double share = 0.5;
+  std::vector<std::int64_t> sizes = {1};
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit("count", self.count, "cast to int", Range{1, 1000});
+    visit("share", self.share, "a share", Range{.greatest = 1});
+    visit("sizes", self.sizes, "each of them", Range{.least = 1});
+  }
+  bool operator==(const Ranged&) const = default;
+};
+
+TEST(Ranges, HoldHoweverAValueComes) {
+  for (const char* setting :
+       {"count=0",
+        "count=1001",
+        "count=4294967296",
+        "count=-9223372036854775808",
+        "share=1.5",
+        "share=1e30",
+        "sizes=[1,0]",
+        "sizes=-1"}) {
+    SCOPED_TRACE(setting);
+    Ranged config;
+    EXPECT_THROW(apply_setting(config, setting), InvalidInput);
+    const internal::Setting parts = internal::parse_setting(setting);
+    Json json;
+    json[parts.keys.front()] = *try_parse_json(parts.value);
+    EXPECT_THROW(update_from_json(config, json), InvalidInput);
+  }
+  Ranged config;
+  apply_setting(config, "count=1000");
+  apply_setting(config, "share=-7");
+  check_ranges(config);
+  config.sizes = {1, 2, 0};
+  try {
+    check_ranges(config);
+    FAIL();
+  } catch (const InvalidInput& error) {
+    EXPECT_STREQ(
+        error.what(), "sizes: expected a whole number of at least 1; got 0");
+  }
+  EXPECT_EQ(reference<Ranged>()[0].type, "a whole number from 1 to 1000");
+}
+
+TEST(Differences, HoldWhatIsNotTheDefault) {
+  Outer config;
+  EXPECT_EQ(differences(config), Json::object());
+  config.fast = true;
+  config.inner.names = {};
+  EXPECT_EQ(
+      differences(config).dump(), R"({"fast":true,"inner":{"names":[]}})");
+  Outer back;
+  update_from_json(back, differences(config));
+  EXPECT_EQ(back, config);
+  // From other defaults.
+  Outer base;
+  base.fast = true;
+  base.width = 3;
+  EXPECT_EQ(
+      differences(config, base).dump(), R"({"width":64,"inner":{"names":[]}})");
 }
 
 TEST(ConfigId, DependsOnEveryValue) {

@@ -30,17 +30,18 @@ extern "C" int LLVMFuzzerTestOneInput(
   const std::string_view text(
       reinterpret_cast<const char*>(data) + 1, size - 1);
   try {
-    base::Json json;
-    if (data[0] == 's') {
-      base::apply_setting(json, text);
-    } else {
-      json = base::parse_config(text, data[0] == 'j' ? "f.json" : "f.toml");
-    }
     TrainConfig config;
-    base::update_from_json(config, json);
+    if (data[0] == 's') {
+      base::apply_setting(config, text);
+    } else {
+      base::update_from_json(
+          config,
+          base::parse_config(text, data[0] == 'j' ? "f.json" : "f.toml"));
+    }
     TrainConfig again;
     base::update_from_json(
-        again, base::Json::parse(base::to_json(config).dump()));
+        again,
+        base::parse_json(base::dump_json(base::to_json(config)), "again"));
     einforge::fuzz::require(again == config, "a configuration survives JSON");
     einforge::fuzz::require(
         base::config_id(base::to_json(config)).size() == 16,

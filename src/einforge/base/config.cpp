@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include "einforge/base/files.h"
 #include "einforge/base/hash.h"
@@ -39,15 +40,6 @@ Json toml_to_json(const toml::node& node) {
     return *number;
   }
   throw InvalidInput("config: dates and times have no use here");
-}
-
-// No configuration is this deep, and what walks a JSON value recursively, as
-// printing it does, must not overflow the stack.
-constexpr int kDeepest = 64;
-
-bool check_depth(int depth, Json::parse_event_t, Json&) {
-  check(depth <= kDeepest, "config: nested more than {} levels deep", kDeepest);
-  return true;
 }
 
 // Where the string or comment that begins at `at` ends in a TOML text.
@@ -100,19 +92,11 @@ void check_toml_depth(std::string_view text) {
       dots = 0;
     }
     check(
-        depth <= kDeepest, "config: nested more than {} levels deep", kDeepest);
+        depth <= kDeepestJson,
+        "config: nested more than {} levels deep",
+        kDeepestJson);
     ++at;
   }
-}
-
-// The parser quotes its last token, however long it is.
-std::string shortened(std::string message) {
-  constexpr std::size_t kLongest = 200;
-  if (message.size() > kLongest) {
-    message.resize(kLongest);
-    message += "...";
-  }
-  return message;
 }
 
 // toml++ up to 3.4 asks of a character beyond ASCII whether it is white space,
@@ -127,11 +111,7 @@ class AsciiDisguise {
     if (text.starts_with(kByteOrderMark)) {
       text.remove_prefix(kByteOrderMark.size());
     }
-    try {
-      Json(text).dump();
-    } catch (const nlohmann::json::exception&) {
-      throw InvalidInput("the text is not UTF-8");
-    }
+    check(is_utf8(text), "the text is not UTF-8");
     // z and q only where a mark begins, so that none overlaps another.
     for (int i = 0; i < 100 && mark_.empty(); ++i) {
       const std::string mark = fmt::format("zq{:02}", i);
@@ -181,14 +161,14 @@ Json parse_toml(std::string_view text, const std::string& name) {
     const Json json = toml_to_json(toml::parse(disguise.ascii(), name));
     return disguise.ascii().size() == text.size()
                ? json
-               : Json::parse(disguise.undo(json.dump()));
+               : parse_json(disguise.undo(dump_json(json)), name);
   } catch (const toml::parse_error& error) {
     const auto& begin = error.source().begin;
     throw InvalidInput(fmt::format(
         "line {}, column {}: {}",
         begin.line,
         begin.column,
-        shortened(disguise.undo(error.description()))));
+        shortened(disguise.undo(error.description()), 200)));
   }
 }
 
@@ -196,15 +176,21 @@ Json parse_toml(std::string_view text, const std::string& name) {
 
 namespace internal {
 
+std::string to_string(const Range& range) {
+  const bool least = std::isfinite(range.least);
+  const bool greatest = std::isfinite(range.greatest);
+  if (least && greatest) {
+    return fmt::format(" from {} to {}", range.least, range.greatest);
+  }
+  return least      ? fmt::format(" of at least {}", range.least)
+         : greatest ? fmt::format(" of at most {}", range.greatest)
+                    : "";
+}
+
 std::string excerpt(const Json& json) {
   constexpr std::size_t kLongest = 40;
-  // replace: user text may hold bytes that are not UTF-8.
-  std::string text = json.dump(-1, ' ', true, Json::error_handler_t::replace);
-  if (text.size() > kLongest) {
-    text.resize(kLongest);
-    text += "...";
-  }
-  return text;
+  return shortened(
+      json.dump(-1, ' ', true, Json::error_handler_t::replace), kLongest);
 }
 
 void throw_unknown_key(
@@ -223,16 +209,26 @@ void throw_unknown_key(
                 "config: unknown key '{}' (did you mean '{}'?)", path, near));
 }
 
+Setting parse_setting(std::string_view setting) {
+  const std::size_t equals = setting.find('=');
+  check(
+      equals != std::string_view::npos && equals > 0,
+      "--set: expected key=value; got '{}'",
+      setting);
+  return {split(setting.substr(0, equals), '.'), setting.substr(equals + 1)};
+}
+
+Json setting_to_json(std::string_view value, bool text) {
+  std::optional<Json> json = try_parse_json(value);
+  const bool taken = json && (!text || json->is_string() || json->is_array());
+  return taken ? *std::move(json) : Json(std::string(value));
+}
+
 }  // namespace internal
 
 Json parse_config(std::string_view text, const std::filesystem::path& name) {
   if (name.extension() == ".json") {
-    try {
-      return Json::parse(text, check_depth);
-    } catch (const std::exception& error) {
-      throw InvalidInput(fmt::format(
-          "'{}': expected JSON; {}", name.string(), shortened(error.what())));
-    }
+    return parse_json(text, fmt::format("'{}'", name.string()));
   }
   try {
     return parse_toml(text, name.string());
@@ -243,36 +239,11 @@ Json parse_config(std::string_view text, const std::filesystem::path& name) {
 }
 
 Json read_config_file(const std::filesystem::path& path) {
-  return parse_config(read_file(path), path);
-}
-
-void apply_setting(Json& json, std::string_view setting) {
-  const std::size_t equals = setting.find('=');
-  check(
-      equals != std::string_view::npos && equals > 0,
-      "--set: expected key=value; got '{}'",
-      setting);
-  const std::string_view value = setting.substr(equals + 1);
-  const std::vector<std::string> keys = split(setting.substr(0, equals), '.');
-  check(
-      keys.size() <= kDeepest,
-      "--set: expected at most {} keys with dots between; got {}",
-      kDeepest,
-      keys.size());
-  Json* place = &json;
-  for (const std::string& key : keys) {
-    check(
-        place->is_object() || place->is_null(),
-        "--set: '{}' goes through a value that is not a table",
-        setting);
-    place = &(*place)[key];
-  }
-  const Json parsed = Json::parse(value, check_depth, false);
-  *place = parsed.is_discarded() ? Json(std::string(value)) : parsed;
+  return parse_config(read_input(path), path);
 }
 
 std::string config_id(const Json& json) {
-  return hash_hex(json.dump()).substr(0, 16);
+  return hash_hex(dump_json(json)).substr(0, 16);
 }
 
 }  // namespace einforge::base

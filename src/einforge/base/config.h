@@ -5,6 +5,8 @@
 #include <concepts>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -22,18 +24,27 @@
 //     template <typename Self, typename Visit>
 //     static void fields(Self& self, Visit&& visit) {
 //       visit("learning_rate", self.learning_rate, "base rate, at width 768");
+//       visit("layers", self.layers, "blocks", base::Range{1, 1000});
 //     }
 //     bool operator==(const OptimizerConfig&) const = default;
 //   };
 //
-// JSON and TOML reading, writing, `--set key=value` and the reference page in
-// docs/ all come from that one list, so that none of them can drift.
+// JSON and TOML reading, writing, `--set key=value`, the range of each number
+// and the reference page in docs/ all come from that one list, so that none of
+// them can drift.
 namespace einforge::base {
+
+// The numbers that a field takes, both ends included; in a list, each item. A
+// field that is cast to a narrower type says so here.
+struct Range {
+  double least = -std::numeric_limits<double>::infinity();
+  double greatest = std::numeric_limits<double>::infinity();
+};
 
 namespace internal {
 struct AnyVisitor {
   template <typename T>
-  void operator()(const char*, T&, const char*) const {}
+  void operator()(const char*, T&, const char*, const Range& = {}) const {}
 };
 }  // namespace internal
 
@@ -65,13 +76,35 @@ std::string type_name() {
   }
 }
 
+// " from 1 to 16", " of at least 1", or "" where all are in it.
+std::string to_string(const Range& range);
+
 // The JSON, shortened for an error message.
 std::string excerpt(const Json& json);
+
+struct Setting {
+  std::vector<std::string> keys;
+  std::string_view value;
+};
+// Throws InvalidInput unless it is KEY.KEY=VALUE.
+Setting parse_setting(std::string_view setting);
+// VALUE as JSON, for a field that holds text or not: `data.path=2024` is text.
+Json setting_to_json(std::string_view value, bool text);
 
 template <typename T>
 Json value_to_json(const T& value);
 template <typename T>
-void value_from_json(const std::string& path, const Json& json, T& value);
+void value_from_json(
+    const std::string& path, const Json& json, T& value, const Range& range);
+template <typename T>
+void set_value(
+    const std::string& path,
+    std::span<const std::string> keys,
+    std::string_view text,
+    T& value,
+    const Range& range);
+template <typename T>
+void check_range(const std::string& path, const T& value, const Range& range);
 
 [[noreturn]] void throw_unknown_key(
     const std::string& path, const std::vector<std::string>& known);
@@ -85,9 +118,11 @@ inline std::string join(const std::string& path, std::string_view key) {
 template <Config T>
 Json to_json(const T& config) {
   Json json = Json::object();
-  T::fields(config, [&](const char* key, const auto& value, const char*) {
-    json[key] = internal::value_to_json(value);
-  });
+  T::fields(
+      config,
+      [&](const char* key, const auto& value, const char*, const Range& = {}) {
+        json[key] = internal::value_to_json(value);
+      });
   return json;
 }
 
@@ -103,12 +138,15 @@ void update_from_json(
       path.empty() ? "config" : path,
       internal::excerpt(json));
   std::vector<std::string> known;
-  T::fields(config, [&](const char* key, auto& value, const char*) {
-    known.emplace_back(key);
-    if (const auto found = json.find(key); found != json.end()) {
-      internal::value_from_json(internal::join(path, key), *found, value);
-    }
-  });
+  T::fields(
+      config,
+      [&](const char* key, auto& value, const char*, const Range& range = {}) {
+        known.emplace_back(key);
+        if (const auto found = json.find(key); found != json.end()) {
+          internal::value_from_json(
+              internal::join(path, key), *found, value, range);
+        }
+      });
   for (const auto& item : json.items()) {
     if (std::find(known.begin(), known.end(), item.key()) == known.end()) {
       internal::throw_unknown_key(internal::join(path, item.key()), known);
@@ -116,14 +154,63 @@ void update_from_json(
   }
 }
 
+// to_json() without what is as in `defaults`: the same today and when there are
+// more fields.
+template <Config T>
+Json differences(const T& config, const T& defaults = T{}) {
+  const Json before = to_json(defaults);
+  Json json = Json::object();
+  T::fields(
+      config,
+      [&]<typename V>(
+          const char* key, const V& value, const char*, const Range& = {}) {
+        if constexpr (Config<V>) {
+          V other{};
+          update_from_json(other, before[key]);
+          if (Json inner = differences(value, other); !inner.empty()) {
+            json[key] = std::move(inner);
+          }
+        } else if (Json now = internal::value_to_json(value);
+                   now != before[key]) {
+          json[key] = std::move(now);
+        }
+      });
+  return json;
+}
+
 // The text of a TOML or JSON (by the name's extension .json) file as JSON.
 // Throws InvalidInput naming file, line and column of a syntax error.
 Json parse_config(std::string_view text, const std::filesystem::path& name);
 Json read_config_file(const std::filesystem::path& path);
 
-// Applies `key.sub=value`, the value being JSON or, failing that, a string.
-// Throws InvalidInput when there is no '='.
-void apply_setting(Json& json, std::string_view setting);
+// Applies `key.sub=value`: JSON or, where the field holds text, the text
+// itself. Throws InvalidInput when there is no '=', and as update_from_json
+// does.
+template <Config T>
+void apply_setting(T& config, std::string_view setting) {
+  const internal::Setting parsed = internal::parse_setting(setting);
+  internal::set_value("", parsed.keys, parsed.value, config, Range{});
+}
+
+// The configuration of a file ("-" is standard input), with settings applied.
+template <Config T>
+T read_config(
+    const std::filesystem::path& path,
+    std::span<const std::string> settings = {}) {
+  T config;
+  update_from_json(config, read_config_file(path));
+  for (const std::string& setting : settings) {
+    apply_setting(config, setting);
+  }
+  return config;
+}
+
+// Throws InvalidInput where a number is out of its field's range, as
+// update_from_json does: for configurations that were put together.
+template <Config T>
+void check_ranges(const T& config, const std::string& path = "") {
+  internal::check_range(path, config, Range{});
+}
 
 // The id of a configuration: 16 hexadecimal digits of the hash of its JSON.
 std::string config_id(const Json& json);
@@ -142,7 +229,11 @@ std::vector<FieldReference> reference(
   std::vector<FieldReference> rows;
   T::fields(
       config,
-      [&]<typename V>(const char* key, const V& value, const char* meaning) {
+      [&]<typename V>(
+          const char* key,
+          const V& value,
+          const char* meaning,
+          const Range& range = {}) {
         const std::string name = internal::join(path, key);
         if constexpr (Config<V>) {
           for (FieldReference& row : reference(value, name)) {
@@ -151,7 +242,8 @@ std::vector<FieldReference> reference(
         } else {
           rows.push_back(
               {name,
-               internal::type_name<std::remove_cvref_t<V>>(),
+               internal::type_name<std::remove_cvref_t<V>>() +
+                   internal::to_string(range),
                internal::value_to_json(value).dump(),
                meaning});
         }
@@ -177,7 +269,35 @@ Json value_to_json(const T& value) {
 }
 
 template <typename T>
-void value_from_json(const std::string& path, const Json& json, T& value) {
+void check_range(const std::string& path, const T& value, const Range& range) {
+  if constexpr (Config<T>) {
+    T::fields(
+        value,
+        [&](const char* key,
+            const auto& field,
+            const char*,
+            const Range& of_field = {}) {
+          check_range(join(path, key), field, of_field);
+        });
+  } else if constexpr (IsVector<T>::value) {
+    for (const auto& item : value) {
+      check_range(path, item, range);
+    }
+  } else if constexpr (std::is_arithmetic_v<T> && !std::same_as<T, bool>) {
+    const auto number = static_cast<double>(value);
+    check(
+        number >= range.least && number <= range.greatest,
+        "{}: expected {}{}; got {}",
+        path,
+        type_name<T>(),
+        to_string(range),
+        value);
+  }
+}
+
+template <typename T>
+void value_from_json(
+    const std::string& path, const Json& json, T& value, const Range& range) {
   if constexpr (Config<T>) {
     update_from_json(value, json, path);
   } else if constexpr (IsVector<T>::value) {
@@ -185,7 +305,7 @@ void value_from_json(const std::string& path, const Json& json, T& value) {
     const Json list = json.is_array() ? json : Json::array({json});
     value.clear();
     for (const Json& item : list) {
-      value_from_json(path, item, value.emplace_back());
+      value_from_json(path, item, value.emplace_back(), range);
     }
   } else {
     bool ok = false;
@@ -207,10 +327,60 @@ void value_from_json(const std::string& path, const Json& json, T& value) {
       // TOML has inf and nan; no setting does, and JSON cannot hold them.
       ok = json.is_number() && std::isfinite(json.get<double>());
     } else {
-      ok = json.is_string();
+      // What is not UTF-8 could not be written to JSON again.
+      ok = json.is_string() && is_utf8(json.get_ref<const std::string&>());
     }
-    check(ok, "{}: expected {}; got {}", path, type_name<T>(), excerpt(json));
-    value = json.get<T>();
+    check(
+        ok,
+        "{}: expected {}{}; got {}",
+        path,
+        type_name<T>(),
+        to_string(range),
+        excerpt(json));
+    const T read = json.get<T>();
+    check_range(path, read, range);
+    value = read;
+  }
+}
+
+template <typename T>
+void set_value(
+    const std::string& path,
+    std::span<const std::string> keys,
+    std::string_view text,
+    T& value,
+    const Range& range) {
+  if constexpr (Config<T>) {
+    if (keys.empty()) {
+      update_from_json(value, setting_to_json(text, false), path);
+      return;
+    }
+    std::vector<std::string> known;
+    bool found = false;
+    T::fields(
+        value,
+        [&](const char* key,
+            auto& field,
+            const char*,
+            const Range& of_field = {}) {
+          known.emplace_back(key);
+          if (keys.front() == key) {
+            found = true;
+            set_value(join(path, key), keys.subspan(1), text, field, of_field);
+          }
+        });
+    if (!found) {
+      throw_unknown_key(join(path, keys.front()), known);
+    }
+  } else {
+    check(
+        keys.empty(),
+        "--set: '{}' is not a table; got a key '{}' in it",
+        path,
+        keys.empty() ? "" : keys.front());
+    const bool holds_text = std::same_as<T, std::string> ||
+                            std::same_as<T, std::vector<std::string>>;
+    value_from_json(path, setting_to_json(text, holds_text), value, range);
   }
 }
 

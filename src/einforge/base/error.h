@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -34,5 +35,18 @@ void check(bool ok, fmt::format_string<Args...> format, Args&&... args) {
 
 // Throws IoError ending in the system's own words for `error_number`.
 [[noreturn]] void throw_io_error(std::string_view what, int error_number);
+
+// What to show a user of any exception: one printable line in plain words,
+// whatever library threw it. All that prints or stores an error's text goes
+// through here.
+std::string message_of(const std::exception& error);
+
+// The exit code of a program that ends with it: 2 for what the user can mend,
+// else 1.
+int exit_code_of(const std::exception& error);
+
+// The message of a library without its marks: "[json.exception.x.1] parse error
+// at line 1, ..." becomes "line 1, ...".
+std::string plain_message(std::string_view message);
 
 }  // namespace einforge::base

@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "einforge/base/live_text.h"
+
 namespace einforge::base {
 
 // A one-line progress bar on standard error with rate and time left. On a
@@ -18,8 +20,6 @@ class Progress {
   Progress(std::string label, std::int64_t total, std::int64_t done_before = 0);
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
-  // Ends the line, so that what prints next starts on its own.
-  ~Progress();
 
   // `note` follows the bar: "loss 1.23 | 45k tok/s".
   void update(std::int64_t done, std::string_view note = "");
@@ -31,17 +31,14 @@ class Progress {
   using Clock = std::chrono::steady_clock;
 
   std::string line(std::string_view note) const;
-  void draw(std::string_view note);
 
   std::string label_;
   std::int64_t total_;
   std::int64_t done_before_;
   std::int64_t done_;
   Clock::time_point started_ = Clock::now();
-  Clock::time_point last_drawn_{};
-  bool terminal_;
+  LiveText text_;
   bool silent_;
-  bool drawn_ = false;
 };
 
 }  // namespace einforge::base

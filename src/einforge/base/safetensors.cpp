@@ -1,17 +1,14 @@
 #include "einforge/base/safetensors.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <cstring>
 #include <limits>
 #include <utility>
 
 #include "einforge/base/error.h"
+#include "einforge/base/files.h"
 #include "einforge/base/json.h"
 
 namespace einforge::base {
@@ -91,49 +88,14 @@ TensorView read_entry(
 }
 
 Json parse_header(std::span<const std::byte> bytes) {
-  const auto* text = reinterpret_cast<const char*>(bytes.data());
-  Json header = Json::parse(text, text + bytes.size(), nullptr, false);
+  Json header = parse_json(
+      {reinterpret_cast<const char*>(bytes.data()), bytes.size()},
+      "safetensors: header");
   check(
       header.is_object(),
       "safetensors: expected a header that is a JSON object");
   return header;
 }
-
-class OutputFile {
- public:
-  explicit OutputFile(const std::filesystem::path& path)
-      : what_(fmt::format("cannot write '{}'", path.string())),
-        fd_(::open(
-            path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)) {
-    if (fd_ < 0) {
-      throw_io_error(what_, errno);
-    }
-  }
-  OutputFile(const OutputFile&) = delete;
-  OutputFile& operator=(const OutputFile&) = delete;
-  ~OutputFile() { ::close(fd_); }
-
-  void write(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
-      if (written < 0 && errno != EINTR) {
-        throw_io_error(what_, errno);
-      }
-      bytes = bytes.subspan(
-          static_cast<std::size_t>(std::max<ssize_t>(0, written)));
-    }
-  }
-
-  void sync() {
-    if (::fsync(fd_) != 0) {
-      throw_io_error(what_, errno);
-    }
-  }
-
- private:
-  std::string what_;
-  int fd_;
-};
 
 }  // namespace
 
@@ -230,20 +192,22 @@ void write_safetensors(
   std::uint64_t begin = 0;
   for (const TensorView& tensor : content.tensors) {
     const std::uint64_t end = begin + tensor.data.size();
-    header[tensor.name] = {
-        {"dtype", tensor.dtype},
-        {"shape", tensor.shape},
-        {"data_offsets", {begin, end}}};
+    add_member(
+        header,
+        tensor.name,
+        {{"dtype", tensor.dtype},
+         {"shape", tensor.shape},
+         {"data_offsets", {begin, end}}});
     begin = end;
   }
-  std::string text = header.dump();
+  std::string text = dump_json(header);
   // Padded with spaces so that the data starts aligned for any dtype.
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const std::uint64_t length = text.size();
 
-  OutputFile file(path);
+  File file = File::create(path);
   file.write(std::as_bytes(std::span(&length, 1)));
-  file.write(std::as_bytes(std::span(text)));
+  file.write(text);
   for (const TensorView& tensor : content.tensors) {
     file.write(tensor.data);
   }
