@@ -1,15 +1,16 @@
 #include "einforge/scaling/analysis.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <utility>
 
-#include "einforge/base/error.h"
-#include "einforge/base/random.h"
-#include "einforge/scaling/multiplier.h"
-#include "einforge/scaling/tangent_fit.h"
+#include "einforge/scaling/bootstrap.h"
+#include "einforge/scaling/evaluation.h"
+#include "einforge/scaling/headline.h"
 
 namespace einforge::scaling {
 namespace {
@@ -24,142 +25,68 @@ constexpr int kLawPoints = 30;
 // A law this flat is the fit's way of saying that there is none.
 constexpr double kFlat = 1e-3;
 
-using Shifts = std::vector<std::vector<double>>;
-
-struct Grouped {
-  std::vector<std::string> names;
-  std::vector<std::vector<std::string>> run_names;
-  std::vector<Family> families;
-};
-
-Grouped group(std::span<const Run> runs, Metric metric) {
-  Grouped grouped;
-  std::map<std::string, std::size_t> index;
-  std::vector<std::vector<Curve>> curves;
-  for (const Run& run : runs) {
-    Curve curve = smooth(log_curve(run, metric));
-    if (curve.x.empty()) {
-      continue;
-    }
-    const auto [found, is_new] =
-        index.try_emplace(run.structure, curves.size());
-    if (is_new) {
-      grouped.names.push_back(run.structure);
-      grouped.run_names.emplace_back();
-      curves.emplace_back();
-    }
-    curves[found->second].push_back(std::move(curve));
-    grouped.run_names[found->second].push_back(run.name);
-  }
-  for (auto& family : curves) {
-    grouped.families.emplace_back(std::move(family));
-  }
-  return grouped;
-}
-
-Shifts zero_shifts(std::span<const Family> families) {
-  Shifts shifts;
-  for (const Family& family : families) {
-    shifts.emplace_back(family.curves.size(), 0.0);
-  }
-  return shifts;
-}
-
-// What one data set, real or replicated, says about each structure.
-struct Outcome {
-  std::vector<Frontier> frontiers;
-  std::vector<TangentFit> fits;
-  std::vector<std::optional<Multiplier>> multipliers;
-};
-
-Outcome evaluate(
-    std::span<const Family> families,
-    const Shifts& shifts,
-    std::optional<std::size_t> baseline,
-    const TangentOptions& options) {
-  Outcome outcome;
-  outcome.fits = fit_tangents(families, shifts, options);
-  for (std::size_t f = 0; f < families.size(); ++f) {
-    outcome.frontiers.push_back(families[f].cloud.frontier(shifts[f]));
-  }
-  for (std::size_t f = 0; f < families.size(); ++f) {
-    outcome.multipliers.push_back(
-        !baseline || f == *baseline
-            ? std::nullopt
-            : compute_multiplier(
-                  outcome.frontiers[*baseline], outcome.frontiers[f]));
-  }
-  return outcome;
-}
-
-double sum_of_squares(std::span<const TangentFit> fits) {
-  double sum = 0;
-  for (const TangentFit& fit : fits) {
-    for (const double residual : fit.residuals) {
-      sum += residual * residual;
-    }
-  }
-  return sum;
-}
-
-// Every run laid on its law (or left where it is, when it has none), then
-// given new luck. The size of that luck is known only as well as `degrees`
-// residuals tell: drawing it from its own distribution makes the intervals as
-// wide as Student's t.
-Shifts draw_shifts(
-    std::span<const TangentFit> fits,
-    double noise,
-    int degrees,
-    base::Random& random) {
-  double chi_squared = 0;
-  for (int i = 0; i < degrees; ++i) {
-    chi_squared += std::pow(random.normal(), 2);
-  }
-  const double size = noise * std::sqrt(degrees / chi_squared);
-  Shifts shifts;
-  for (const TangentFit& fit : fits) {
-    auto& family = shifts.emplace_back();
-    for (const double residual : fit.residuals) {
-      family.push_back(size * random.normal() - residual);
-    }
-  }
-  return shifts;
-}
-
-std::vector<Family> resample(
-    std::span<const Family> families, base::Random& random) {
-  std::vector<Family> drawn;
-  for (const Family& family : families) {
-    std::vector<Curve> curves;
-    for (std::size_t i = 0; i < family.curves.size(); ++i) {
-      curves.push_back(family.curves[random.below(family.curves.size())]);
-    }
-    drawn.emplace_back(std::move(curves));
-  }
-  return drawn;
-}
-
-// The middle 95% of `values`, widened to hold the estimate. Absent when more
-// than a tenth of the replicates gave no value.
-std::optional<Interval> interval(
-    std::vector<double> values, double estimate, int replicates) {
-  if (values.empty() || static_cast<double>(values.size()) < 0.9 * replicates) {
-    return std::nullopt;
-  }
-  std::sort(values.begin(), values.end());
-  const auto quantile = [&](double share) {
-    const double at = share * static_cast<double>(values.size() - 1);
-    const auto below = static_cast<std::size_t>(at);
-    const std::size_t above = std::min(below + 1, values.size() - 1);
-    return std::lerp(
-        values[below], values[above], at - static_cast<double>(below));
-  };
-  return Interval{
-      std::min(quantile(0.025), estimate), std::max(quantile(0.975), estimate)};
-}
-
 void add_note(std::string& note, const std::string& more) {
   note += (note.empty() ? "" : "; ") + more;
+}
+
+// The run's own name, with its model where the structure has two of that name.
+std::vector<std::string> display_names(const std::vector<const Run*>& runs) {
+  std::map<std::string, int> counts;
+  for (const Run* run : runs) {
+    ++counts[run->name];
+  }
+  std::vector<std::string> names;
+  for (const Run* run : runs) {
+    names.push_back(
+        counts[run->name] > 1 && !run->model.empty()
+            ? fmt::format("{}/{}", run->model, run->name)
+            : run->name);
+  }
+  return names;
+}
+
+std::optional<double> tokens_per_parameter(const Run& run) {
+  const double ratio = run.points.back().tokens / run.parameters;
+  return std::isfinite(ratio) && ratio > 0 ? std::optional(ratio)
+                                           : std::nullopt;
+}
+
+double lowest(const Curve& curve) {
+  return std::exp(*std::min_element(curve.y.begin(), curve.y.end()));
+}
+
+Touch touch_of(
+    std::size_t run, const FrontierCheck& check, const TangentFit& fit) {
+  switch (check.runs[run]) {
+    case FrontierCheck::Run::kTouches:
+      return Touch::kTouches;
+    case FrontierCheck::Run::kEndsBefore:
+      return Touch::kEndsBefore;
+    case FrontierCheck::Run::kBeginsAfter:
+      return Touch::kBeginsAfter;
+    case FrontierCheck::Run::kUnknown:
+      break;
+  }
+  if (!fit.law) {
+    return Touch::kUnknown;
+  }
+  switch (fit.nearest[run]) {
+    case Nearest::kFirst:
+      return Touch::kBeginsAfter;
+    case Nearest::kLast:
+      return Touch::kEndsBefore;
+    case Nearest::kInside:
+      break;
+  }
+  return fit.used[run] ? Touch::kTouches : Touch::kAbove;
+}
+
+// One evaluation a run.
+bool is_table(const Family& family) {
+  return std::all_of(
+      family.measured.begin(), family.measured.end(), [](const Curve& curve) {
+        return curve.size() == 1;
+      });
 }
 
 class Analyser {
@@ -174,18 +101,7 @@ class Analyser {
   }
 
   Analysis run() {
-    const Shifts none = zero_shifts(families());
-    tangent_.shared_floor = false;
-    observed_ = evaluate(families(), none, baseline_, tangent_);
-    const auto too_few = [](const TangentFit& fit) {
-      return fit.used_count < kRunsForOwnFloor;
-    };
-    if (std::any_of(observed_.fits.begin(), observed_.fits.end(), too_few)) {
-      tangent_.shared_floor = true;
-      observed_ = evaluate(families(), none, baseline_, tangent_);
-    }
-    degrees_ = degrees_of_freedom(observed_.fits, tangent_.shared_floor);
-
+    observe();
     Analysis analysis;
     analysis.metric = options_.metric;
     analysis.baseline = options_.baseline;
@@ -194,79 +110,115 @@ class Analyser {
     for (std::size_t f = 0; f < families().size(); ++f) {
       analysis.structures.push_back(describe(f));
     }
-    if (degrees_ >= kFewestDegrees) {
-      noise_ = std::sqrt(sum_of_squares(observed_.fits) / degrees_);
-      analysis.noise = noise_;
+    if (noise_) {
+      analysis.noise = noise_->size;
     }
-    analysis.interval_method = bootstrap(analysis.structures);
-    std::stable_sort(
-        analysis.structures.begin(),
-        analysis.structures.end(),
-        [](const StructureAnalysis& a, const StructureAnalysis& b) {
-          return std::pair(-a.multiplier.value_or(0), a.best_loss) <
-                 std::pair(-b.multiplier.value_or(0), b.best_loss);
-        });
+    analysis.interval_method = add_intervals(analysis.structures);
+    rank_structures(analysis, observed_, baseline_);
     return analysis;
   }
 
  private:
   std::span<const Family> families() const { return grouped_.families; }
 
+  void observe() {
+    envelopes_.resize(families().size());
+    skip_.assign(families().size(), 0);
+    in_parallel(
+        static_cast<int>(families().size()), options_.threads, [&](int f) {
+          const auto i = static_cast<std::size_t>(f);
+          if (grouped_.sparse[i] != 0) {
+            envelopes_[i] = fit_envelope(families()[i].measured);
+            // A table of single evaluations without an envelope has them all
+            // on the frontier; that few of a short curve make no law.
+            skip_[i] = envelopes_[i] || !is_table(families()[i]) ? 1 : 0;
+          }
+        });
+    tangent_.skip = skip_;
+    const Shifts none = zero_shifts(families());
+    observed_ = evaluate(families(), none, baseline_, tangent_);
+    const auto too_few = [](const TangentFit& fit) {
+      return fit.law && fit.used_count < kRunsForOwnFloor;
+    };
+    if (std::any_of(observed_.fits.begin(), observed_.fits.end(), too_few)) {
+      tangent_.shared_floor = true;
+      observed_.fits = fit_tangents(families(), none, tangent_);
+    }
+    degrees_ = degrees_of_freedom(observed_.fits, tangent_.shared_floor);
+    if (degrees_ >= kFewestDegrees) {
+      double sum = 0;
+      for (const TangentFit& fit : observed_.fits) {
+        for (const double residual : fit.residuals) {
+          sum += residual * residual;
+        }
+      }
+      noise_ = RunNoise{std::sqrt(sum / degrees_), degrees_};
+    }
+  }
+
   StructureAnalysis describe(std::size_t f) const {
     StructureAnalysis result;
-    result.structure = grouped_.names[f];
-    result.runs = families()[f].curves.size();
+    const Family& family = families()[f];
     const Frontier& frontier = observed_.frontiers[f];
-    for (const auto& vertex : frontier.vertices) {
+    const std::vector<std::string> names = display_names(grouped_.runs[f]);
+    result.structure = grouped_.names[f];
+    result.runs = family.curves.size();
+    result.diverged_runs = grouped_.diverged[f];
+    for (std::size_t i = 0; i < frontier.vertices.size(); ++i) {
+      const auto& vertex = frontier.vertices[i];
       result.frontier.push_back(
           {std::exp(vertex.x),
            std::exp(vertex.y),
-           grouped_.run_names[f][vertex.run]});
+           names[vertex.run],
+           observed_.checks[f].chord[i]});
     }
-    result.best_loss = std::exp(frontier.vertices.back().y);
+    result.best_loss = INFINITY;
+    for (std::size_t run = 0; run < family.measured.size(); ++run) {
+      const Curve& curve = family.measured[run];
+      const double slope = end_slope(curve);
+      result.run_analyses.push_back(
+          {names[run],
+           grouped_.runs[f][run]->model,
+           curve.size(),
+           std::exp(curve.x.back()),
+           lowest(curve),
+           tokens_per_parameter(*grouped_.runs[f][run]),
+           std::isfinite(slope) ? std::optional(slope) : std::nullopt,
+           curve.size() == 1
+               ? Touch::kUnknown
+               : touch_of(run, observed_.checks[f], observed_.fits[f])});
+      result.best_loss = std::min(result.best_loss, lowest(curve));
+    }
+    add_law(result, f);
+    add_multiplier(result, f);
+    return result;
+  }
 
+  void add_law(StructureAnalysis& result, std::size_t f) const {
     const TangentFit& fit = observed_.fits[f];
+    std::optional<PowerLaw> law = fit.law;
     result.law_runs = fit.used_count;
-    if (fit.law && fit.law->exponent < kFlat) {
+    if (envelopes_[f]) {
+      law = envelopes_[f]->law;
+      result.law_runs = result.runs;
+      result.law_note = fmt::format(
+          "few evaluations a run: one model of all of them; noise {:.2g}% of "
+          "an evaluation",
+          100 * envelopes_[f]->noise);
+    }
+    if (!law) {
+      result.law_note = grouped_.sparse[f] != 0
+                            ? "no law: too few evaluations"
+                            : "no law: fewer than three runs near the frontier";
+    } else if (law->exponent < kFlat) {
       result.law_note = "its runs do not fall together as compute grows";
-    } else if (fit.law) {
-      result.law = fit.law;
+    } else {
+      result.law = law;
       for (const double x : law_grid(f)) {
         result.law_points.push_back(
-            {std::exp(x), std::exp(fit.law->log_loss(x)), std::nullopt});
+            {std::exp(x), std::exp(law->log_loss(x)), std::nullopt});
       }
-      if (fit.used_count == 2) {
-        result.law_note = "two runs only: exact through both";
-      }
-    } else {
-      result.law_note = "fewer than two runs lie on the frontier";
     }
-
-    if (!baseline_) {
-      result.multiplier_note =
-          fmt::format("no run of '{}' to compare with", options_.baseline);
-    } else if (f == *baseline_) {
-      result.multiplier = 1;
-      result.multiplier_ci95 = Interval{1, 1};
-      result.multiplier_note = "the baseline";
-      result.loss_from = std::exp(frontier.vertices.front().y);
-      result.loss_to = result.best_loss;
-    } else if (const auto& found = observed_.multipliers[f]) {
-      result.multiplier = std::exp(found->log_value);
-      result.loss_from = std::exp(found->from);
-      result.loss_to = std::exp(found->to);
-      if (found->early) {
-        result.multiplier_note = fmt::format(
-            "early losses only, {:.3g} to {:.3g}: above where both are at "
-            "their best",
-            result.loss_from,
-            result.loss_to);
-      }
-    } else {
-      result.multiplier_note = fmt::format(
-          "no loss that both it and '{}' reached", options_.baseline);
-    }
-    return result;
   }
 
   // The law speaks of compute-optimal training, which begins where the first
@@ -286,53 +238,175 @@ class Analyser {
     return grid;
   }
 
+  void add_multiplier(StructureAnalysis& result, std::size_t f) const {
+    const Frontier& frontier = observed_.frontiers[f];
+    if (!baseline_) {
+      result.multiplier_note =
+          fmt::format("no run of '{}' to compare with", options_.baseline);
+    } else if (f == *baseline_) {
+      result.multiplier = 1;
+      result.multiplier_ci95 = Interval{1, 1};
+      result.multiplier_note = "the baseline";
+      result.loss_from = std::exp(frontier.vertices.front().y);
+      result.loss_to = std::exp(frontier.vertices.back().y);
+    } else if (const auto& found = observed_.multipliers[f]) {
+      result.multiplier = std::exp(found->log_value);
+      result.loss_from = std::exp(found->from);
+      result.loss_to = std::exp(found->to);
+      result.multiplier_note = missing_proof(
+          *found,
+          observed_.frontiers[*baseline_],
+          observed_.checks[*baseline_],
+          frontier,
+          observed_.checks[f]);
+      result.multiplier_shown = result.multiplier_note.empty();
+    } else {
+      result.multiplier_note = fmt::format(
+          "no loss that both it and '{}' reached", options_.baseline);
+    }
+    if (result.diverged_runs > 0) {
+      add_note(
+          result.multiplier_note,
+          fmt::format("{} diverged, left out", result.diverged_runs));
+    }
+  }
+
+  // Whether resampling its runs says anything.
+  bool can_resample(std::size_t f) const {
+    return families()[f].curves.size() >= kRunsForResampling;
+  }
+
+  // Whether a replicate gives structure `f` other multipliers than the data.
+  bool has_multiplier_interval(std::size_t f) const {
+    const auto varies = [&](std::size_t i) {
+      return (noise_ && skip_[i] == 0) || can_resample(i);
+    };
+    return observed_.multipliers[f] && varies(f) && varies(*baseline_);
+  }
+
   // Fills in the intervals and says how they were made.
-  std::string bootstrap(std::vector<StructureAnalysis>& results) {
+  std::string add_intervals(std::vector<StructureAnalysis>& results) const {
     if (options_.bootstrap <= 0) {
       return "none";
     }
-    base::Random random(options_.seed);
-    const bool from_noise = degrees_ >= kFewestDegrees;
-    std::vector<Outcome> replicates;
-    TangentOptions refit = tangent_;
-    refit.rounds = 4;
-    refit.start = observed_.fits;
-    for (int i = 0; i < options_.bootstrap; ++i) {
-      if (from_noise) {
-        replicates.push_back(evaluate(
-            families(),
-            draw_shifts(observed_.fits, noise_, degrees_, random),
-            baseline_,
-            refit));
-      } else {
-        const std::vector<Family> drawn = resample(families(), random);
-        replicates.push_back(
-            evaluate(drawn, zero_shifts(drawn), baseline_, tangent_));
-      }
+    add_jackknife_intervals(results);
+    bool worthwhile = noise_.has_value();
+    for (std::size_t f = 0; f < results.size(); ++f) {
+      worthwhile = worthwhile || has_multiplier_interval(f);
+    }
+    std::vector<Replicate> replicates;
+    if (worthwhile) {
+      replicates = bootstrap(
+          families(),
+          baseline_,
+          observed_.fits,
+          noise_,
+          tangent_,
+          {options_.bootstrap,
+           options_.seed,
+           options_.threads,
+           options_.progress});
     }
     for (std::size_t f = 0; f < results.size(); ++f) {
-      if (from_noise) {
-        add_law_intervals(results[f], f, replicates);
-      } else if (results[f].law) {
-        results[f].law_note = "too few runs to tell how sure the law is";
+      if (observed_.fits[f].law && results[f].law) {
+        if (noise_) {
+          add_law_intervals(results[f], f, replicates);
+        } else {
+          results[f].law_note = "too few runs to tell how sure the law is";
+        }
       }
-      add_multiplier_interval(results[f], f, replicates, from_noise);
+      add_multiplier_interval(results[f], f, replicates);
     }
-    return from_noise ? "run noise" : "resampled runs";
+    return noise_ ? "run noise" : worthwhile ? "resampled runs" : "none";
+  }
+
+  void add_jackknife_intervals(std::vector<StructureAnalysis>& results) const {
+    struct Task {
+      std::size_t family, group;
+      std::optional<EnvelopeFit> fit;
+    };
+    std::vector<Task> tasks;
+    std::vector<std::vector<std::size_t>> groups(results.size());
+    for (std::size_t f = 0; f < results.size(); ++f) {
+      if (envelopes_[f] && results[f].law) {
+        groups[f] = jackknife_groups(families()[f].measured);
+        const std::size_t last =
+            *std::max_element(groups[f].begin(), groups[f].end());
+        for (std::size_t group = 0; group <= last; ++group) {
+          tasks.push_back({f, group, std::nullopt});
+        }
+      }
+    }
+    in_parallel(
+        static_cast<int>(tasks.size()), options_.threads, [&](int index) {
+          Task& task = tasks[static_cast<std::size_t>(index)];
+          std::vector<Curve> rest;
+          const auto& measured = families()[task.family].measured;
+          for (std::size_t i = 0; i < measured.size(); ++i) {
+            if (groups[task.family][i] != task.group) {
+              rest.push_back(measured[i]);
+            }
+          }
+          task.fit = fit_envelope(rest, envelopes_[task.family]);
+        });
+    for (std::size_t f = 0; f < results.size(); ++f) {
+      std::vector<PowerLaw> laws;
+      bool complete = true;
+      for (const Task& task : tasks) {
+        if (task.family == f) {
+          complete = complete && task.fit;
+          laws.push_back(task.fit ? task.fit->law : PowerLaw{});
+        }
+      }
+      if (laws.empty()) {
+        continue;
+      }
+      if (!complete) {
+        add_note(results[f].law_note, "too few to tell how sure the law is");
+        continue;
+      }
+      add_jackknife_interval(results[f], laws);
+    }
+  }
+
+  static void add_jackknife_interval(
+      StructureAnalysis& result, const std::vector<PowerLaw>& laws) {
+    const auto of = [&](double estimate, auto&& value) {
+      std::vector<double> values;
+      for (const PowerLaw& law : laws) {
+        values.push_back(value(law));
+      }
+      return jackknife_interval(estimate, values);
+    };
+    const Interval floor =
+        of(result.law->floor, [](const PowerLaw& law) { return law.floor; });
+    result.floor_ci95 = Interval{std::max(floor.low, 0.0), floor.high};
+    const Interval exponent =
+        of(std::log(result.law->exponent),
+           [](const PowerLaw& law) { return std::log(law.exponent); });
+    result.exponent_ci95 =
+        Interval{std::exp(exponent.low), std::exp(exponent.high)};
+    for (LawPoint& point : result.law_points) {
+      const double x = std::log(point.compute);
+      const Interval loss = of(std::log(point.loss), [&](const PowerLaw& law) {
+        return law.log_loss(x);
+      });
+      point.ci95 = Interval{std::exp(loss.low), std::exp(loss.high)};
+    }
+    add_note(
+        result.law_note,
+        fmt::format("intervals by a jackknife of {} groups", laws.size()));
   }
 
   void add_law_intervals(
       StructureAnalysis& result,
       std::size_t f,
-      const std::vector<Outcome>& replicates) const {
-    if (!result.law) {
-      return;
-    }
+      const std::vector<Replicate>& replicates) const {
     std::vector<double> floors;
     std::vector<double> exponents;
     std::vector<std::vector<double>> losses(result.law_points.size());
-    for (const Outcome& replicate : replicates) {
-      if (const auto& law = replicate.fits[f].law) {
+    for (const Replicate& replicate : replicates) {
+      if (const auto& law = replicate.laws[f]) {
         floors.push_back(law->floor);
         exponents.push_back(law->exponent);
         for (std::size_t i = 0; i < losses.size(); ++i) {
@@ -342,26 +416,30 @@ class Analyser {
       }
     }
     const int count = options_.bootstrap;
-    result.floor_ci95 = interval(floors, result.law->floor, count);
-    result.exponent_ci95 = interval(exponents, result.law->exponent, count);
+    if (const auto found = spread(floors, result.law->floor, count)) {
+      result.floor_ci95 = found->ci95;
+      result.floor_bias = found->bias;
+    }
+    if (const auto found = spread(exponents, result.law->exponent, count)) {
+      result.exponent_ci95 = found->ci95;
+      result.exponent_bias = found->bias;
+    }
     for (std::size_t i = 0; i < losses.size(); ++i) {
       LawPoint& point = result.law_points[i];
-      point.ci95 = interval(losses[i], point.loss, count);
+      if (const auto found = spread(losses[i], point.loss, count)) {
+        point.ci95 = found->ci95;
+      }
     }
   }
 
   void add_multiplier_interval(
       StructureAnalysis& result,
       std::size_t f,
-      const std::vector<Outcome>& replicates,
-      bool from_noise) const {
+      const std::vector<Replicate>& replicates) const {
     if (!result.multiplier || f == *baseline_) {
       return;
     }
-    if (!from_noise &&
-        std::min(
-            families()[f].curves.size(), families()[*baseline_].curves.size()) <
-            kRunsForResampling) {
+    if (!has_multiplier_interval(f)) {
       add_note(
           result.multiplier_note,
           fmt::format(
@@ -371,14 +449,17 @@ class Analyser {
       return;
     }
     std::vector<double> values;
-    for (const Outcome& replicate : replicates) {
-      if (const auto& multiplier = replicate.multipliers[f]) {
-        values.push_back(std::exp(multiplier->log_value));
+    for (const Replicate& replicate : replicates) {
+      if (const auto& log_value = replicate.log_multipliers[f]) {
+        values.push_back(std::exp(*log_value));
       }
     }
-    result.multiplier_ci95 =
-        interval(std::move(values), *result.multiplier, options_.bootstrap);
-    if (!result.multiplier_ci95) {
+    const auto found =
+        spread(std::move(values), *result.multiplier, options_.bootstrap);
+    if (found) {
+      result.multiplier_ci95 = found->ci95;
+      result.multiplier_bias = 1 + found->bias / *result.multiplier;
+    } else {
       add_note(
           result.multiplier_note,
           "no interval: too often no loss in common under the noise");
@@ -390,8 +471,10 @@ class Analyser {
   std::optional<std::size_t> baseline_;
   TangentOptions tangent_;
   Outcome observed_;
+  std::vector<std::optional<EnvelopeFit>> envelopes_;
+  std::vector<char> skip_;  // families that tangents do not fit
+  std::optional<RunNoise> noise_;
   int degrees_ = 0;
-  double noise_ = 0;
 };
 
 }  // namespace

@@ -7,15 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "einforge/scaling/intervals.h"
 #include "einforge/scaling/power_law.h"
 #include "einforge/scaling/runs.h"
 
 namespace einforge::scaling {
-
-struct Interval {
-  double low = 0;
-  double high = 0;
-};
 
 struct AnalysisOptions {
   Metric metric = Metric::kFlops;
@@ -130,14 +126,16 @@ struct Analysis {
   std::string interval_method;
 };
 
-// Frontier, law and multiplier of every structure in `runs`.
+// Frontier, law and multiplier of every structure in `runs`, but for runs that
+// diverged.
 //
 // Intervals are from a bootstrap over runs. Where the laws leave degrees of
 // freedom, each replicate shifts every run's log loss by normal noise of the
 // residuals' size, itself drawn from its chi-squared distribution, and repeats
 // the whole procedure, frontier, fit and multiplier. Where they don't, runs
-// are drawn with replacement.
-// docs/scaling.md says why, and how often the intervals cover the truth.
+// are drawn with replacement. Laws of runs of few evaluations have theirs from
+// a jackknife over groups of runs. docs/scaling.md says why, and how often the
+// intervals cover the truth.
 Analysis analyse(
     std::span<const Run> runs, const AnalysisOptions& options = {});
 

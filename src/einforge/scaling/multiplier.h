@@ -17,12 +17,22 @@ struct Multiplier {
   bool early = false;
 };
 
-// Over the losses that both frontiers reach, the early training of the
-// smallest run (or, where one run makes the whole frontier, all but the last
-// tenth of its compute) left out. When the worse structure ends above the
+// Over the losses that both frontiers reach where both are compute-optimal
+// (FrontierCheck::optimal_from). When the worse structure ends above the
 // baseline's compute-optimal stretch, over what it reached with the last nine
 // tenths of its compute. Absent when the frontiers have no loss in common.
 std::optional<Multiplier> compute_multiplier(
-    const Frontier& baseline, const Frontier& structure);
+    const Frontier& baseline,
+    const FrontierCheck& baseline_check,
+    const Frontier& structure,
+    const FrontierCheck& structure_check);
+
+// Mean over log losses, evenly from `from` down to `to`, of the log of the
+// baseline's compute / the structure's. Both frontiers must reach them.
+double mean_log_ratio(
+    const Frontier& baseline,
+    const Frontier& structure,
+    double from,
+    double to);
 
 }  // namespace einforge::scaling

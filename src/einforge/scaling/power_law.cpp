@@ -105,13 +105,10 @@ class Problem {
     double now = cost(laws);
     double damping = 1e-3;
     for (int iteration = 0; iteration < 60; ++iteration) {
-      const auto [normal, gradient] = linearise(laws);
+      const Linearised at = linearise(laws);
       bool improved = false;
       for (; damping < 1e12 && !improved; damping *= 8) {
-        Eigen::MatrixXd damped = normal;
-        damped.diagonal() *= 1 + damping;
-        damped.diagonal().array() += 1e-300;
-        const Laws next = moved(laws, damped.ldlt().solve(-gradient));
+        const Laws next = step(laws, at, damping);
         const double then = cost(next);
         if (then < now) {
           const bool settled = now - then < 1e-10 * now;
@@ -150,12 +147,22 @@ class Problem {
     return laws[s].log_loss(samples_[s].x[i]) - samples_[s].y[i];
   }
 
-  // J^T J and J^T r.
-  std::pair<Eigen::MatrixXd, Eigen::VectorXd> linearise(
-      const Laws& laws) const {
-    const auto size = static_cast<Eigen::Index>(1 + 2 * laws.size());
-    Eigen::MatrixXd normal = Eigen::MatrixXd::Zero(size, size);
-    Eigen::VectorXd gradient = Eigen::VectorXd::Zero(size);
+  // J^T J and J^T r. The laws meet in the floor alone, so that all but its row
+  // and column is blocks of two by two: solving takes time linear in laws.
+  struct Linearised {
+    double floor = 0;
+    double floor_gradient = 0;
+    struct Law {
+      Eigen::Vector2d cross;  // with the floor
+      Eigen::Matrix2d block;
+      Eigen::Vector2d gradient;
+    };
+    std::vector<Law> laws;
+    bool floor_moves = true;
+  };
+
+  Linearised linearise(const Laws& laws) const {
+    Linearised result;
     for (std::size_t s = 0; s < laws.size(); ++s) {
       const PowerLaw& law = laws[s];
       Eigen::Matrix3d block = Eigen::Matrix3d::Zero();
@@ -169,34 +176,47 @@ class Problem {
         block.noalias() += weight * row * row.transpose();
         right += weight * (std::log(loss) - samples_[s].y[i]) * row;
       }
-      const auto at = static_cast<Eigen::Index>(1 + 2 * s);
-      normal(0, 0) += block(0, 0);
-      normal.block<1, 2>(0, at) = block.block<1, 2>(0, 1);
-      normal.block<2, 1>(at, 0) = block.block<2, 1>(1, 0);
-      normal.block<2, 2>(at, at) = block.block<2, 2>(1, 1);
-      gradient[0] += right[0];
-      gradient.segment<2>(at) = right.tail<2>();
+      result.floor += block(0, 0);
+      result.floor_gradient += right[0];
+      result.laws.push_back(
+          {block.block<2, 1>(1, 0), block.block<2, 2>(1, 1), right.tail<2>()});
     }
     // At its bound the floor moves only inwards.
-    if (!with_floor_ || (laws[0].floor <= 0 && gradient[0] > 0)) {
-      normal.row(0).setZero();
-      normal.col(0).setZero();
-      normal(0, 0) = 1;
-      gradient[0] = 0;
-    }
-    return {normal, gradient};
+    result.floor_moves =
+        with_floor_ && (laws[0].floor > 0 || result.floor_gradient <= 0);
+    return result;
   }
 
-  Laws moved(Laws laws, const Eigen::VectorXd& step) const {
-    for (std::size_t s = 0; s < laws.size(); ++s) {
-      const auto at = static_cast<Eigen::Index>(1 + 2 * s);
-      PowerLaw& law = laws[s];
-      law.floor = std::clamp(law.floor + step[0], 0.0, highest_floor_);
-      law.log_scale += step[at];
-      law.exponent = std::clamp(
-          law.exponent + step[at + 1], kSmallestExponent, kLargestExponent);
+  // A damped Gauss-Newton step from `laws`.
+  Laws step(const Laws& laws, const Linearised& at, double damping) const {
+    constexpr double kTiny = 1e-300;
+    std::vector<Eigen::Matrix2d> inverses;
+    double floor = at.floor * (1 + damping) + kTiny;
+    double gradient = at.floor_gradient;
+    for (const auto& law : at.laws) {
+      Eigen::Matrix2d block = law.block;
+      block.diagonal() *= 1 + damping;
+      block.diagonal().array() += kTiny;
+      const double determinant = block.determinant();
+      inverses.push_back(
+          determinant > 0
+              ? Eigen::Matrix2d(block.inverse())
+              : Eigen::Matrix2d(block.diagonal().cwiseInverse().asDiagonal()));
+      floor -= law.cross.dot(inverses.back() * law.cross);
+      gradient -= law.cross.dot(inverses.back() * law.gradient);
     }
-    return laws;
+    const double move = at.floor_moves && floor > 0 ? -gradient / floor : 0.0;
+    Laws next = laws;
+    for (std::size_t s = 0; s < laws.size(); ++s) {
+      const Eigen::Vector2d change =
+          -inverses[s] * (at.laws[s].gradient + move * at.laws[s].cross);
+      PowerLaw& law = next[s];
+      law.floor = std::clamp(law.floor + move, 0.0, highest_floor_);
+      law.log_scale += change[0];
+      law.exponent = std::clamp(
+          law.exponent + change[1], kSmallestExponent, kLargestExponent);
+    }
+    return next;
   }
 
   std::vector<Sample> samples_;

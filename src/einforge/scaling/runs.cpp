@@ -45,7 +45,7 @@ std::vector<std::string> split_fields(
 // Which field holds what.
 struct Columns {
   std::size_t structure, run, compute, loss;
-  std::optional<std::size_t> seconds, tokens, model, learning_rate;
+  std::optional<std::size_t> seconds, tokens, model, learning_rate, parameters;
   std::size_t count;
 };
 
@@ -78,6 +78,7 @@ Columns parse_header(
       find("tokens"),
       find("model"),
       find("learning_rate"),
+      find("parameters"),
       header.size()};
 }
 
@@ -99,15 +100,39 @@ double parse_optional(
              : parse_positive(where, column, fields[*index]);
 }
 
-double lowest_loss(const Run& run) {
-  double lowest = std::numeric_limits<double>::infinity();
-  for (const Point& point : run.points) {
-    if (point.loss < lowest) {  // false for NaN
-      lowest = point.loss;
+// Rows of two runs under one name: ascending spans of compute, of three rows or
+// more each, of which a later one starts at or below the first. A run that was
+// resumed goes back, but not to its beginning, and rows in no order at all make
+// no such spans.
+class NameCheck {
+ public:
+  void add(double compute, std::size_t line) {
+    if (rows_ > 0 && compute <= last_) {
+      is_ordered_ = is_ordered_ && span_ >= kFewest;
+      span_ = 0;
+      if (again_ == 0 && compute <= first_) {
+        again_ = line;
+      }
     }
+    first_ = rows_ == 0 ? compute : first_;
+    last_ = compute;
+    ++span_;
+    ++rows_;
   }
-  return lowest;
-}
+  // The line where the second run begins; 0: there is none.
+  std::size_t second_run() const {
+    return is_ordered_ && span_ >= kFewest ? again_ : 0;
+  }
+
+ private:
+  static constexpr std::size_t kFewest = 3;
+  double first_ = 0;
+  double last_ = 0;
+  std::size_t rows_ = 0;
+  std::size_t span_ = 0;
+  std::size_t again_ = 0;
+  bool is_ordered_ = true;
+};
 
 }  // namespace
 
@@ -136,7 +161,10 @@ Metric parse_metric(std::string_view text) {
 
 std::vector<Run> parse_csv(std::string_view text, const std::string& name) {
   std::vector<Run> runs;
-  std::map<std::pair<std::string, std::string>, std::size_t> index;
+  // structure, run, model, learning rate and parameters, as they are written
+  using Key = std::array<std::string, 5>;
+  std::map<Key, std::size_t> index;
+  std::vector<NameCheck> names;
   std::optional<Columns> columns;
   if (text.starts_with("\xef\xbb\xbf")) {  // what spreadsheets put in front
     text.remove_prefix(3);
@@ -169,20 +197,41 @@ std::vector<Run> parse_csv(std::string_view text, const std::string& name) {
     point.loss = parse_positive(where, "loss", fields[columns->loss]);
     point.seconds = parse_optional(where, "seconds", fields, columns->seconds);
     point.tokens = parse_optional(where, "tokens", fields, columns->tokens);
-    const auto [found, is_new] =
-        index.try_emplace({structure, run_name}, runs.size());
+    const auto text_of = [&](std::optional<std::size_t> column) {
+      return column ? fields[*column] : std::string();
+    };
+    const auto [found, is_new] = index.try_emplace(
+        {structure,
+         run_name,
+         text_of(columns->model),
+         text_of(columns->learning_rate),
+         text_of(columns->parameters)},
+        runs.size());
     if (is_new) {
       Run run;
       run.structure = structure;
       run.name = run_name;
-      if (columns->model) {
-        run.model = fields[*columns->model];
-      }
+      run.model = text_of(columns->model);
       run.learning_rate = parse_optional(
           where, "learning_rate", fields, columns->learning_rate);
+      run.parameters =
+          parse_optional(where, "parameters", fields, columns->parameters);
       runs.push_back(std::move(run));
+      names.emplace_back();
     }
     runs[found->second].points.push_back(point);
+    names[found->second].add(point.compute, line_number);
+  }
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const std::size_t line = names[i].second_run();
+    base::check(
+        line == 0,
+        "{}:{}: expected one run named '{}' of '{}'; got a second one, whose "
+        "compute starts again (give each its own name, or a model column)",
+        name,
+        line,
+        runs[i].name,
+        runs[i].structure);
   }
   base::check(
       !runs.empty(),
@@ -194,44 +243,6 @@ std::vector<Run> parse_csv(std::string_view text, const std::string& name) {
 
 std::vector<Run> read_csv(const std::filesystem::path& path) {
   return parse_csv(base::read_file(path), path.string());
-}
-
-std::vector<Run> best_learning_rates(const std::vector<Run>& runs) {
-  struct Mean {
-    double sum = 0;
-    int count = 0;
-    double value() const { return sum / count; }
-  };
-  using Model = std::pair<std::string, std::string>;
-  std::map<Model, std::map<double, Mean>> losses;
-  const auto model_of = [](const Run& run) {
-    return Model(run.structure, run.model);
-  };
-  // NaN orders with nothing, which a map cannot have.
-  const auto rate_of = [](const Run& run) {
-    return std::isnan(run.learning_rate) ? 0.0 : run.learning_rate;
-  };
-  for (const Run& run : runs) {
-    if (!run.model.empty()) {
-      Mean& mean = losses[model_of(run)][rate_of(run)];
-      mean.sum += lowest_loss(run);
-      ++mean.count;
-    }
-  }
-  std::map<Model, double> best;
-  for (const auto& [model, rates] : losses) {
-    const auto lowest = std::min_element(
-        rates.begin(), rates.end(), [](const auto& a, const auto& b) {
-          return a.second.value() < b.second.value();
-        });
-    best[model] = lowest->first;
-  }
-  std::vector<Run> kept;
-  std::copy_if(
-      runs.begin(), runs.end(), std::back_inserter(kept), [&](const Run& run) {
-        return run.model.empty() || best.at(model_of(run)) == rate_of(run);
-      });
-  return kept;
 }
 
 }  // namespace einforge::scaling

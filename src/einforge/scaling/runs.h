@@ -43,15 +43,26 @@ Metric parse_metric(std::string_view text);
 
 // Reads runs from CSV text with a header that names, in any order,
 //   structure,run,compute,loss[,seconds][,tokens][,model][,learning_rate]
+//   [,parameters]
 // one row a point; lines that start with '#' and other columns are skipped,
-// fields may be quoted, `name` is the file's name for messages.
+// fields may be quoted, `name` is the file's name for messages. Rows make one
+// run where structure, run, model, learning rate and parameters agree.
 // Throws base::InvalidInput naming the line for a missing column, a wrong
-// number of fields, or a value that is no positive finite number.
+// number of fields, a value that is no positive finite number, or a run that
+// starts again from its beginning (two runs of one name).
 std::vector<Run> parse_csv(std::string_view text, const std::string& name);
 std::vector<Run> read_csv(const std::filesystem::path& path);
 
-// Of each structure and model, keeps the runs of the learning rate with the
-// lowest loss (mean over seeds). Runs without a model are all kept.
+// Whether the run is flagged as diverged, or ends above the loss it began with.
+bool has_diverged(const Run& run);
+
+// Of runs that differ in learning rate and seed alone (structure, model,
+// parameters, settings and the compute that they were trained for agree), keeps
+// those of the rate with the lowest loss, mean over seeds; a rate of which a
+// seed diverged is taken only where no other is left. A run is dropped as well
+// when a longer one of another rate was better at the same compute, as those
+// that successive halving stops are. Runs without a model, and diverged ones
+// of models that have others, are all kept for `analyse` to count.
 std::vector<Run> best_learning_rates(const std::vector<Run>& runs);
 
 }  // namespace einforge::scaling

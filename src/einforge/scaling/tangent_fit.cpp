@@ -8,37 +8,46 @@ namespace einforge::scaling {
 namespace {
 
 constexpr std::size_t kEnoughTouching = 4;
-constexpr std::size_t kFewestRuns = 2;
-// In standard deviations of the runs' luck.
+constexpr std::size_t kFewestRuns = 3;
+constexpr std::size_t kPointsForFit = 200;  // of a curve
+// In standard deviations of the run-to-run noise.
 constexpr double kNearEnough = 3;
 constexpr double kTooFar = 4;
 
 // Where one run lies nearest to a law.
 struct Touch {
-  double gap = 0;     // log loss - law, mean over the region
-  bool edge = false;  // nearest at the run's first or last point
-  // The points whose gap does not differ from the smallest by more than the
-  // noise of a point: all of them for a run that follows the law.
-  std::vector<std::size_t> region;
+  double gap = 0;  // log loss - law, mean over the region
+  double x = 0;    // likewise
+  Nearest nearest = Nearest::kInside;
 };
 
+// The region: the points whose gap does not differ from the smallest by more
+// than the noise of a point, all of them for a run that follows the law.
 Touch find_touch(const Curve& curve, double shift, const PowerLaw& law) {
-  std::vector<double> gaps(curve.x.size());
-  for (std::size_t i = 0; i < gaps.size(); ++i) {
+  const std::size_t n = curve.size();
+  std::vector<double> gaps(n);
+  for (std::size_t i = 0; i < n; ++i) {
     gaps[i] = curve.y[i] + shift - law.log_loss(curve.x[i]);
   }
   const auto nearest = static_cast<std::size_t>(
       std::min_element(gaps.begin(), gaps.end()) - gaps.begin());
+  const double most = gaps[nearest] + 2 * curve.error_at(nearest);
   Touch touch;
-  for (std::size_t i = 0; i < gaps.size(); ++i) {
-    if (gaps[i] <= gaps[nearest] + 2 * curve.standard_error) {
-      touch.region.push_back(i);
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (gaps[i] <= most) {
       touch.gap += gaps[i];
+      touch.x += curve.x[i];
+      ++count;
     }
   }
-  touch.gap /= static_cast<double>(touch.region.size());
-  touch.edge = (nearest == 0 || nearest + 1 == gaps.size()) &&
-               gaps.size() > 2 && 2 * touch.region.size() < gaps.size();
+  touch.gap /= static_cast<double>(count);
+  touch.x /= static_cast<double>(count);
+  if (n > 2 && 2 * count < n) {
+    touch.nearest = nearest == 0       ? Nearest::kFirst
+                    : nearest + 1 == n ? Nearest::kLast
+                                       : Nearest::kInside;
+  }
   return touch;
 }
 
@@ -75,7 +84,7 @@ void choose_runs(State& state, std::size_t parameters) {
     for (std::size_t run = 0; run < curves.size(); ++run) {
       const Touch& touch = state.touches[run];
       state.used[run] =
-          touch.edge
+          touch.nearest != Nearest::kInside
               ? take_edges && (state.on_frontier[run] ||
                                touch.gap < kNearEnough * state.spread)
               : state.on_frontier[run] || touch.gap <= kTooFar * state.spread;
@@ -95,19 +104,15 @@ void choose_runs(State& state, std::size_t parameters) {
   }
 }
 
-// Each used run's touching points, together of weight 1.
+// A point a run: where it touches, its mean gap above the law.
 Sample sample_of(const State& state) {
   Sample sample;
   for (std::size_t run = 0; run < state.used.size(); ++run) {
-    if (!state.used[run]) {
-      continue;
-    }
-    const Curve& curve = state.family->curves[run];
-    const auto& region = state.touches[run].region;
-    for (const std::size_t i : region) {
-      sample.x.push_back(curve.x[i]);
-      sample.y.push_back(curve.y[i] + state.shifts[run]);
-      sample.weights.push_back(1.0 / static_cast<double>(region.size()));
+    if (state.used[run]) {
+      const Touch& touch = state.touches[run];
+      sample.x.push_back(touch.x);
+      sample.y.push_back(state.law.log_loss(touch.x) + touch.gap);
+      sample.weights.push_back(1);
     }
   }
   return sample;
@@ -188,6 +193,7 @@ TangentFit to_fit(const State& state) {
   TangentFit fit;
   fit.residuals.assign(state.used.size(), 0);
   fit.used.assign(state.used.size(), false);
+  fit.nearest.assign(state.used.size(), Nearest::kInside);
   if (!state.fitted) {
     return fit;
   }
@@ -195,22 +201,30 @@ TangentFit to_fit(const State& state) {
   fit.used = state.used;
   fit.used_count = state.used_count;
   for (std::size_t run = 0; run < state.used.size(); ++run) {
-    if (state.used[run]) {
-      for (const std::size_t i : state.touches[run].region) {
-        fit.residuals[run] +=
-            (state.family->curves[run].y[i] + state.shifts[run] -
-             state.law.log_loss(state.family->curves[run].x[i])) /
-            static_cast<double>(state.touches[run].region.size());
-      }
-    }
+    const Touch touch =
+        find_touch(state.family->curves[run], state.shifts[run], state.law);
+    fit.nearest[run] = touch.nearest;
+    fit.residuals[run] = state.used[run] ? touch.gap : 0;
   }
   return fit;
 }
 
+std::vector<Curve> all_smoothed(std::span<const Curve> measured) {
+  std::vector<Curve> curves;
+  for (const Curve& curve : measured) {
+    curves.push_back(smooth(curve));
+  }
+  return curves;
+}
+
 }  // namespace
 
-Family::Family(std::vector<Curve> curves_in)
-    : curves(std::move(curves_in)), cloud(curves) {}
+Family::Family(std::vector<Curve> measured_in)
+    : measured(std::move(measured_in)), cloud(all_smoothed(measured)) {
+  for (const Curve& curve : measured) {
+    curves.push_back(thin(smooth(curve), kPointsForFit));
+  }
+}
 
 std::vector<TangentFit> fit_tangents(
     std::span<const Family> families,
@@ -223,6 +237,10 @@ std::vector<TangentFit> fit_tangents(
     const std::size_t runs = family.curves.size();
     state.touches.resize(runs);
     state.used.assign(runs, false);
+    if ((!options.skip.empty() && options.skip[f] != 0) || runs < kFewestRuns) {
+      states.push_back(std::move(state));
+      continue;
+    }
     const Frontier frontier = family.cloud.frontier(shifts[f]);
     state.on_frontier = runs_of(frontier);
     state.on_frontier.resize(runs);
@@ -242,6 +260,9 @@ std::vector<TangentFit> fit_tangents(
     std::vector<State*> together;
     bool moved = false;
     for (State& state : states) {
+      if (state.on_frontier.empty()) {
+        continue;  // skipped
+      }
       choose_runs(state, parameters);
       if (options.shared_floor) {
         together.push_back(&state);

@@ -13,29 +13,34 @@ namespace einforge::scaling {
 // The runs of one structure, ready to be fitted again and again with their
 // losses shifted.
 struct Family {
-  explicit Family(std::vector<Curve> curves);
+  explicit Family(std::vector<Curve> measured);
 
-  std::vector<Curve> curves;
-  PointCloud cloud;
+  std::vector<Curve> measured;
+  std::vector<Curve> curves;  // smoothed, and thinned for fits
+  PointCloud cloud;           // of all smoothed points
 };
+
+// Where a run's point of the smallest gap to its law lies.
+enum class Nearest { kInside, kFirst, kLast };
 
 // The law to which all runs are tangent. A compute-optimal law is the envelope
 // of the runs: each touches it where its size is the best one, from above. So
 // each run is laid on the law at the point of its smallest gap, every run with
 // equal weight, and the law goes through the middle of what is left over, the
-// runs' own luck. Fitting the frontier's points themselves would keep the
-// lucky runs and drop the unlucky ones: too low a law and too narrow an
-// interval.
+// run-to-run noise. Fitting the frontier's points themselves would keep the
+// lowest runs and drop the others: too low a law and too narrow an interval.
 //
 // Not used: runs that end (or begin) before they touch, unless fewer than four
 // runs touch; then those that come near enough count, as do all points of
 // tables that hold one point a run. Nor runs that stay above the law by more
-// than luck explains (a poor learning rate).
+// than noise explains (a poor learning rate).
 struct TangentFit {
-  // Absent when fewer than two runs can be used.
+  // Absent when fewer than three runs can be used: a law with a floor that
+  // others share goes through two exactly, whatever they are.
   std::optional<PowerLaw> law;
   std::vector<double> residuals;  // log loss - law, a run; 0 when not used
   std::vector<bool> used;         // a run
+  std::vector<Nearest> nearest;   // a run, with a law
   std::size_t used_count = 0;
 };
 
@@ -44,6 +49,8 @@ struct TangentOptions {
   // too few runs to know their own.
   bool shared_floor = false;
   int rounds = 20;
+  // Families to leave alone (true), as those of runs of few evaluations.
+  std::span<const char> skip;
   // Start from these laws (one a family), for a bootstrap.
   std::span<const TangentFit> start;
 };

@@ -1,0 +1,55 @@
+#include "einforge/scaling/intervals.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+
+namespace einforge::scaling {
+namespace {
+
+double quantile(const std::vector<double>& sorted, double share) {
+  const double at = share * static_cast<double>(sorted.size() - 1);
+  const auto below = static_cast<std::size_t>(at);
+  const std::size_t above = std::min(below + 1, sorted.size() - 1);
+  return std::lerp(
+      sorted[below], sorted[above], at - static_cast<double>(below));
+}
+
+// The 97.5% quantile of Student's t.
+double student(std::size_t degrees) {
+  constexpr std::array<double, 30> kTable = {
+      12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+      2.201,  2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+      2.080,  2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042};
+  return degrees == 0 ? INFINITY : kTable[std::min(degrees, kTable.size()) - 1];
+}
+
+}  // namespace
+
+std::optional<Spread> spread(
+    std::vector<double> values, double estimate, int replicates) {
+  if (values.empty() || static_cast<double>(values.size()) < 0.9 * replicates) {
+    return std::nullopt;
+  }
+  std::sort(values.begin(), values.end());
+  return Spread{
+      {quantile(values, 0.025), quantile(values, 0.975)},
+      quantile(values, 0.5) - estimate};
+}
+
+Interval jackknife_interval(
+    double estimate, const std::vector<double>& without_group) {
+  const auto groups = static_cast<double>(without_group.size());
+  const double mean =
+      std::accumulate(without_group.begin(), without_group.end(), 0.0) / groups;
+  double sum = 0;
+  for (const double value : without_group) {
+    sum += (value - mean) * (value - mean);
+  }
+  const double reach = student(without_group.size() - 1) *
+                       std::sqrt(sum * (groups - 1) / groups);
+  return {estimate - reach, estimate + reach};
+}
+
+}  // namespace einforge::scaling
