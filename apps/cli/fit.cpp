@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/make_report.h"
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/text.h"
+#include "einforge/report/csv.h"
 #include "einforge/report/json.h"
 #include "einforge/report/ranking.h"
 #include "einforge/report/summary.h"
@@ -35,7 +37,8 @@ bool is_database(const std::string& path) {
   return head == "SQLite format 3";
 }
 
-std::vector<scaling::Run> read_runs(const std::string& source) {
+std::vector<scaling::Run> read_runs(const std::string& given) {
+  const std::string source = store_file(given).string();
   const auto runs = is_database(source)
                         ? report::to_runs(report::read_trials(
                               store::Store::open_read_only(source)))

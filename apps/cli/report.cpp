@@ -4,12 +4,13 @@
 #include <string>
 
 #include "cli/command.h"
+#include "cli/make_report.h"
 #include "einforge/base/files.h"
+#include "einforge/report/csv.h"
 #include "einforge/report/html.h"
 #include "einforge/report/json.h"
 #include "einforge/report/ranking.h"
 #include "einforge/report/summary.h"
-#include "einforge/store/store.h"
 
 namespace einforge::cli {
 namespace {
@@ -24,8 +25,8 @@ struct ReportFlags {
 };
 
 void run_report(const ReportFlags& flags) {
-  const report::Summary summary = report::summarise(
-      store::Store::open_read_only(flags.store), flags.options);
+  const report::Summary summary =
+      make_report(store_file(flags.store), flags.options);
   base::write_file_atomically(flags.out, report::to_html(summary));
   if (!flags.json.empty()) {
     base::write_file_atomically(
@@ -47,7 +48,9 @@ void add_report(CLI::App& app) {
   CLI::App* report = app.add_subcommand(
       "report", "Write a search's results as one self-contained HTML page");
   auto flags = std::make_shared<ReportFlags>();
-  report->add_option("store", flags->store, "the search's trials.db")
+  report
+      ->add_option(
+          "store", flags->store, "the search's folder, or its trials.db")
       ->required();
   report->add_option("--out", flags->out, "HTML file (report.html)");
   report->add_option("--json", flags->json, "also write everything as JSON");
@@ -68,7 +71,7 @@ void add_report(CLI::App& app) {
       ->check(CLI::NonNegativeNumber);
   report->footer(
       "Examples:\n"
-      "  einforge report runs/demo/trials.db --out runs/demo/report.html\n"
+      "  einforge report runs/demo --out runs/demo/report.html\n"
       "  einforge report runs/demo/trials.db --json report.json --csv "
       "ranking.csv");
   report->callback([flags] { run_report(*flags); });

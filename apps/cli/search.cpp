@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/make_report.h"
 #include "einforge/base/config.h"
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
@@ -244,12 +245,12 @@ void print_forecast(
 void conclude(
     const search::SearchConfig& config,
     const search::RunResult& result,
-    bool json) {
+    bool json,
+    bool quiet) {
   const search::Folder folder{config.out};
   report::SummaryOptions options;
   options.bootstrap = static_cast<int>(config.bootstrap);
-  const report::Summary summary =
-      report::summarise(store::Store::open_read_only(folder.store()), options);
+  const report::Summary summary = make_report(folder.store(), options, quiet);
   base::Json numbers = report::to_json(summary);
   base::write_file_atomically(
       folder.report_json(), report::dump(numbers) + "\n");
@@ -317,10 +318,7 @@ void run_search(const SearchFlags& flags) {
         result.total);
     throw CLI::RuntimeError(kInterrupted);
   }
-  if (!flags.quiet) {
-    fmt::print(stderr, "{}: making the report\n", config.name);
-  }
-  conclude(config, result, flags.json);
+  conclude(config, result, flags.json, flags.quiet);
 }
 
 }  // namespace

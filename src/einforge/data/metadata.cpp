@@ -4,7 +4,6 @@
 
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
-#include "einforge/data/staged_folder.h"
 #include "einforge/data/tokenizer.h"
 
 namespace einforge::data {
@@ -35,40 +34,24 @@ void validate(const Metadata& metadata) {
 
 }  // namespace
 
-base::Json read_metadata_file(const std::filesystem::path& path) {
-  constexpr std::size_t kLongest = 16'000'000;  // bytes
-  const std::string text = base::read_file(path);
-  base::check(
-      text.size() <= kLongest,
-      "'{}': expected at most {} bytes; got {}",
-      path.string(),
-      kLongest,
-      text.size());
-  return base::parse_json(text, fmt::format("'{}'", path.string()));
-}
-
-bool is_metadata(const base::Json& json) {
-  return json.is_object() && json.contains("format") &&
-         json["format"] == Metadata::kFormat && json.contains("version") &&
-         json["version"].is_number_integer();
-}
-
 Metadata read_metadata(const std::filesystem::path& folder) {
-  const std::filesystem::path path = find_data_file(folder, "meta.json");
-  std::error_code ignored;
+  const std::filesystem::path path = folder / "meta.json";
   base::check(
-      std::filesystem::is_directory(folder, ignored),
+      std::filesystem::is_directory(folder),
       "'{}': expected a folder made by `einforge data prepare`; got {}",
       folder.string(),
-      std::filesystem::exists(folder, ignored) ? "a file" : "nothing there");
+      std::filesystem::exists(folder) ? "a file" : "nothing there");
   base::check(
-      std::filesystem::exists(path, ignored),
+      std::filesystem::exists(path),
       "'{}': expected a folder made by `einforge data prepare`; it has no "
       "meta.json",
       folder.string());
-  const base::Json json = read_metadata_file(path);
+  const base::Json json = base::Json::parse(
+      base::read_file(path), nullptr, /*allow_exceptions=*/false);
   base::check(
-      is_metadata(json),
+      json.is_object() && json.contains("format") &&
+          json["format"] == Metadata::kFormat && json.contains("version") &&
+          json["version"].is_number_integer(),
       "'{}': expected einforge's metadata; got something else",
       path.string());
   // Before the keys: a newer version may have other ones.
@@ -78,7 +61,7 @@ Metadata read_metadata(const std::filesystem::path& folder) {
       "prepare` again",
       path.string(),
       Metadata::kVersion,
-      base::dump_json(json["version"]));
+      json["version"].dump());
   Metadata metadata;
   try {
     base::update_from_json(metadata, json);

@@ -23,6 +23,7 @@
 EINFORGE_EMBED(markup, EINFORGE_ASSETS "/page.html");
 EINFORGE_EMBED(style, EINFORGE_ASSETS "/page.css");
 EINFORGE_EMBED(tables, EINFORGE_ASSETS "/tables.js");
+EINFORGE_EMBED(sections, EINFORGE_ASSETS "/sections.js");
 EINFORGE_EMBED(plots, EINFORGE_ASSETS "/plots.js");
 EINFORGE_EMBED(page, EINFORGE_ASSETS "/page.js");
 EINFORGE_EMBED(plotly, EINFORGE_PLOTLY);
@@ -37,6 +38,9 @@ std::string_view style() {
 }
 std::string_view tables() {
   return {einforge_asset_tables, einforge_asset_tables_end};
+}
+std::string_view sections() {
+  return {einforge_asset_sections, einforge_asset_sections_end};
 }
 std::string_view plots() {
   return {einforge_asset_plots, einforge_asset_plots_end};

@@ -8,6 +8,7 @@ namespace einforge::report::assets {
 std::string_view markup();
 std::string_view style();
 std::string_view tables();
+std::string_view sections();
 std::string_view plots();
 std::string_view page();
 std::string_view plotly();

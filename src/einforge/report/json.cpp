@@ -1,8 +1,8 @@
 #include "einforge/report/json.h"
 
-#include <fmt/format.h>
-
 #include <cmath>
+
+#include "einforge/report/thin.h"
 
 namespace einforge::report {
 namespace {
@@ -32,7 +32,8 @@ Json taxonomy(const store::Trial& trial, const char* key) {
              : Json();
 }
 
-Json to_json(const store::Trial& trial) {
+Json to_json(const TrialRecord& record) {
+  const store::Trial& trial = record.trial;
   return {
       {"id", trial.id},
       {"structure", trial.structure},
@@ -44,6 +45,11 @@ Json to_json(const store::Trial& trial) {
       {"learning_rate", finite(trial.learning_rate)},
       {"flops", finite(trial.flops)},
       {"seconds", finite(trial.seconds)},
+      {"tokens", record.tokens > 0 ? Json(record.tokens) : Json()},
+      {"tokens_per_parameter", optional(record.tokens_per_parameter)},
+      {"end_slope", optional(record.end_slope)},
+      {"touch",
+       record.touch ? Json(scaling::to_string(*record.touch)) : Json()},
       {"final_loss", finite(trial.final_loss)},
       {"status", store::to_string(trial.status)},
       {"reason", reason(trial.reason)},
@@ -53,11 +59,26 @@ Json to_json(const store::Trial& trial) {
 
 Json to_json(const scaling::StructureAnalysis& structure) {
   Json frontier = Json::array();
-  for (const auto& point : structure.frontier) {
+  for (const std::size_t i :
+       thin_frontier(structure.frontier, kMostFrontierPoints)) {
+    const scaling::FrontierPoint& point = structure.frontier[i];
     frontier.push_back(
         {{"compute", finite(point.compute)},
          {"loss", finite(point.loss)},
-         {"run", point.run}});
+         {"run", point.run},
+         {"chord", point.chord}});
+  }
+  Json runs = Json::array();
+  for (const scaling::RunAnalysis& run : structure.run_analyses) {
+    runs.push_back(
+        {{"run", run.run},
+         {"model", run.model},
+         {"evaluations", run.evaluations},
+         {"compute", finite(run.compute)},
+         {"best_loss", finite(run.best_loss)},
+         {"tokens_per_parameter", optional(run.tokens_per_parameter)},
+         {"end_slope", optional(run.end_slope)},
+         {"touch", scaling::to_string(run.touch)}});
   }
   Json law_points = Json::array();
   for (const auto& point : structure.law_points) {
@@ -68,19 +89,26 @@ Json to_json(const scaling::StructureAnalysis& structure) {
   }
   Json json = {
       {"structure", structure.structure},
+      {"rank", structure.rank ? Json(*structure.rank) : Json()},
       {"runs", structure.runs},
+      {"diverged_runs", structure.diverged_runs},
       {"best_loss", finite(structure.best_loss)},
       {"compute_multiplier", optional(structure.multiplier)},
       {"ci95", to_json(structure.multiplier_ci95)},
+      {"bias", optional(structure.multiplier_bias)},
+      {"shown", structure.multiplier_shown},
       {"loss_range", Json()},
       {"note", reason(structure.multiplier_note)},
       {"exponent", Json()},
       {"exponent_ci95", to_json(structure.exponent_ci95)},
+      {"exponent_bias", optional(structure.exponent_bias)},
       {"floor", Json()},
       {"floor_ci95", to_json(structure.floor_ci95)},
+      {"floor_bias", optional(structure.floor_bias)},
       {"scale", Json()},
       {"law_runs", structure.law_runs},
       {"law_note", reason(structure.law_note)},
+      {"run_list", runs},
       {"frontier", frontier},
       {"law", law_points}};
   if (structure.multiplier) {
@@ -94,28 +122,31 @@ Json to_json(const scaling::StructureAnalysis& structure) {
   return json;
 }
 
-Json to_json(const RankedStructure& row) {
+Json to_json(const RankedStructure& row, const Summary& summary) {
   Json json = {{"structure", row.structure}};
-  const auto add = [&](const char* value,
-                       const char* interval,
-                       const char* note,
+  const bool ranked = row.compute && row.compute->rank;
+  json["rank"] = ranked ? Json(*row.compute->rank) : Json();
+  const auto add = [&](const std::string& value,
+                       const std::string& prefix,
                        const auto& analysis) {
     json[value] = analysis ? optional(analysis->multiplier) : Json();
-    json[interval] = analysis ? to_json(analysis->multiplier_ci95) : Json();
-    json[note] = analysis ? reason(analysis->multiplier_note)
-                          : Json("no trial of it has a training curve");
+    json[prefix + "ci95"] =
+        analysis ? to_json(analysis->multiplier_ci95) : Json();
+    json[prefix + "bias"] =
+        analysis ? optional(analysis->multiplier_bias) : Json();
+    json[prefix + "shown"] = analysis && analysis->multiplier_shown;
+    json[prefix + "note"] = analysis
+                                ? reason(analysis->multiplier_note)
+                                : Json("no trial of it has a usable curve");
   };
-  add("compute_multiplier", "ci95", "note", row.compute);
-  add("wall_clock_multiplier",
-      "wall_clock_ci95",
-      "wall_clock_note",
-      row.wall_clock);
+  add("compute_multiplier", "", row.compute);
+  add("wall_clock_multiplier", "wall_clock_", row.wall_clock);
   const bool has_law = row.compute && row.compute->law;
   json["exponent"] = has_law ? finite(row.compute->law->exponent) : Json();
   json["exponent_ci95"] =
       has_law ? to_json(row.compute->exponent_ci95) : Json();
   const store::Trial none;
-  const store::Trial& best = row.best ? row.best->trial : none;
+  const store::Trial& best = row.best ? summary.trials[*row.best].trial : none;
   for (const char* key : {"omega", "psi", "nu"}) {
     json[key] = taxonomy(best, key);
   }
@@ -128,54 +159,37 @@ Json to_json(const RankedStructure& row) {
   return json;
 }
 
-// One CSV field, quoted where it must be.
-std::string field(const Json& json) {
-  if (json.is_null()) {
-    return "";
+Json to_json(const BudgetTable& table, const Summary& summary) {
+  Json rows = Json::array();
+  for (const BestAtBudget& row : table.rows) {
+    const store::Trial& trial = summary.trials[row.trial].trial;
+    rows.push_back(
+        {{"structure", row.structure},
+         {"loss", finite(row.loss)},
+         {"cost", finite(row.cost)},
+         {"tokens", finite(row.tokens)},
+         {"trial", trial.id},
+         {"model", trial.model},
+         {"learning_rate", finite(trial.learning_rate)}});
   }
-  const std::string text =
-      json.is_string() ? json.get<std::string>() : dump(json, -1);
-  if (text.find_first_of(",\"\n\r#") == std::string::npos) {
-    return text;
-  }
-  std::string quoted = "\"";
-  for (const char c : text) {
-    quoted += c == '"' ? "\"\"" : std::string(1, c);
-  }
-  return quoted + "\"";
-}
-
-// The objects' values under the keys of the first; an interval becomes two
-// columns.
-std::string to_csv(const Json& rows, const std::vector<std::string>& keys) {
-  const auto is_interval = [](const std::string& key) {
-    return key.ends_with("ci95");
-  };
-  std::string csv;
-  for (const std::string& key : keys) {
-    csv += csv.empty() ? "" : ",";
-    csv += is_interval(key) ? key + "_low," + key + "_high" : key;
-  }
-  csv += "\n";
-  for (const Json& row : rows) {
-    std::string line;
-    for (const std::string& key : keys) {
-      const Json& value = row.at(key);
-      line += &key == &keys.front() ? "" : ",";
-      if (!is_interval(key)) {
-        line += field(value);
-      } else if (value.is_null()) {
-        line += ",";
-      } else {
-        line += field(value[0]) + "," + field(value[1]);
-      }
-    }
-    csv += line + "\n";
-  }
-  return csv;
+  return {
+      {"metric", scaling::to_string(table.metric)},
+      {"budget", table.budget > 0 ? Json(table.budget) : Json()},
+      {"structures", rows}};
 }
 
 }  // namespace
+
+std::vector<std::size_t> thin_frontier(
+    std::span<const scaling::FrontierPoint> frontier, std::size_t most) {
+  std::vector<double> x;
+  std::vector<double> y;
+  for (const scaling::FrontierPoint& point : frontier) {
+    x.push_back(std::log(point.compute));
+    y.push_back(std::log(point.loss));
+  }
+  return thin(x, y, most);
+}
 
 Json to_json(const scaling::Analysis& analysis) {
   Json structures = Json::array();
@@ -185,6 +199,13 @@ Json to_json(const scaling::Analysis& analysis) {
   return {
       {"metric", scaling::to_string(analysis.metric)},
       {"baseline", analysis.baseline},
+      {"headline", analysis.headline ? Json(*analysis.headline) : Json()},
+      {"headline_note", reason(analysis.headline_note)},
+      {"rank_range",
+       analysis.rank_from && analysis.rank_to
+           ? Json{finite(*analysis.rank_from), finite(*analysis.rank_to)}
+           : Json()},
+      {"rank_note", reason(analysis.rank_note)},
       {"noise", optional(analysis.noise)},
       {"degrees_of_freedom", analysis.degrees_of_freedom},
       {"shared_floor", analysis.shared_floor},
@@ -192,18 +213,30 @@ Json to_json(const scaling::Analysis& analysis) {
       {"structures", structures}};
 }
 
+Json ranking_json(const Summary& summary) {
+  Json ranking = Json::array();
+  for (const RankedStructure& row : summary.ranking) {
+    ranking.push_back(to_json(row, summary));
+  }
+  return ranking;
+}
+
+Json budget_json(const Summary& summary) {
+  return {
+      {"flops", to_json(summary.best_by_compute, summary)},
+      {"seconds", to_json(summary.best_by_seconds, summary)}};
+}
+
 Json to_json(const Summary& summary) {
   Json trials = Json::array();
   for (const TrialRecord& record : summary.trials) {
-    trials.push_back(to_json(record.trial));
-  }
-  Json ranking = Json::array();
-  for (const RankedStructure& row : summary.ranking) {
-    ranking.push_back(to_json(row));
+    trials.push_back(to_json(record));
   }
   return {
       {"baseline", summary.baseline},
-      {"ranking", ranking},
+      {"notices", summary.notices},
+      {"ranking", ranking_json(summary)},
+      {"best_at_budget", budget_json(summary)},
       {"trials", trials},
       {"fits",
        {{"flops", to_json(summary.compute)},
@@ -213,77 +246,13 @@ Json to_json(const Summary& summary) {
       {"metadata", summary.metadata}};
 }
 
-std::string dump(const Json& json, int indent) {
-  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
-
-std::string ranking_csv(const Summary& summary) {
-  return to_csv(
-      to_json(summary).at("ranking"),
-      {"structure",
-       "compute_multiplier",
-       "ci95",
-       "note",
-       "wall_clock_multiplier",
-       "wall_clock_ci95",
-       "wall_clock_note",
-       "exponent",
-       "exponent_ci95",
-       "omega",
-       "psi",
-       "nu",
-       "best_loss",
-       "best_trial",
-       "parameters",
-       "flops",
-       "trials",
-       "status"});
-}
-
-std::string ranking_csv(const scaling::Analysis& analysis) {
-  return to_csv(
-      to_json(analysis).at("structures"),
-      {"structure",
-       "compute_multiplier",
-       "ci95",
-       "note",
-       "exponent",
-       "exponent_ci95",
-       "floor",
-       "floor_ci95",
-       "scale",
-       "best_loss",
-       "runs",
-       "law_runs",
-       "law_note"});
-}
-
-std::string points_csv(const std::vector<scaling::Run>& runs) {
-  std::string csv =
-      "structure,run,compute,loss,seconds,tokens,model,learning_rate\n";
-  const auto positive = [](double value) {
-    return std::isfinite(value) && value > 0 ? dump(Json(value), -1) : "";
-  };
-  for (const scaling::Run& run : runs) {
-    for (const scaling::Point& point : run.points) {
-      const std::string compute = positive(point.compute);
-      const std::string loss = positive(point.loss);
-      if (compute.empty() || loss.empty()) {
-        continue;
-      }
-      csv += fmt::format(
-          "{},{},{},{},{},{},{},{}\n",
-          field(run.structure),
-          field(run.name),
-          compute,
-          loss,
-          positive(point.seconds),
-          positive(point.tokens),
-          field(run.model),
-          positive(run.learning_rate));
-    }
+std::string text_at(const Json& object, const std::string& key) {
+  if (!object.is_object()) {
+    return "";
   }
-  return csv;
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>()
+                                                     : "";
 }
 
 }  // namespace einforge::report

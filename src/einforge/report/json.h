@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cstddef>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "einforge/base/json.h"
 #include "einforge/report/summary.h"
@@ -12,17 +15,25 @@ namespace einforge::report {
 // null, with a reason beside it.
 base::Json to_json(const Summary& summary);
 
+// The parts "ranking" and "best_at_budget" of it.
+base::Json ranking_json(const Summary& summary);
+base::Json budget_json(const Summary& summary);
+
 // One analysis; the "fits" entries above and what `einforge fit --json` prints.
 base::Json to_json(const scaling::Analysis& analysis);
 
-// Text of JSON whatever bytes its strings hold.
-std::string dump(const base::Json& json, int indent = 2);
+// As base::dump_json, for people.
+inline std::string dump(const base::Json& json, int indent = 2) {
+  return base::dump_json(json, indent);
+}
 
-// The ranking, one row a structure.
-std::string ranking_csv(const Summary& summary);
-std::string ranking_csv(const scaling::Analysis& analysis);
+// The string under `key`, or "" where there is none: a store may hold anything.
+std::string text_at(const base::Json& object, const std::string& key);
 
-// All curves in the format that `einforge fit` reads.
-std::string points_csv(const std::vector<scaling::Run>& runs);
+// The points of a frontier that to_json() writes: at most `most` that keep its
+// shape (thin.h).
+constexpr std::size_t kMostFrontierPoints = 1000;
+std::vector<std::size_t> thin_frontier(
+    std::span<const scaling::FrontierPoint> frontier, std::size_t most);
 
 }  // namespace einforge::report

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "einforge/base/text.h"
+#include "einforge/report/json.h"
 
 namespace einforge::report {
 namespace {
@@ -36,22 +38,81 @@ std::string with_interval(
       number(interval->high));
 }
 
-std::string multiplier(
-    const std::optional<scaling::StructureAnalysis>& analysis) {
-  return analysis ? with_interval(
-                        analysis->multiplier, analysis->multiplier_ci95, "x")
-                  : "-";
+// With a "?" where the note says that it is not to be quoted.
+std::string multiplier(const scaling::StructureAnalysis& analysis) {
+  const bool doubtful = analysis.multiplier && *analysis.multiplier != 1 &&
+                        !analysis.multiplier_shown;
+  return with_interval(
+      analysis.multiplier, analysis.multiplier_ci95, doubtful ? "x?" : "x");
 }
 
-std::string taxonomy(const RankedStructure& row, const char* key) {
-  if (!row.best || !row.best->trial.taxonomy.is_object()) {
+std::string multiplier(
+    const std::optional<scaling::StructureAnalysis>& analysis) {
+  return analysis ? multiplier(*analysis) : "-";
+}
+
+std::string taxonomy(const store::Trial* best, const char* key) {
+  if (best == nullptr || !best->taxonomy.is_object()) {
     return "-";
   }
-  const base::Json& values = row.best->trial.taxonomy;
+  const base::Json& values = best->taxonomy;
   return values.contains(key) && values[key].is_number()
              ? fmt::format("{:.2f}", values[key].get<double>())
              : "-";
 }
+
+// What programs write into a store may hold escape sequences, which a terminal
+// would obey.
+std::string plain(const std::string& text) {
+  return base::printable(text);
+}
+
+// A structure's, cut where it would leave no room for the numbers.
+std::string name(const std::string& structure) {
+  constexpr std::size_t kMost = 60;
+  return structure.size() > kMost ? plain(structure.substr(0, kMost)) + "..."
+                                  : plain(structure);
+}
+
+// A line for each note, with the structures that it is about.
+class Notes {
+ public:
+  void add(const std::string& structure, const std::string& note) {
+    if (note.empty()) {
+      return;
+    }
+    const auto found =
+        std::find_if(notes_.begin(), notes_.end(), [&](const auto& known) {
+          return known.first == note;
+        });
+    if (found != notes_.end()) {
+      found->second.push_back(structure);
+    } else {
+      notes_.push_back({note, {structure}});
+    }
+  }
+
+  std::string text() const {
+    constexpr std::size_t kMost = 4;
+    std::string text;
+    for (const auto& [note, structures] : notes_) {
+      const std::size_t named =
+          structures.size() > kMost + 1 ? kMost : structures.size();
+      std::string names;
+      for (std::size_t i = 0; i < named; ++i) {
+        names += (i == 0 ? "" : ", ") + name(structures[i]);
+      }
+      if (named < structures.size()) {
+        names += fmt::format(" and {} more", structures.size() - named);
+      }
+      text += fmt::format("{}: {}\n", names, plain(note));
+    }
+    return text;
+  }
+
+ private:
+  std::vector<std::pair<std::string, std::vector<std::string>>> notes_;
+};
 
 // Columns as wide as their widest cell; the first one left, the others right.
 std::string format_table(const std::vector<Row>& rows) {
@@ -89,23 +150,67 @@ std::string interval_note(const scaling::Analysis& analysis) {
   return "no intervals";
 }
 
+std::string headline(const scaling::Analysis& analysis) {
+  if (!analysis.headline) {
+    return analysis.headline_note.empty()
+               ? ""
+               : base::printable(analysis.headline_note) + "\n";
+  }
+  return "";
+}
+
+// What "?" after a multiplier means, where there is one.
+std::string unproven_mark(
+    const scaling::Analysis& compute, const scaling::Analysis& seconds) {
+  for (const scaling::Analysis* analysis : {&compute, &seconds}) {
+    for (const auto& structure : analysis->structures) {
+      if (multiplier(structure).find('?') != std::string::npos) {
+        return ", ? was not shown by these runs";
+      }
+    }
+  }
+  return "";
+}
+
 // The first warning about a trial's routers, and how many there are.
 std::string router_note(const store::Trial& trial) {
   if (!trial.routers.is_object()) {
     return "";
   }
-  const base::Json warnings = trial.routers.value("warnings", base::Json());
+  const auto found = trial.routers.find("warnings");
+  if (found == trial.routers.end()) {
+    return "";
+  }
+  const base::Json& warnings = *found;
   if (!warnings.is_array() || warnings.empty()) {
     return "";
   }
   const std::size_t more = warnings.size() - 1;
   return fmt::format(
       "{} {}, trial {}: {}{}\n",
-      trial.structure,
-      trial.model,
-      trial.id.substr(0, 8),
-      warnings[0].value("message", ""),
+      name(trial.structure),
+      plain(trial.model),
+      plain(trial.id.substr(0, 8)),
+      plain(text_at(warnings[0], "message")),
       more > 0 ? fmt::format(", and {} more", more) : "");
+}
+
+// The first of the trials with warnings, and how many more there are.
+std::string router_notes(const Summary& summary) {
+  constexpr int kMost = 5;
+  std::string text;
+  int count = 0;
+  for (const TrialRecord& record : summary.trials) {
+    const std::string note = router_note(record.trial);
+    if (!note.empty() && ++count <= kMost) {
+      text += note;
+    }
+  }
+  if (count > kMost) {
+    text += fmt::format(
+        "{} more trials with router warnings: see the page\n", count - kMost);
+  }
+  return text;
 }
 
 }  // namespace
@@ -125,41 +230,39 @@ std::string ranking_table(const Summary& summary) {
        "psi",
        "nu",
        "trials"}};
-  std::string notes;
+  Notes notes;
   for (const RankedStructure& row : summary.ranking) {
-    const bool has_best = row.best.has_value();
+    const store::Trial* best =
+        row.best ? &summary.trials[*row.best].trial : nullptr;
     rows.push_back(
-        {row.structure,
+        {name(row.structure),
          multiplier(row.compute),
          multiplier(row.wall_clock),
-         has_best ? fmt::format("{:.4f}", row.best->trial.final_loss) : "-",
-         has_best ? base::human_count(
-                        static_cast<double>(row.best->trial.parameters))
-                  : "-",
-         has_best ? base::human_count(row.best->trial.flops) : "-",
-         taxonomy(row, "omega"),
-         taxonomy(row, "psi"),
-         taxonomy(row, "nu"),
+         best != nullptr ? fmt::format("{:.4f}", best->final_loss) : "-",
+         best != nullptr
+             ? base::human_count(static_cast<double>(best->parameters))
+             : "-",
+         best != nullptr ? base::human_count(best->flops) : "-",
+         taxonomy(best, "omega"),
+         taxonomy(best, "psi"),
+         taxonomy(best, "nu"),
          row.status});
-    if (row.structure == summary.baseline) {
-      continue;
-    }
-    if (!row.compute) {
-      notes += fmt::format("{}: no training curve\n", row.structure);
-    } else if (!row.compute->multiplier_note.empty()) {
-      notes +=
-          fmt::format("{}: {}\n", row.structure, row.compute->multiplier_note);
+    if (row.structure != summary.baseline) {
+      notes.add(
+          row.structure,
+          row.compute ? row.compute->multiplier_note : "no training curve");
     }
   }
-  for (const TrialRecord& record : summary.trials) {
-    notes += router_note(record.trial);
+  std::string text = format_table(rows) + notes.text() + router_notes(summary);
+  for (const std::string& notice : summary.notices) {
+    text += plain(notice) + "\n";
   }
-  return format_table(rows) + notes +
+  return text + headline(summary.compute) +
          fmt::format(
              "multiplier: {}'s cost / the structure's cost at equal loss, "
-             "above "
-             "1 is better; {}\n",
-             summary.baseline,
+             "above 1 is better{}; {}\n",
+             name(summary.baseline),
+             unproven_mark(summary.compute, summary.wall_clock),
              interval_note(summary.compute));
 }
 
@@ -176,13 +279,13 @@ std::string fit_table(const scaling::Analysis& analysis) {
        "floor",
        "best loss",
        "runs"}};
-  std::string notes;
+  Notes notes;
   for (const auto& structure : analysis.structures) {
     using Value = std::optional<double>;
     const auto& law = structure.law;
     rows.push_back(
-        {structure.structure,
-         with_interval(structure.multiplier, structure.multiplier_ci95, "x"),
+        {name(structure.structure),
+         multiplier(structure),
          with_interval(
              law ? Value(law->exponent) : std::nullopt,
              structure.exponent_ci95),
@@ -190,18 +293,17 @@ std::string fit_table(const scaling::Analysis& analysis) {
              law ? Value(law->floor) : std::nullopt, structure.floor_ci95),
          fmt::format("{:.4f}", structure.best_loss),
          fmt::format("{}", structure.runs)});
-    for (const std::string* note :
-         {&structure.multiplier_note, &structure.law_note}) {
-      if (!note->empty() && structure.structure != analysis.baseline) {
-        notes += fmt::format("{}: {}\n", structure.structure, *note);
-      }
+    if (structure.structure != analysis.baseline) {
+      notes.add(structure.structure, structure.multiplier_note);
     }
+    notes.add(structure.structure, structure.law_note);
   }
-  return format_table(rows) + notes +
+  return format_table(rows) + notes.text() + headline(analysis) +
          fmt::format(
-             "loss = floor + scale * {}^-exponent{}; {}\n",
+             "loss = floor + scale * {}^-exponent{}{}; {}\n",
              scaling::to_string(analysis.metric),
              analysis.shared_floor ? ", one floor for all structures" : "",
+             unproven_mark(analysis, analysis),
              interval_note(analysis));
 }
 

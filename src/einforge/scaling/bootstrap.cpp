@@ -51,7 +51,9 @@ std::vector<Replicate> bootstrap(
       static_cast<std::size_t>(options.replicates));
   const auto replicate = [&](int i) {
     // Seeds far apart: neighbours would share their numbers, one step apart.
-    base::Random seeds(options.seed + 0x632be59bd9b4e019 * (1 + static_cast<std::uint64_t>(i)));
+    base::Random seeds(
+        options.seed +
+        0x632be59bd9b4e019 * (1 + static_cast<std::uint64_t>(i)));
     base::Random random(seeds.next());
     const double size = noise ? draw_size(*noise, random) : 0;
     Shifts shifts;
@@ -65,9 +67,8 @@ std::vector<Replicate> bootstrap(
         family.push_back(size * random.normal() - residual);
       }
     }
-    const Outcome outcome =
-        noise ? evaluate(families, shifts, baseline, refit)
-              : compare(families, shifts, baseline);
+    const Outcome outcome = noise ? evaluate(families, shifts, baseline, refit)
+                                  : compare(families, shifts, baseline);
     Replicate& result = replicates[static_cast<std::size_t>(i)];
     for (const TangentFit& fit : outcome.fits) {
       result.laws.push_back(fit.law);

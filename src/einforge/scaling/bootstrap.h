@@ -31,9 +31,9 @@ struct Replicate {
 
 // Each replicate draws from its own random numbers, so that the result does not
 // depend on threads. With `noise`, every run is laid on its
-// law (or left where it is, when it has none) and given new noise, and frontier,
-// fit and multiplier are made again. Without it, and for families that
-// `tangent` skips, runs are drawn with replacement, and only frontier and
+// law (or left where it is, when it has none) and given new noise, and
+// frontier, fit and multiplier are made again. Without it, and for families
+// that `tangent` skips, runs are drawn with replacement, and only frontier and
 // multiplier made again.
 std::vector<Replicate> bootstrap(
     std::span<const Family> families,

@@ -34,8 +34,8 @@ double log_add(double a, double b) {
   return high + std::log1p(std::exp(std::min(a, b) - high));
 }
 
-// log of the integral over w >= 0 of exp(-w^4 / 2 - q w^2), a parabolic cylinder
-// function. Source: Abramowitz and Stegun, 19.5.3.
+// log of the integral over w >= 0 of exp(-w^4 / 2 - q w^2), a parabolic
+// cylinder function. Source: Abramowitz and Stegun, 19.5.3.
 double log_quartic(double q) {
   constexpr double kReach = 24;
   constexpr double kStep = 0.02;
@@ -128,8 +128,8 @@ class Problem {
     std::vector<double> all;
     for (const Curve& curve : curves) {
       all.insert(all.end(), curve.x.begin(), curve.x.end());
-      lowest_ = std::min(
-          lowest_, *std::min_element(curve.y.begin(), curve.y.end()));
+      lowest_ =
+          std::min(lowest_, *std::min_element(curve.y.begin(), curve.y.end()));
     }
     std::sort(all.begin(), all.end());
     centre_ = all[all.size() / 2];
@@ -152,8 +152,8 @@ class Problem {
     }
     // A curve of n evaluations pays for where it touches, and two of them tell
     // nothing of how it bends.
-    const auto bending = std::count_if(
-        curves_.begin(), curves_.end(), [](const Curve& curve) {
+    const auto bending =
+        std::count_if(curves_.begin(), curves_.end(), [](const Curve& curve) {
           return curve.size() >= 3;
         });
     const auto free = static_cast<int>(evaluations_ - singles_.size()) -
@@ -331,8 +331,7 @@ class Problem {
       above[i] = 0.5 * std::exp(log_scale - exponent * curve.x[i]);
       grow[i] = std::exp(curvature * (curve.x[i] - curve.x.front()));
     }
-    const double middle =
-        0.5 * curvature * (curve.x.back() - curve.x.front());
+    const double middle = 0.5 * curvature * (curve.x.back() - curve.x.front());
     // The size is the best one somewhere near, within a factor of exp(d).
     constexpr double kNear = 1.5;
     // touch: in units of 1 / curvature, from the first point.
@@ -341,8 +340,7 @@ class Problem {
       double sum = 0.5 * std::pow((middle - touch) / kNear, 2);
       for (std::size_t i = 0; i < n; ++i) {
         const double d = grow[i] * shrink;
-        const double error =
-            1 - (floor + above[i] * (d + 1 / d)) / loss[i];
+        const double error = 1 - (floor + above[i] * (d + 1 / d)) / loss[i];
         sum += std::sqrt(1 + std::pow(error / noise, 2));
       }
       return sum;
@@ -363,8 +361,7 @@ class Problem {
     best = golden_section(cost, best - step, best + step);
     const double shrink = std::exp(-best);
     // One evaluation's worth of noise is spent on the touch.
-    double sum = std::log(noise) -
-                 0.5 * std::pow((middle - best) / kNear, 2);
+    double sum = std::log(noise) - 0.5 * std::pow((middle - best) / kNear, 2);
     for (std::size_t i = 0; i < n; ++i) {
       const double d = grow[i] * shrink;
       sum += log_noise(
@@ -383,8 +380,8 @@ class Problem {
 }  // namespace
 
 bool is_sparse(std::span<const Curve> curves) {
-  const auto few = std::count_if(
-      curves.begin(), curves.end(), [](const Curve& curve) {
+  const auto few =
+      std::count_if(curves.begin(), curves.end(), [](const Curve& curve) {
         return curve.size() < kPointsForCurve;
       });
   return 2 * static_cast<std::size_t>(few) > curves.size();

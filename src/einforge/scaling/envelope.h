@@ -17,12 +17,12 @@ namespace einforge::scaling {
 //
 // d is how far a run's size is from the best one at that compute. For a run of
 // one evaluation d is unknown, normal with mean 0: what is left over is normal
-// noise plus `excess` times chi-squared with one degree of freedom, a stochastic
-// frontier. For a short curve d = curvature * log(C / C_run): the curve is
-// tangent to the law at C_run, and lies above it elsewhere as the sum of two
-// power laws of equal exponents does (Hoffmann et al.'s form).
-// Sources: Aigner, Lovell and Schmidt, J. Econometrics 6 (1977), 21-37;
-// Hoffmann et al., arXiv 2203.15556, section 3.3.
+// noise plus `excess` times chi-squared with one degree of freedom, a
+// stochastic frontier. For a short curve d = curvature * log(C / C_run): the
+// curve is tangent to the law at C_run, and lies above it elsewhere as the sum
+// of two power laws of equal exponents does (Hoffmann et al.'s form). Sources:
+// Aigner, Lovell and Schmidt, J. Econometrics 6 (1977), 21-37; Hoffmann et al.,
+// arXiv 2203.15556, section 3.3.
 struct EnvelopeFit {
   PowerLaw law;
   double noise = 0;      // standard deviation of one log loss

@@ -57,13 +57,12 @@ Outcome compare(
   }
   for (std::size_t f = 0; f < families.size(); ++f) {
     outcome.multipliers.push_back(
-        !baseline || f == *baseline
-            ? std::nullopt
-            : compute_multiplier(
-                  outcome.frontiers[*baseline],
-                  outcome.checks[*baseline],
-                  outcome.frontiers[f],
-                  outcome.checks[f]));
+        !baseline || f == *baseline ? std::nullopt
+                                    : compute_multiplier(
+                                          outcome.frontiers[*baseline],
+                                          outcome.checks[*baseline],
+                                          outcome.frontiers[f],
+                                          outcome.checks[f]));
   }
   return outcome;
 }

@@ -28,8 +28,7 @@ std::optional<Range> common_range(
   std::vector<std::pair<double, int>> ends;  // from above: from -> +1, to -> -1
   for (const auto& range : ranges) {
     if (range) {
-      ends.emplace_back(
-          std::min(range->from, ranges[baseline]->from), +1);
+      ends.emplace_back(std::min(range->from, ranges[baseline]->from), +1);
       ends.emplace_back(range->to, -1);
     }
   }
@@ -59,16 +58,16 @@ void sort_for_display(std::vector<StructureAnalysis>& structures) {
         s.best_loss);
   };
   std::stable_sort(
-      structures.begin(),
-      structures.end(),
-      [&](const auto& a, const auto& b) { return key(a) < key(b); });
+      structures.begin(), structures.end(), [&](const auto& a, const auto& b) {
+        return key(a) < key(b);
+      });
 }
 
 void pick_headline(Analysis& analysis) {
   const auto first = std::find_if(
-      analysis.structures.begin(), analysis.structures.end(), [](const auto& s) {
-        return s.rank == 1;
-      });
+      analysis.structures.begin(),
+      analysis.structures.end(),
+      [](const auto& s) { return s.rank == 1; });
   if (first == analysis.structures.end()) {
     analysis.headline_note = analysis.rank_note;
   } else if (first->structure == analysis.baseline) {

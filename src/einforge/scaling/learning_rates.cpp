@@ -17,13 +17,14 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kSameBudget = 0.05;
 
 // NaN orders with nothing, which a map cannot have.
-double ordered(double value) { return std::isnan(value) ? 0 : value; }
+double ordered(double value) {
+  return std::isnan(value) ? 0 : value;
+}
 
 using Model = std::tuple<std::string, std::string, std::string, double>;
 
 Model model_of(const Run& run) {
-  return {
-      run.structure, run.model, run.settings, ordered(run.parameters)};
+  return {run.structure, run.model, run.settings, ordered(run.parameters)};
 }
 
 double end_of(const Run& run) {
@@ -63,10 +64,9 @@ double mean_loss(const Seeds& runs, double compute) {
 }
 
 std::vector<Budget> budgets_of(Seeds runs) {
-  std::stable_sort(
-      runs.begin(), runs.end(), [](const Run* a, const Run* b) {
-        return end_of(*a) < end_of(*b);
-      });
+  std::stable_sort(runs.begin(), runs.end(), [](const Run* a, const Run* b) {
+    return end_of(*a) < end_of(*b);
+  });
   std::vector<Budget> budgets;
   for (const Run* run : runs) {
     const double end = end_of(*run);
@@ -85,8 +85,8 @@ class Choice {
     Seeds finished;
     for (const Run* run : runs) {
       if (has_diverged(*run)) {
-        const auto [found, is_new] = diverged_at_.try_emplace(
-            ordered(run->learning_rate), end_of(*run));
+        const auto [found, is_new] =
+            diverged_at_.try_emplace(ordered(run->learning_rate), end_of(*run));
         found->second = std::min(found->second, end_of(*run));
       } else {
         finished.push_back(run);

@@ -70,8 +70,8 @@ Minimum descend(
     }
     for (std::size_t v = 1; v <= n; ++v) {
       for (std::size_t i = 0; i < n; ++i) {
-        simplex[v].at[i] = std::lerp(
-            simplex.front().at[i], simplex[v].at[i], shrink);
+        simplex[v].at[i] =
+            std::lerp(simplex.front().at[i], simplex[v].at[i], shrink);
       }
       simplex[v].value = function(simplex[v].at);
       ++evaluations;

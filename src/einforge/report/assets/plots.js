@@ -1,6 +1,6 @@
-// The plots; plotly.js does the drawing.
+// The plots and their legends; plotly.js does the drawing.
 
-// ---- Plots ----------------------------------------------------------------
+// ---- Axes -----------------------------------------------------------------
 
 function layout(extra) {
   const axis = {
@@ -13,12 +13,9 @@ function layout(extra) {
     font: {family: getComputedStyle(document.body).fontFamily, size: 13,
            color: css("--text")},
     modebar: {bgcolor: "rgba(0,0,0,0)", color: css("--whisker"), activecolor: css("--accent")},
-    margin: {l: 12, r: 12, t: 12, b: 12}, hovermode: "closest",
-    hoverlabel: {bgcolor: css("--card"), bordercolor: css("--line"),
+    margin: {l: 12, r: 12, t: 12, b: 12}, hovermode: "closest", showlegend: false,
+    hoverlabel: {bgcolor: css("--card"), bordercolor: css("--line"), align: "left",
                  font: {color: css("--text")}},
-    legend: narrow.matches
-      ? {orientation: "h", y: -0.2, x: 0, font: {size: 12}}
-      : {font: {size: 12}, itemsizing: "constant", y: 0.93},
     ...extra,
   };
   for (const key of Object.keys(extra).filter(k => /^[xy]axis/.test(k))) {
@@ -28,13 +25,16 @@ function layout(extra) {
   return merged;
 }
 
-const CONFIG = {responsive: true, displaylogo: false, displayModeBar: "hover",
+const CONFIG = {responsive: true, displaylogo: false,
                 modeBarButtonsToRemove: ["select2d", "lasso2d"]};
 
 function draw(target, traces, extra, label) {
   const node = $(target);
   node.setAttribute("role", "img");
   node.setAttribute("aria-label", label);
+  for (const trace of traces) {
+    if (hidden.has(trace.meta)) trace.visible = false;
+  }
   return Plotly.react(node, traces, layout(extra), {
     ...CONFIG, displayModeBar: narrow.matches ? false : "hover"});
 }
@@ -73,109 +73,241 @@ function timeTicks(low, high) {
 
 // The first moments of training fall so steeply that they would squash what
 // matters: the plots open at the losses that are compared, and a little above.
-function highestLossShown(losses) {
+function highestLossShown(highest) {
   const compared = data.fits.flops.structures
-    .filter(s => s.structure !== data.baseline && s.loss_range)
+    .filter(s => s.structure !== baseline && s.loss_range)
     .map(s => s.loss_range[0]);
-  const finals = data.ranking.map(row => row.best_loss).filter(known);
-  return Math.min(Math.max(...losses), 1.12 * Math.max(...compared, ...finals));
+  const finals = structures.filter(s => s.drawn).map(s => s.best_loss).filter(known);
+  const top = extent([...compared, ...finals])[1];
+  return top > 0 ? Math.min(highest, 1.12 * top) : highest;
 }
 
-function lossAxis(losses) {
-  const usable = losses.filter(v => known(v) && v > 0);
-  if (!usable.length) return LOSS_AXIS;
-  const low = Math.min(...usable) / 1.01;
-  const high = Math.max(highestLossShown(usable), low * 1.02);
+function lossAxis([lowest, highest]) {
+  if (!(lowest > 0 && lowest <= highest && highest < Infinity)) return LOSS_AXIS;
+  const low = lowest / 1.01;
+  const high = Math.max(highestLossShown(highest), low * 1.02);
   return {...LOSS_AXIS, ...ticks(low, high),
           range: [Math.log10(low), Math.log10(high)]};
+}
+
+// ---- Legends --------------------------------------------------------------
+
+const hidden = new Set();  // indices of structures
+const plots = ["plot-compute", "plot-clock", "plot-taxonomy", "plot-curves"];
+
+function showHidden() {
+  for (const target of plots) {
+    const node = $(target);
+    if (node.data?.length) {
+      Plotly.restyle(node, {visible: node.data.map(trace => !hidden.has(trace.meta))});
+    }
+  }
+  for (const button of document.querySelectorAll(".legend button")) {
+    button.setAttribute("aria-pressed", String(!hidden.has(Number(button.dataset.index))));
+  }
+}
+
+// Which structure is which, in all plots; a click hides or shows it, a double
+// click shows it alone.
+function structureLegend(target) {
+  const drawn = structures.filter(s => s.drawn);
+  const chips = drawn.map(s => {
+    const index = structures.indexOf(s);
+    const button = element("button", {
+      type: "button", "data-index": index, "aria-pressed": "true",
+      title: "Click to hide or show, double click to show alone"}, named(s));
+    button.addEventListener("click", () => {
+      if (!hidden.delete(index)) hidden.add(index);
+      showHidden();
+    });
+    button.addEventListener("dblclick", () => {
+      const alone = drawn.every(other => other === s || hidden.has(structures.indexOf(other)));
+      hidden.clear();
+      if (!alone) drawn.forEach(other => other !== s && hidden.add(structures.indexOf(other)));
+      showHidden();
+    });
+    return button;
+  });
+  const list = element("div", {class: "legend"}, ...chips);
+  if (drawn.length <= 12) {
+    $(target).replaceChildren(list);
+    return;
+  }
+  const box = element("details", {},
+    element("summary", {}, `${drawn.length} structures: colours, hide and show`), list);
+  box.open = !narrow.matches;
+  $(target).replaceChildren(box);
+}
+
+// Samples of line styles: [[text, {width, dash, opacity}], ...].
+function lineLegend(target, samples) {
+  $(target).replaceChildren(...samples.map(([text, style]) => element(
+    "span", {class: "sample"},
+    svgElement("svg", {width: 44, height: 10, "aria-hidden": "true"},
+      svgElement("line", {x1: 1, x2: 43, y1: 5, y2: 5, stroke: "currentcolor",
+        "stroke-width": style.width, "stroke-dasharray": style.dash ?? "none",
+        opacity: style.opacity ?? 1})),
+    text)));
+}
+
+// ---- Loss against compute and seconds -------------------------------------
+
+const RUN = {width: 1.1, opacity: 0.4};
+const FRONTIER = {width: 2.4};
+const CHORD = {width: 2, dash: "2px,3px"};
+const LAW = {width: 1.6, dash: "9px,4px"};
+
+// Runs of a structure in one line with gaps: a trace for each run would make
+// plotly slow.
+function joinedRuns(curves, s, metric) {
+  const joined = {x: [], y: [], text: []};
+  const format = metric === "seconds" ? duration : human;
+  for (const curve of curves) {
+    if (curve.trial.structure !== s) continue;
+    const before = joined.x.length;
+    curve[metric].forEach((x, i) => {
+      const y = curve.val_loss[i];
+      if (!(x > 0 && y > 0)) return;
+      joined.x.push(x);
+      joined.y.push(y);
+      joined.text.push(`${hoverName(s)}<br>${hoverText(short(curve.trial.model))}, rate ` +
+        `${significant(curve.trial.learning_rate)}<br>${format(x)}, loss ${loss(y)}`);
+    });
+    if (joined.x.length > before) {
+      joined.x.push(null);
+      joined.y.push(null);
+      joined.text.push("");
+    }
+  }
+  return joined;
+}
+
+// plotly reads some HTML in texts.
+const hoverText = text => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;")
+  .replaceAll(">", "&gt;");
+const hoverName = s => hoverText(short(s.structure));
+
+// The frontier in two lines: where runs were, and chords between runs.
+function splitFrontier(frontier) {
+  const parts = {runs: {x: [], y: []}, chords: {x: [], y: []}};
+  frontier.x.forEach((x, i) => {
+    const y = frontier.y[i];
+    const put = (part, x, y) => { part.x.push(x); part.y.push(y); };
+    put(parts.runs, x, y);
+    if (frontier.chord[i] && i + 1 < frontier.x.length) {
+      put(parts.runs, null, null);
+      put(parts.chords, x, y);
+      put(parts.chords, frontier.x[i + 1], frontier.y[i + 1]);
+      put(parts.chords, null, null);
+    }
+  });
+  return parts;
 }
 
 function drawLoss(target, metric, by) {
   const isTime = metric === "seconds";
   const {colour, bar} = colouring(by);
   const traces = [];
-  const losses = [];
-  const format = isTime ? duration : human;
-  for (const trial of data.trials) {
-    const curve = data.curves[trial.id];
-    if (!curve) continue;
-    const points = curve[metric].map((x, i) => [x, curve.val_loss[i]])
-      .filter(([x, y]) => x > 0 && y > 0);
-    if (!points.length) continue;
-    losses.push(...points.map(p => p[1]));
+  const seen = [];
+  const fits = data.fits[metric];
+  for (const s of structures.filter(s => s.drawn)) {
+    const meta = structures.indexOf(s);
+    const runs = joinedRuns(data.curves, s, metric);
+    if (!runs.x.length) continue;
+    seen.push(runs);
     traces.push({
-      type: "scatter", mode: points.length > 1 ? "lines" : "markers",
-      x: points.map(p => p[0]), y: points.map(p => p[1]),
-      line: {width: 1.1, color: colour(trial.structure)}, opacity: 0.38,
-      marker: {size: 6, color: colour(trial.structure)},
-      legendgroup: trial.structure, showlegend: false,
-      text: points.map(p => `${trial.structure}<br>${trial.model}, rate ` +
-        `${significant(trial.learning_rate)}<br>${format(p[0])}, loss ${p[1].toFixed(4)}`),
+      type: "scatter", mode: runs.x.length > 2 ? "lines" : "markers", meta, ...runs,
+      line: {width: RUN.width, color: colour(s)}, opacity: RUN.opacity,
+      marker: {size: 6, color: colour(s)}, connectgaps: false,
       hovertemplate: "%{text}<extra></extra>",
     });
   }
-  const fits = data.fits[metric];
-  const axis = lossAxis(losses);
+  const lowest = extent(seen.map(runs => extent(runs.y.filter(known))[0]))[0];
+  const highest = extent(seen.map(runs => extent(runs.y.filter(known))[1]))[1];
+  const axis = lossAxis([lowest, highest]);
   const top = axis.range ? 10 ** axis.range[1] : Infinity;
-  const inView = traces.flatMap(t => t.x.filter((_, i) => t.y[i] <= top));
-  for (const name of structures) {
-    const fit = fits.structures.find(s => s.structure === name);
-    if (!fit) continue;
+  const inView = extent(seen.flatMap(runs => extent(
+    runs.x.filter((x, i) => known(x) && runs.y[i] <= top))).filter(isFinite));
+  for (const fit of fits.structures) {
+    const s = fit.structure;
+    const meta = structures.indexOf(s);
+    const parts = splitFrontier(fit.frontier);
     traces.push({
-      type: "scatter", mode: "lines+markers", name, legendgroup: name,
-      x: fit.frontier.map(p => p.compute), y: fit.frontier.map(p => p.loss),
-      line: {width: name === data.baseline ? 3.2 : 2.4, color: colour(name)},
-      marker: {size: 5.5, symbol: symbolOf(name), color: colour(name)},
-      hovertemplate: `${name}: frontier<br>loss %{y:.4f}<extra></extra>`,
+      type: "scatter", mode: "lines+markers", meta, ...parts.runs, connectgaps: false,
+      line: {width: s === baseline ? 3.2 : FRONTIER.width, color: colour(s)},
+      marker: {size: 5.5, symbol: symbolOf(s), color: colour(s),
+               maxdisplayed: 25},
+      hovertemplate: `${hoverName(s)}: frontier<br>loss %{y:.4f}<extra></extra>`,
     });
-    if (fit.law.length && fit.exponent !== null) {
+    if (parts.chords.x.length) {
       traces.push({
-        type: "scatter", mode: "lines", legendgroup: name, showlegend: false,
-        x: fit.law.map(p => p.compute), y: fit.law.map(p => p.loss),
-        line: {width: 1.6, dash: "dash", color: colour(name)},
-        hovertemplate: `${name}: ${significant(fit.floor)} + c x<sup>` +
+        type: "scatter", mode: "lines", meta, ...parts.chords, connectgaps: false,
+        line: {width: CHORD.width, dash: CHORD.dash, color: colour(s)},
+        hovertemplate: `${hoverName(s)}: chord between runs<extra></extra>`,
+      });
+    }
+    if (fit.law.x.length) {
+      traces.push({
+        type: "scatter", mode: "lines", meta, ...fit.law,
+        line: {width: LAW.width, dash: LAW.dash, color: colour(s)},
+        hovertemplate: `${hoverName(s)}: ${significant(fit.floor)} + c x<sup>` +
           `−${significant(fit.exponent)}</sup><extra></extra>`,
       });
     }
   }
   if (bar) traces.push(bar);
+  const [left, right] = inView;
+  const decades = Math.log10(right / left);
   draw(target, traces, {
-    xaxis: {type: "log", exponentformat: "power", dtick: 1,
-            ...(inView.length ? {
-              range: [Math.log10(Math.min(...inView) / 1.3),
-                      Math.log10(Math.max(...inView) * 1.3)],
-              ...(isTime ? timeTicks(Math.min(...inView), Math.max(...inView)) : {}),
+    xaxis: {type: "log", exponentformat: "power", dtick: decades < 1.5 ? "D2" : 1,
+            ...(left > 0 && left <= right && right < Infinity ? {
+              range: [Math.log10(left / 1.3), Math.log10(right * 1.3)],
+              ...(isTime ? timeTicks(left, right) : {}),
             } : {}),
             title: {text: isTime ? "training time" : "training FLOPs"}},
     yaxis: axis,
-    showlegend: !bar || !narrow.matches,
-    ...(bar && !narrow.matches ? {legend: {x: 1.12, y: 0.93, font: {size: 12}}} : {}),
-  }, `Validation loss against ${isTime ? "wall-clock time" : "compute"} for ` +
-     `${structures.length} structures; the ranking above holds the numbers`);
+  }, `Validation loss against ${isTime ? "wall-clock time" : "compute"}; ` +
+     "the ranking above holds the numbers");
 }
 
+function lossLegends() {
+  const hasChords = Object.values(data.fits).some(
+    fit => fit.structures.some(s => s.frontier.chord.some(Boolean)));
+  const hasLaws = Object.values(data.fits).some(
+    fit => fit.structures.some(s => s.law.x.length));
+  const samples = [["a run", RUN], ["frontier", FRONTIER],
+    ...(hasChords ? [["chord between runs: nothing was trained there", CHORD]] : []),
+    ...(hasLaws ? [["fitted law", LAW]] : [])];
+  lineLegend("lines-compute", samples);
+  lineLegend("lines-clock", samples);
+  for (const plot of ["compute", "clock", "curves"]) structureLegend(`legend-${plot}`);
+}
+
+// ---- Multipliers against omega, psi, nu -----------------------------------
+
 function drawTaxonomy() {
-  const rows = data.ranking.filter(row => known(row.compute_multiplier));
+  const rows = structures.filter(row => row.drawn && known(row.compute_multiplier));
   const stacked = narrow.matches;
   const traces = [];
   const ends = rows.flatMap(r => [r.compute_multiplier, ...(r.ci95 ?? [])]).filter(v => v > 0);
-  const multiplierTicks = ends.length ? ticks(Math.min(...ends), Math.max(...ends)) : {};
+  const multiplierTicks = ends.length ? ticks(...extent(ends)) : {};
   const axes = {grid: stacked ? {rows: 3, columns: 1, pattern: "independent", ygap: 0.35}
                               : {rows: 1, columns: 3, pattern: "independent"}};
   Object.entries(TAXONOMY).forEach(([key, letter], i) => {
     const n = i === 0 ? "" : i + 1;
     for (const row of rows.filter(r => known(r[key]))) {
+      const colour = structureColour(row);
+      const sure = row.shown || row === baseline;
       traces.push({
-        type: "scatter", mode: "markers", name: row.structure,
-        legendgroup: row.structure, showlegend: i === 0,
+        type: "scatter", mode: "markers", meta: structures.indexOf(row),
         x: [row[key]], y: [row.compute_multiplier], xaxis: `x${n}`, yaxis: `y${n}`,
         error_y: row.ci95 ? {
           type: "data", symmetric: false, thickness: 1.3, width: 3,
-          array: [row.ci95[1] - row.compute_multiplier],
-          arrayminus: [row.compute_multiplier - row.ci95[0]]} : undefined,
-        marker: {size: 9, color: structureColour(row.structure),
-                 symbol: symbolOf(row.structure)},
-        hovertemplate: `${row.structure}<br>${letter} = %{x:.3f}<br>` +
+          array: [Math.max(0, row.ci95[1] - row.compute_multiplier)],
+          arrayminus: [Math.max(0, row.compute_multiplier - row.ci95[0])]} : undefined,
+        marker: {size: 9, color: sure ? colour : "rgba(0,0,0,0)",
+                 line: {color: colour, width: 1.6}, symbol: symbolOf(row)},
+        hovertemplate: `${hoverName(row)}<br>${letter} = %{x:.3f}<br>` +
           "multiplier %{y:.3g}×<extra></extra>",
       });
     }
@@ -184,39 +316,75 @@ function drawTaxonomy() {
       type: "log", ...multiplierTicks,
       title: {text: i === 0 || stacked ? "compute multiplier" : ""}};
   });
-  if (stacked) axes.legend = {orientation: "h", y: -0.1, x: 0, font: {size: 12}};
   draw("plot-taxonomy", traces, axes, "Compute multiplier against omega, psi and nu");
 }
 
-function drawCurves(which) {
-  const losses = [];
-  const seen = new Set();
-  const models = [...new Set(data.trials.map(t => t.model))];
-  const dashes = ["solid", "dash", "dot", "dashdot", "longdash"];
-  const traces = [];
-  for (const trial of data.trials) {
-    const curve = data.curves[trial.id];
-    if (!curve) continue;
-    const points = curve.tokens.map((x, i) => [x, curve[which][i]])
-      .filter(([x, y]) => known(x) && known(y) && y > 0);
-    if (!points.length) continue;
-    losses.push(...points.map(p => p[1]));
-    const first = !seen.has(trial.structure);
-    seen.add(trial.structure);
-    traces.push({
-      type: "scatter", mode: points.length > 1 ? "lines" : "markers",
-      name: trial.structure, legendgroup: trial.structure, showlegend: first,
-      x: points.map(p => p[0]), y: points.map(p => p[1]),
-      line: {width: 1.6, color: structureColour(trial.structure),
-             dash: dashes[models.indexOf(trial.model) % dashes.length]},
-      text: points.map(p => `${trial.structure}<br>${trial.model}, rate ` +
-        `${significant(trial.learning_rate)}<br>${human(p[0])} tokens, loss ${p[1].toFixed(4)}`),
-      hovertemplate: "%{text}<extra></extra>",
-    });
+// ---- Training curves ------------------------------------------------------
+
+const DASHES = ["none", "10px,4px", "3px,3px", "10px,3px,3px,3px", "18px,5px"];
+const WIDTHS = [1.6, 2.8, 0.9];
+
+// The line style of each model, by size; none where there are too many.
+const modelStyles = (() => {
+  const sizes = new Map();
+  for (const {trial} of data.curves) {
+    sizes.set(trial.model, Math.max(sizes.get(trial.model) ?? 0, trial.parameters));
   }
-  draw("plot-curves", traces, {
+  const models = [...sizes.keys()].sort((a, b) => sizes.get(a) - sizes.get(b));
+  const few = models.length <= DASHES.length * WIDTHS.length;
+  return new Map(models.map((model, i) => [model, few
+    ? {dash: DASHES[i % DASHES.length], width: WIDTHS[Math.floor(i / DASHES.length)]}
+    : {dash: "none", width: 1.6}]));
+})();
+
+function drawCurves(which) {
+  const traces = new Map();
+  let [lowest, highest] = [Infinity, -Infinity];
+  const xs = which === "val_loss" ? "tokens" : "train_tokens";
+  for (const curve of data.curves) {
+    const {structure: s, model} = curve.trial;
+    const meta = structures.indexOf(s);
+    const key = `${meta} ${model}`;
+    if (!traces.has(key)) {
+      const {dash, width} = modelStyles.get(model);
+      traces.set(key, {
+        type: "scatter", mode: "lines", meta, x: [], y: [], text: [], connectgaps: false,
+        line: {width, color: structureColour(s), dash: dash === "none" ? "solid" : dash},
+        marker: {size: 6, color: structureColour(s)},
+        hovertemplate: "%{text}<extra></extra>",
+      });
+    }
+    const trace = traces.get(key);
+    const before = trace.x.length;
+    curve[xs].forEach((x, i) => {
+      const y = curve[which][i];
+      if (!(known(x) && y > 0)) return;
+      lowest = Math.min(lowest, y);
+      highest = Math.max(highest, y);
+      trace.x.push(x);
+      trace.y.push(y);
+      trace.text.push(`${hoverName(s)}<br>${hoverText(short(model))}, rate ` +
+        `${significant(curve.trial.learning_rate)}<br>${human(x)} tokens, loss ${loss(y)}`);
+    });
+    if (trace.x.length === before + 1) trace.mode = "lines+markers";
+    trace.x.push(null);
+    trace.y.push(null);
+    trace.text.push("");
+  }
+  draw("plot-curves", [...traces.values()], {
     xaxis: {title: {text: "tokens"}, exponentformat: "SI", rangemode: "tozero"},
-    yaxis: {...lossAxis(losses),
+    yaxis: {...lossAxis([lowest, highest]),
             title: {text: which === "val_loss" ? "validation loss" : "training loss"}},
-  }, "Loss of every trial over its training; dash patterns tell model sizes apart");
+  }, "Loss of every trial over its training; the line's pattern tells the model");
+}
+
+function modelLegend() {
+  const styles = [...modelStyles];
+  const distinct = new Set(styles.map(([, style]) => style.dash + style.width)).size;
+  if (distinct < styles.length) {
+    lineLegend("lines-curves", [[`${styles.length} models, drawn alike: point at a line for its ` +
+      "model", {width: 1.6}]]);
+  } else {
+    lineLegend("lines-curves", styles.map(([model, style]) => [short(model), style]));
+  }
 }

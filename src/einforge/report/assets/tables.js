@@ -1,9 +1,56 @@
-// Helpers, colours and tables. One scope with plots.js and page.js.
+// Data, helpers, colours and tables. One scope with plots.js and page.js.
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = id => document.getElementById(id);
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const narrow = matchMedia("(max-width: 40rem)");
+const narrow = matchMedia("(max-width: 47.99rem)");
+
+// ---- Data -----------------------------------------------------------------
+
+// Rows of the ranking; all else points to them. page.cpp writes what is read
+// here, large numbers as base-10 logarithms.
+const structures = data.structures;
+const power = value => value === null ? null : 10 ** value;
+const TRIAL = ["id", "structure", "model", "status", "final_loss",
+  "learning_rate", "parameters", "flops", "seconds", "tokens",
+  "tokens_per_parameter", "end_slope", "touch", "reason", "config"];
+const trials = data.trials.map(row => {
+  const trial = {};
+  TRIAL.forEach((key, i) => { trial[key] = row[i]; });
+  trial.structure = structures[trial.structure];
+  trial.model = data.models[trial.model];
+  trial.flops = power(trial.flops);
+  trial.tokens = power(trial.tokens);
+  return trial;
+});
+for (const curve of data.curves) {
+  curve.trial = trials[curve.trial];
+  curve.flops = curve.flops.map(power);
+  curve.seconds = curve.seconds.map(power);
+}
+for (const fit of Object.values(data.fits)) {
+  for (const one of fit.structures) {
+    one.structure = structures[one.structure];
+    one.frontier.x = one.frontier.x.map(power);
+    one.law.x = one.law.x.map(power);
+  }
+}
+for (const table of Object.values(data.best_at_budget)) {
+  for (const row of table.structures) row.structure = structures[row.structure];
+}
+const baseline = structures.find(s => s.structure === data.baseline) ?? null;
+
+// A configuration: what all trials have in common and what is its own.
+function merged(own, common) {
+  const isObject = v => v !== null && typeof v === "object" && !Array.isArray(v);
+  const result = {...common, ...own};
+  for (const key of Object.keys(own)) {
+    if (isObject(own[key]) && isObject(common[key])) {
+      result[key] = merged(own[key], common[key]);
+    }
+  }
+  return result;
+}
 
 // ---- Small helpers --------------------------------------------------------
 
@@ -17,7 +64,26 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
+const SVG = "http://www.w3.org/2000/svg";
+
+function svgElement(tag, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
 const known = value => typeof value === "number" && isFinite(value);
+
+// Of any number of values: Math.min(...values) overflows the stack.
+function extent(values) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return [low, high];
+}
 
 function significant(value, digits = 3) {
   if (!known(value)) return "–";
@@ -36,49 +102,53 @@ function human(value) {
     value /= 1000;
     ++unit;
   }
-  return Number(value.toPrecision(3)) + units[unit];
+  return significant(value) + units[unit];
 }
 
 function duration(seconds) {
   if (!known(seconds)) return "–";
   if (seconds < 60) return significant(seconds) + " s";
   const whole = Math.round(seconds);
-  return whole >= 3600
-    ? `${Math.floor(whole / 3600)} h ${Math.floor(whole % 3600 / 60)} min`
-    : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  const [days, hours] = [Math.floor(whole / 86400), Math.floor(whole / 3600)];
+  if (hours >= 72) return `${days} d ${hours % 24} h`;
+  return hours > 0 ? `${hours} h ${Math.floor(whole % 3600 / 60)} min`
+                   : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
+
+const loss = value => !known(value) ? "–"
+  : Math.abs(value) < 1000 && Math.abs(value) >= 0.1 ? value.toFixed(4)
+  : significant(value, 4);
+
+const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 const css = name =>
   getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// Text that may break after each comma, colon and slash.
+function breakable(text) {
+  return text.split(/(?<=[,:/])/).flatMap((part, i) =>
+    i === 0 ? [part] : [element("wbr"), part]);
+}
+
+// A name in full where it is of any sane length.
+const LONGEST_NAME = 48;
+const short = name => name.length <= LONGEST_NAME ? name
+  : `${name.slice(0, LONGEST_NAME - 12)}…${name.slice(-8)}`;
+
+// Text of a name, which breaks within a word only where one is endless.
+function nameText(name) {
+  const endless = short(name).split(/[\s,:/]/).some(word => word.length > 24);
+  return element("span", {class: endless ? "endless" : null,
+                          title: short(name) === name ? null : name},
+                 ...breakable(short(name)));
+}
+
 // ---- Colours --------------------------------------------------------------
 
-const PALETTE = {
-  light: ["#2f66d8", "#d9661f", "#1d8f5a", "#bf3f8a", "#7b52d0", "#0c8ca3",
-          "#a67c00", "#c93c4b", "#5c8a1e", "#8a5a44"],
-  dark: ["#7aa5ff", "#ff9d5c", "#55cf93", "#f07fc0", "#b294ff", "#46c8de",
-         "#e3bd4a", "#ff8288", "#a2d25a", "#cfa287"],
-};
-const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross",
-                 "triangle-down", "star", "hexagon", "x", "pentagon"];
-const structures = data.ranking.map(row => row.structure);
-// Colours follow the order of the trials, so that they do not change with the
-// ranking.
-const order = [...new Set(data.trials.map(trial => trial.structure))]
-  .filter(name => name !== data.baseline);
-const rankOf = Object.fromEntries(data.ranking.map(row => [row.structure, row]));
+const structureColour = s => s === baseline ? css("--text") : dark.matches ? s.dark : s.light;
 
-function structureColour(name) {
-  if (name === data.baseline) return css("--text");
-  const palette = dark.matches ? PALETTE.dark : PALETTE.light;
-  return palette[order.indexOf(name) % palette.length];
-}
+const TAXONOMY = {omega: "ω", psi: "ψ", nu: "ν"};
 
-function symbolOf(name) {
-  return SYMBOLS[(order.indexOf(name) + 1) % SYMBOLS.length];
-}
-
-// Cividis: even in lightness, the same to colour-blind eyes.
 const SCALE = [[0, "#7d7c78"], [0.25, "#4a69a8"], [0.5, "#3f9c9c"],
                [0.75, "#d39b2a"], [1, "#e0482f"]];
 
@@ -93,18 +163,14 @@ function scaleColour(share) {
   return `rgb(${channel(1)},${channel(3)},${channel(5)})`;
 }
 
-const TAXONOMY = {omega: "ω", psi: "ψ", nu: "ν"};
-
 // How each structure is coloured, and the bar that explains it.
 function colouring(by) {
   if (by === "structure") return {colour: structureColour, bar: null};
-  const values = data.ranking.map(row => row[by]).filter(known);
-  const low = Math.min(...values);
-  const high = Math.max(...values);
+  const values = structures.map(row => row[by]).filter(known);
+  const [low, high] = values.length ? extent(values) : [0, 1];
   const share = value => high > low ? (value - low) / (high - low) : 0.5;
   return {
-    colour: name => known(rankOf[name]?.[by])
-      ? scaleColour(share(rankOf[name][by])) : css("--muted"),
+    colour: s => known(s[by]) ? scaleColour(share(s[by])) : css("--muted"),
     bar: {
       type: "scatter", mode: "markers", x: [null], y: [null], showlegend: false,
       hoverinfo: "skip",
@@ -120,29 +186,79 @@ function colouring(by) {
   };
 }
 
-const SVG = "http://www.w3.org/2000/svg";
+// plotly's marker symbols, for the table and the legends.
+const polygon = (corners, turn, inner = null) => {
+  const points = [];
+  const count = inner === null ? corners : 2 * corners;
+  for (let i = 0; i < count; ++i) {
+    const radius = inner !== null && i % 2 ? inner : 5;
+    const angle = turn + 2 * Math.PI * i / count;
+    points.push(`${(radius * Math.sin(angle)).toFixed(2)},${(-radius * Math.cos(angle)).toFixed(2)}`);
+  }
+  return `M${points.join("L")}Z`;
+};
+const CROSS = "M-1.6,-5H1.6V-1.6H5V1.6H1.6V5H-1.6V1.6H-5V-1.6H-1.6Z";
+const SHAPES = {
+  circle: "M-4.4,0A4.4,4.4 0 1 0 4.4,0A4.4,4.4 0 1 0 -4.4,0Z",
+  square: "M-4,-4H4V4H-4Z", diamond: polygon(4, 0),
+  "triangle-up": polygon(3, 0), "triangle-down": polygon(3, Math.PI),
+  star: polygon(5, 0, 2), hexagon: polygon(6, 0), pentagon: polygon(5, 0),
+  cross: CROSS, x: CROSS,
+};
+
+const symbolOf = s => s === baseline ? "circle" : s.symbol;
+
+// All swatches follow the colour scheme: page.js recolours what it finds.
+function swatch(s) {
+  const symbol = symbolOf(s);
+  const node = svgElement("svg", {class: "swatch", viewBox: "-6 -6 12 12", "aria-hidden": "true"},
+    svgElement("path", {d: SHAPES[symbol] ?? SHAPES.circle, fill: "currentcolor",
+                        transform: symbol === "x" ? "rotate(45)" : ""}));
+  node.dataset.structure = structures.indexOf(s);
+  node.style.color = structureColour(s);
+  return node;
+}
+
+function named(s) {
+  return element("span", {class: "name"}, swatch(s), nameText(s.structure));
+}
 
 // ---- Tables ---------------------------------------------------------------
 
-// columns: {title, value(row), cell(row, td), text, hint}. Sorts by click and
-// keyboard; what is not known goes last either way.
+const ROWS_AT_ONCE = 200;
+
+// columns: {title, value(row), cell(row, td), text, hint, class}. Sorts by
+// click and keyboard; what is not known goes last either way. On a narrow page
+// a row is a card, and a cell carries its column's title.
 function table(target, caption, columns, rows, after) {
   const body = element("tbody");
   const head = element("tr");
+  const more = element("button", {type: "button", class: "more"});
   let sorted = {column: null, descending: false};
-  function fill(ordered) {
-    body.replaceChildren();
-    for (const row of ordered) {
+  let ordered = rows;
+  let shown = 0;
+  function extend() {
+    for (const row of ordered.slice(shown, shown + ROWS_AT_ONCE)) {
       const line = element("tr");
       columns.forEach((column, index) => {
         const cell = element(index === 0 ? "th" : "td", {
-          scope: index === 0 ? "row" : null, class: column.text ? "text" : null});
+          scope: index === 0 ? "row" : null, "data-label": column.title,
+          class: [column.text ? "text" : "", column.class ?? ""].join(" ").trim() || null});
         column.cell(row, cell);
         line.append(cell);
       });
       body.append(line);
       if (after) after(row, line);
     }
+    shown = Math.min(ordered.length, shown + ROWS_AT_ONCE);
+    more.hidden = shown === ordered.length;
+    more.textContent = `Show ${Math.min(ROWS_AT_ONCE, ordered.length - shown)} more of ` +
+      `${ordered.length - shown}`;
+  }
+  function fill() {
+    body.replaceChildren();
+    shown = 0;
+    extend();
   }
   function sort(column, header) {
     const descending = sorted.column === column
@@ -152,149 +268,27 @@ function table(target, caption, columns, rows, after) {
     header.setAttribute("aria-sort", descending ? "descending" : "ascending");
     const sign = descending ? -1 : 1;
     const missing = value => value === null || value === undefined || value === "";
-    fill([...rows].sort((a, b) => {
+    ordered = [...rows].sort((a, b) => {
       const [x, y] = [column.value(a), column.value(b)];
       if (missing(x) || missing(y)) return missing(x) - missing(y);
       return sign * (typeof x === "string"
         ? x.localeCompare(y, "en", {numeric: true}) : x - y);
-    }));
+    });
+    fill();
   }
   for (const column of columns) {
     const button = element("button", {type: "button", title: column.hint}, column.title);
-    const header = element("th", {scope: "col", class: column.text ? "text" : null}, button);
+    const header = element("th", {
+      scope: "col", class: [column.text ? "text" : "", column.class ?? ""].join(" ").trim() || null},
+      button);
     button.addEventListener("click", () => sort(column, header));
     head.append(header);
   }
-  fill(rows);
+  more.addEventListener("click", extend);
   $(target).replaceChildren(
     element("caption", {}, caption), element("thead", {}, head), body);
-}
-
-function named(name) {
-  const swatch = element("span", {class: "swatch", "aria-hidden": "true"});
-  swatch.dataset.structure = name;
-  swatch.style.background = structureColour(name);
-  return [swatch, name];
-}
-
-function multiplierCell(value, ci, note, isBaseline) {
-  return (row, cell) => {
-    if (!known(row[value])) {
-      cell.append("–", element("span", {class: "why"}, row[note] ?? "unknown"));
-      return;
-    }
-    if (isBaseline(row)) {
-      cell.append("1×");
-      return;
-    }
-    const interval = row[ci];
-    const verdict = !interval ? null
-      : interval[0] > 1 ? "better" : interval[1] < 1 ? "worse" : null;
-    cell.append(element("span", {class: verdict}, significant(row[value]) + "×"));
-    if (interval) {
-      cell.append(" ", element("span", {class: "interval"},
-        `${significant(interval[0])}–${significant(interval[1])}`));
-    }
-    // One column is enough for what both have to say.
-    if (row[note] && (note === "note" || row[note] !== row.note)) {
-      cell.append(element("span", {class: "why"}, row[note]));
-    }
-  };
-}
-
-// The interval as a whisker on a common log axis, with a line at 1×.
-function whisker(row, cell) {
-  if (!known(row.compute_multiplier)) return;
-  const all = data.ranking.flatMap(
-    r => [r.compute_multiplier, ...(r.ci95 ?? [])]).filter(v => known(v) && v > 0);
-  // A hopelessly wide interval runs off the axis rather than squash the rest.
-  const low = Math.log(Math.max(Math.min(...all, 0.8), 0.05));
-  const high = Math.log(Math.min(Math.max(...all, 1.25), 20));
-  const [width, height] = [150, 18];
-  const at = v => 6 + (width - 12) *
-    Math.min(1, Math.max(0, (Math.log(v) - low) / (high - low)));
-  const svg = document.createElementNS(SVG, "svg");
-  const put = (tag, attributes) => {
-    const node = document.createElementNS(SVG, tag);
-    for (const [k, v] of Object.entries(attributes)) node.setAttribute(k, v);
-    svg.append(node);
-  };
-  svg.setAttribute("class", "whisker");
-  svg.setAttribute("width", width);
-  svg.setAttribute("height", height);
-  svg.setAttribute("aria-hidden", "true");
-  put("line", {x1: at(1), x2: at(1), y1: 0, y2: height,
-               style: "stroke:var(--whisker);stroke-dasharray:2 2"});
-  if (row.ci95 && row.ci95[0] < row.ci95[1]) {
-    put("line", {x1: at(row.ci95[0]), x2: at(row.ci95[1]), y1: 9, y2: 9,
-                 style: "stroke:currentcolor;stroke-width:2;opacity:.55"});
-  }
-  put("circle", {cx: at(row.compute_multiplier), cy: 9, r: 4,
-                 style: "fill:currentcolor"});
-  svg.dataset.structure = row.structure;
-  svg.style.color = structureColour(row.structure);
-  cell.append(svg);
-}
-
-// What each expert took, as bars.
-function loads(row, cell) {
-  const [width, height] = [Math.min(150, 8 * row.tokens.length), 22];
-  const most = Math.max(...row.tokens, 1);
-  const even = row.tokens.reduce((a, b) => a + b, 0) / row.tokens.length;
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("width", width);
-  svg.setAttribute("height", height);
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", `tokens by expert: ${row.tokens.join(", ")}`);
-  const step = width / row.tokens.length;
-  const put = (x, y, w, h, style) => {
-    const node = document.createElementNS(SVG, "rect");
-    for (const [k, v] of Object.entries({x, y, width: w, height: h, style})) {
-      node.setAttribute(k, v);
-    }
-    svg.append(node);
-  };
-  row.tokens.forEach((count, e) => {
-    const tall = height * count / most;
-    put(e * step, height - tall, step * 0.8, tall, "fill:currentcolor;opacity:.7");
-  });
-  put(0, height * (1 - even / most), width, 1, "fill:var(--muted)");
-  cell.append(svg);
-}
-
-// Rows of router health: a layer of the best trial of a structure.
-const routerRows = data.ranking.flatMap(row => {
-  const best = data.trials.find(trial => trial.id === row.best_trial);
-  return (best?.routers?.layers ?? []).map(layer => ({
-    ...layer, structure: row.structure, experts: layer.tokens.length}));
-});
-
-function drawRouters() {
-  const percent = v => known(v) ? `${(100 * v).toFixed(0)}%` : "–";
-  // Of ln E, the entropy of an even choice.
-  const entropy = key => ({
-    value: r => r[key],
-    cell: (r, cell) => cell.append(percent(
-      r.experts > 1 ? r[key] / Math.log(r.experts) : 1)),
-  });
-  table("routers", "Routers, a row a layer", [
-    {title: "Layer", text: true, ...plain("layer", String)},
-    {title: "Structure", text: true, value: r => r.structure,
-     cell: (r, cell) => cell.append(...named(r.structure))},
-    {title: "Tokens by expert", text: true, value: r => r.largest_share,
-     hint: "Sorted by the busiest expert's share", cell: loads},
-    {title: "Busiest", hint: "Share of all tokens that the busiest expert took",
-     ...plain("largest_share", percent)},
-    {title: "Dead", hint: "Experts without a token", ...plain("dead", String)},
-    {title: "Dropped", hint: "Share of tokens dropped", ...plain("dropped", percent)},
-    {title: "Entropy of a token", hint: "Of the router's choice, share of ln E",
-     ...entropy("token_entropy")},
-    {title: "Aggregate entropy", hint: "Of the experts' loads, share of ln E",
-     ...entropy("aggregate_entropy")},
-    {title: "Balance loss", hint: "1 when even", ascending: true,
-     ...plain("balance_loss", v => significant(v))},
-    {title: "z-loss", ascending: true, ...plain("z_loss", v => significant(v))},
-  ], routerRows);
+  $(target).after(more);
+  fill();
 }
 
 const plain = (key, format) => ({
@@ -302,63 +296,95 @@ const plain = (key, format) => ({
   cell: (row, cell) => cell.append(format(row[key])),
 });
 
-function drawRanking() {
-  const isBaseline = row => row.structure === data.baseline;
-  const fixed = value => known(value) ? value.toFixed(2) : "–";
-  table("ranking", "Structures, best compute multiplier first", [
-    {title: "Structure", text: true, value: r => r.structure,
-     cell: (r, cell) => cell.append(...named(r.structure))},
-    {title: "Compute multiplier", value: r => r.compute_multiplier,
-     hint: "95% interval beside it",
-     cell: multiplierCell("compute_multiplier", "ci95", "note", isBaseline)},
-    {title: "95% interval", value: r => r.ci95?.[0], text: true, cell: whisker,
-     hint: "Sorted by its lower end"},
-    {title: "Wall-clock multiplier", value: r => r.wall_clock_multiplier,
-     cell: multiplierCell("wall_clock_multiplier", "wall_clock_ci95",
-                          "wall_clock_note", isBaseline)},
-    {title: "Best loss", ascending: true,
-     ...plain("best_loss", v => known(v) ? v.toFixed(4) : "–")},
-    {title: "ω", hint: "Parameter sharing: FLOPs / parameters = d^ω",
-     ...plain("omega", fixed)},
-    {title: "ψ", hint: "Rank = d^ψ; 1 is full rank", ...plain("psi", fixed)},
-    {title: "ν", hint: "FLOPs per vector = d^(1+ν); dense is 1",
-     ...plain("nu", fixed)},
-    {title: "Parameters", ...plain("parameters", human)},
-    {title: "FLOPs", ...plain("flops", human)},
-    {title: "Trials", text: true, value: r => r.trials,
-     cell: (r, cell) => cell.append(element("span", {class: "wrap"}, r.status))},
-  ], data.ranking);
+const structureColumn = {
+  title: "Structure", text: true, class: "structure",
+  value: row => (row.structure.structure ?? row.structure),
+  cell: (row, cell) => cell.append(named(row.structure.structure ? row.structure : row)),
+};
+
+// Notes under a table, each once, with the structures that it is about.
+class Footnotes {
+  constructor(prefix) {
+    this.prefix = prefix;
+    this.notes = [];
+  }
+
+  mark(text, s) {
+    let index = this.notes.findIndex(note => note.text === text);
+    if (index < 0) {
+      index = this.notes.length;
+      this.notes.push({text, about: []});
+    }
+    const {about} = this.notes[index];
+    if (!about.includes(s)) about.push(s);
+    return element("sup", {}, element("a", {
+      href: `#${this.prefix}-${index + 1}`, title: text}, String(index + 1)));
+  }
+
+  list() {
+    return this.notes.map(({text, about}, i) => element(
+      "li", {id: `${this.prefix}-${i + 1}`}, text));
+  }
 }
 
-function drawTrials() {
-  table("trials", "All trials", [
-    {title: "Trial", text: true, value: t => t.id, cell: (t, cell) => {
-      cell.append(element("button", {
-        type: "button", class: "open", "aria-expanded": "false",
-        "aria-label": `configuration of ${t.id}`}, t.id.slice(0, 8)));
-    }},
-    {title: "Structure", text: true, value: t => t.structure,
-     cell: (t, cell) => cell.append(...named(t.structure))},
-    {title: "Model", text: true, ...plain("model", String)},
-    {title: "Status", text: true, value: t => t.status, cell: (t, cell) =>
-      cell.append(element("span", {class: `pill ${t.status}`}, t.status))},
-    {title: "Final loss", ascending: true,
-     ...plain("final_loss", v => known(v) ? v.toFixed(4) : "–")},
-    {title: "Learning rate", ...plain("learning_rate", v => significant(v))},
-    {title: "Parameters", ...plain("parameters", human)},
-    {title: "FLOPs", ...plain("flops", human)},
-    {title: "Time", ...plain("seconds", duration)},
-  ], data.trials, (trial, line) => {
-    const button = line.querySelector(".open");
-    button.addEventListener("click", () => {
-      const open = button.getAttribute("aria-expanded") === "true";
-      button.setAttribute("aria-expanded", String(!open));
-      if (open) {
-        line.nextElementSibling.remove();
-        return;
-      }
-      line.after(element("tr", {class: "config"}, element("td", {colspan: 9},
-        element("pre", {}, JSON.stringify(trial.config, null, 2)))));
-    });
-  });
+function multiplierCell(prefix, footnotes) {
+  const key = name => prefix + name;
+  return (row, cell) => {
+    const value = row[prefix ? "wall_clock_multiplier" : "compute_multiplier"];
+    const note = row[key("note")];
+    if (row === baseline && known(value)) {
+      cell.append("1×");
+      return;
+    }
+    const interval = row[key("ci95")];
+    const shown = row[key("shown")];
+    const verdict = !shown ? "doubtful" : !interval ? null
+      : interval[0] > 1 ? "better" : interval[1] < 1 ? "worse" : null;
+    const line = element("span", {class: "multiplier"},
+      element("span", {class: verdict}, known(value) ? significant(value) + "×" : "–"));
+    if (known(value) && interval) {
+      line.append(" ", element("span", {class: "interval"},
+        `${significant(interval[0])}–${significant(interval[1])}`));
+    }
+    if (note) line.append(footnotes.mark(note, row));
+    const bias = row[key("bias")];
+    if (known(bias) && Math.abs(Math.log(bias)) > 0.05) {
+      line.append(footnotes.mark(
+        `The replicates' median lies ${significant(100 * Math.abs(bias - 1), 2)}% ` +
+        `${bias > 1 ? "above" : "below"} the estimate: the method is biased by about ` +
+        "as much here.", row));
+    }
+    cell.append(line);
+  };
+}
+
+// The interval as a whisker on a common log axis, with a line at 1×.
+const whiskerRange = (() => {
+  const ends = structures.flatMap(
+    r => [r.compute_multiplier, ...(r.ci95 ?? [])]).filter(v => known(v) && v > 0);
+  // A hopelessly wide interval runs off the axis rather than squash the rest.
+  const [low, high] = extent([...ends, 0.8, 1.25]);
+  return [Math.log(Math.max(low, 0.05)), Math.log(Math.min(high, 20))];
+})();
+
+function whisker(row, cell) {
+  if (!known(row.compute_multiplier)) return;
+  const [low, high] = whiskerRange;
+  const [width, height] = [120, 18];
+  const at = v => 6 + (width - 12) *
+    Math.min(1, Math.max(0, (Math.log(v) - low) / (high - low)));
+  const svg = svgElement("svg", {
+    class: row.shown || row === baseline ? "whisker" : "whisker doubtful", width, height,
+    "aria-hidden": "true"});
+  svg.append(svgElement("line", {x1: at(1), x2: at(1), y1: 0, y2: height,
+    style: "stroke:var(--whisker);stroke-dasharray:2 2"}));
+  if (row.ci95 && row.ci95[0] < row.ci95[1]) {
+    svg.append(svgElement("line", {x1: at(row.ci95[0]), x2: at(row.ci95[1]), y1: 9, y2: 9,
+      style: "stroke:currentcolor;stroke-width:2;opacity:.55"}));
+  }
+  svg.append(svgElement("circle", {cx: at(row.compute_multiplier), cy: 9, r: 4,
+    style: "fill:currentcolor"}));
+  svg.dataset.structure = structures.indexOf(row);
+  svg.style.color = structureColour(row);
+  cell.append(svg);
 }
