@@ -229,12 +229,9 @@ struct BttResident {
   }
 
   __device__ int first_phi(int chunk) const {  // of stage two
-    return (chunk * S::kParts + part) * S::kPartPhis +
-           member / S::kSplit * S::kPhis;
+    return S::first_phi(chunk, part, member);
   }
-  __device__ int first_epsilon() const {
-    return member % S::kSplit * S::kEpsilons;
-  }
+  __device__ int first_epsilon() const { return S::first_epsilon(member); }
 
   // By one warp, as produce_x.
   __device__ void send_y() const {
@@ -354,21 +351,6 @@ struct BttResident {
   }
 
   // --- stages --------------------------------------------------------------
-
-  // What a warp has of a stage.
-  struct Unit {
-    int batch;     // its first
-    int row_tile;  // its first
-    int n_tile;    // its first
-    template <ResidentStage kStage>
-    static __device__ Unit of(int worker) {
-      constexpr int kTileGroups = kStage.row_tiles / kStage.tiles();
-      return {
-          worker % kStage.groups * kStage.batches,
-          worker / kStage.groups % kTileGroups * kStage.tiles(),
-          worker / (kStage.groups * kTileGroups)};
-    }
-  };
 
   template <ResidentStage kStage>
   struct Weights {

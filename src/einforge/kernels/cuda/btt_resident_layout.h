@@ -66,6 +66,21 @@ struct ResidentStage {
   }
 };
 
+// What a warp has of a stage.
+struct ResidentUnit {
+  int batch;     // its first
+  int row_tile;  // its first
+  int n_tile;    // its first
+};
+EINFORGE_HOST_DEVICE constexpr ResidentUnit resident_unit(
+    const ResidentStage& stage, int worker) {
+  const int tile_groups = stage.row_tiles / stage.tiles();
+  return {
+      worker % stage.groups * stage.batches,
+      worker / stage.groups % tile_groups * stage.tiles(),
+      worker / (stage.groups * tile_groups)};
+}
+
 // Rows of stage one are (phi / 8, rho, phi % 8): each group of 8 belongs to one
 // rho, and a slice of phi is contiguous.
 struct ResidentRows {
@@ -170,6 +185,14 @@ struct ResidentShape {
   static constexpr int kZBytes = kResidentNTiles * kZNTile;
   EINFORGE_HOST_DEVICE static constexpr int z_place(int f, int q, int j) {
     return kSplitK ? plain_z_offset(f, q, j) : z_offset(f, q, j);
+  }
+  // What of y a block has.
+  EINFORGE_HOST_DEVICE static constexpr int first_phi(
+      int chunk, int part, int member) {
+    return (chunk * kParts + part) * kPartPhis + member / kSplit * kPhis;
+  }
+  EINFORGE_HOST_DEVICE static constexpr int first_epsilon(int member) {
+    return member % kSplit * kEpsilons;
   }
   static constexpr int kZFromOthers = kZBytes / kGroup * (kGroup - 1);
   // What a member gets from all members to reduce: (sender, row tile, n-tile,

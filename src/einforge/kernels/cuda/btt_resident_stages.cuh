@@ -9,7 +9,7 @@ __device__ __forceinline__ void BttResident<S, kRouted>::stage_one() const {
   constexpr ResidentStage kStage = S::kOne;
   constexpr int kTiles = kStage.tiles();
   constexpr int kCopies = S::kExchange ? S::kSplit : 1;
-  const Unit unit = Unit::template of<kStage>(warp);
+  const ResidentUnit unit = resident_unit(kStage, warp);
   const int row = lane / 4;
   const int q = lane % 4;
   // Rows of odd tokens read their alphas in another order, into other banks;
@@ -213,7 +213,7 @@ __device__ __forceinline__ void BttResident<S, kRouted>::stage_two() const {
   constexpr ResidentStage kStage = S::kTwo;
   constexpr int kTiles = kStage.tiles();
   const int worker = warp - kResidentStageWarps;
-  const Unit unit = Unit::template of<kStage>(worker);
+  const ResidentUnit unit = resident_unit(kStage, worker);
   const int row = lane / 4;
   const int q = lane % 4;
   const int epsilon = first_epsilon() + unit.row_tile * kFragmentRows;
