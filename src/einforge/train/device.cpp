@@ -1,16 +1,14 @@
 #include "einforge/train/device.h"
 
 #include <ATen/autocast_mode.h>
-#include <c10/core/CachingDeviceAllocator.h>
 #include <torch/cuda.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstddef>
-#include <limits>
 
 #include "einforge/base/error.h"
 #include "einforge/base/text.h"
+#include "einforge/ops/peak_memory.h"
 
 namespace einforge::train {
 
@@ -79,19 +77,12 @@ Autocast::~Autocast() {
 }
 
 double peak_memory_bytes(torch::Device device) {
-  if (device.is_cpu()) {
-    return std::numeric_limits<double>::quiet_NaN();
-  }
-  using c10::CachingAllocator::StatType;
-  const auto stats =
-      c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
-  return static_cast<double>(
-      stats.allocated_bytes[static_cast<std::size_t>(StatType::AGGREGATE)]
-          .peak);
+  return ops::peak_memory_bytes(device);
 }
 
 double measure_peak_flops(torch::Device device, torch::ScalarType dtype) {
   const torch::NoGradGuard no_grad;
+  const ops::UncountedMemory uncounted(device);
   // Large enough to fill the device: 4 GFLOP on a CPU, 1 TFLOP on a GPU.
   const std::int64_t n = device.is_cuda() ? 8192 : 1280;
   const auto options = torch::TensorOptions().device(device).dtype(dtype);

@@ -3,9 +3,26 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
-#include <utility>
+#include <tuple>
 
 namespace einforge::kernels::cuda {
+
+namespace {
+
+__global__ void any_kernel() {}
+
+}  // namespace
+
+int code_major() {
+  cudaFuncAttributes attributes{};
+  if (cudaFuncGetAttributes(
+          &attributes, reinterpret_cast<const void*>(any_kernel)) !=
+      cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  return attributes.ptxVersion / 10;
+}
 
 Launch::Launch(int threads, int shared_bytes, cudaStream_t stream) {
   config_.gridDim = dim3(1);
@@ -38,9 +55,14 @@ int Launch::clusters_at_once(const void* kernel, int multiprocessors) const {
     return share;
   }
   static std::mutex mutex;
-  static std::map<std::pair<const void*, int>, int> known;
+  static std::map<std::tuple<int, const void*, int>, int> known;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) {
+    cudaGetLastError();
+    return share;
+  }
   const std::lock_guard lock(mutex);
-  const auto [found, added] = known.try_emplace({kernel, cluster_}, 0);
+  const auto [found, added] = known.try_emplace({device, kernel, cluster_}, 0);
   if (added) {
     cudaLaunchConfig_t config = config_;
     config.gridDim.x = static_cast<unsigned>(cluster_);

@@ -7,6 +7,10 @@
 
 namespace einforge::kernels::cuda {
 
+// The major version of the architecture that this library's code for the
+// current device was compiled for; 0 where the build has none that runs there.
+[[nodiscard]] int code_major();
+
 // A launch with what the <<<>>> syntax has no words for.
 class Launch {
  public:
