@@ -7,6 +7,7 @@
 #include "einforge/base/files.h"
 #include "einforge/base/json.h"
 #include "einforge/ops/cuda/choice_cache.h"
+#include "einforge/ops/cuda/device.h"
 #include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/kernel_table.h"
 #include "einforge/ops/merged.h"
@@ -42,7 +43,7 @@ class Tuner : public ::testing::Test {
  protected:
   void SetUp() override {
     EINFORGE_NEEDS(torch::kCUDA);
-    if (ops::cuda_kernels().front().name != "fused") {
+    if (!ops::architecture_supported(torch::empty({1}, torch::kCUDA))) {
       GTEST_SKIP() << "built without CUDA kernels";
     }
     const char* off = std::getenv("EINFORGE_AUTOTUNE");

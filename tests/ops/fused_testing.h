@@ -3,10 +3,12 @@
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAGuard.h>
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "einforge/ops/cuda/device.h"
 #include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/kernel_table.h"
 #include "tests/ops/testing.h"
@@ -15,14 +17,9 @@
 // float64.
 namespace einforge::testing {
 
-// The row of this name, or null in a build without CUDA kernels.
-inline const ops::EinsumLinearKernel* cuda_row(std::string_view name) {
-  for (const auto& kernel : ops::cuda_kernels()) {
-    if (kernel.name == name) {
-      return &kernel;
-    }
-  }
-  return nullptr;
+// Whether the build has kernels of our own for the GPU.
+inline bool have_cuda_kernels() {
+  return ops::architecture_supported(torch::empty({1}, torch::kCUDA));
 }
 
 inline bool row_supports(
@@ -30,12 +27,14 @@ inline bool row_supports(
     const structure::Sizes& sizes,
     std::int64_t tokens,
     ops::Pass pass) {
-  return cuda_row(name)->supports(
-      {.sizes = sizes,
-       .tokens = tokens,
-       .dtype = torch::kBFloat16,
-       .device = torch::kCUDA,
-       .pass = pass});
+  const auto table = ops::cuda_kernels();
+  return std::ranges::find(table, name, &ops::EinsumLinearKernel::name)
+      ->supports(
+          {.sizes = sizes,
+           .tokens = tokens,
+           .dtype = torch::kBFloat16,
+           .device = torch::kCUDA,
+           .pass = pass});
 }
 
 // Of both passes.
@@ -124,6 +123,21 @@ inline void compare(
         << kernel << " " << what << " " << kResultNames[i]
         << ": relative error " << error << ", by matmuls " << other;
     EXPECT_EQ(got[i].sizes(), expected[i].sizes());
+  }
+}
+
+// Without any other work on the GPU, for compute-sanitizer: the reference is
+// the CPU's. A few roundings to bfloat16, each of 2^-9 at the most.
+inline void compare_on_cpu(
+    const std::string& kernel, const Values& v, const structure::Sizes& s) {
+  const auto to_cpu = +[](const Tensor& t) { return t.cpu(); };
+  const auto got = run_with(kernel, v);
+  const auto exact = stepwise_reference(v.map(to_cpu), s);
+  const Tensor expected[] = {
+      exact.y, exact.x, exact.core_a, exact.core_b, exact.bias};
+  for (size_t i = 0; i < got.size(); ++i) {
+    EXPECT_LE(relative_error(got[i].cpu(), expected[i]), 0x1p-7)
+        << kernel << " " << describe(s) << " " << kResultNames[i];
   }
 }
 

@@ -92,6 +92,38 @@ TEST_P(LayerNorm, TakesStridesAndPassesNaNOn) {
   EXPECT_EQ(lost.sum().item<std::int64_t>(), 1);
 }
 
+// Rows whose squares leave the range of float32, among others.
+TEST_P(LayerNorm, TakesLargeRows) {
+  const bool is_cuda = GetParam() == torch::kCUDA;
+  const auto like = torch::dtype(is_cuda ? torch::kBFloat16 : torch::kFloat32)
+                        .device(GetParam());
+  for (const std::int64_t width : {8, 64, 256}) {
+    Tensor x = torch::randn({6, width}, like);
+    x[1] *= 1e12;
+    x[2] *= 1e19;
+    x[3] *= 1e25;
+    x[4] *= 1e38 / x[4].abs().max().to(torch::kFloat32).item<double>();
+    x[5].fill_(3e38);
+    const Tensor gain = torch::rand({width}, like.dtype(torch::kFloat32));
+    const Tensor dy = torch::randn({6, width}, like);
+    const Result expected = definition(x, gain, dy);
+    const Result got = run(x, gain, dy);
+    const double tolerance = is_cuda ? 1e-2 : 1e-4;
+    for (std::int64_t row = 0; row < 5; ++row) {
+      EXPECT_LT(error(got.y[row], expected.y[row]), tolerance) << row;
+      // Gradients of the largest are below the smallest of float32.
+      if (row < 4) {
+        EXPECT_LT(
+            error(got.grads[0][row] * 1e10, expected.grads[0][row] * 1e10),
+            tolerance)
+            << row;
+      }
+    }
+    EXPECT_EQ(got.y[5].abs().max().item<double>(), 0);
+    EXPECT_LT(error(got.grads[1], expected.grads[1]), tolerance);
+  }
+}
+
 TEST_P(LayerNorm, IsDifferentiableTwice) {
   const auto like = torch::dtype(torch::kBFloat16).device(GetParam());
   const Tensor x = torch::randn({6, 16}, like).requires_grad_();

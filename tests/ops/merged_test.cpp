@@ -88,7 +88,7 @@ class MergedOnCuda : public ::testing::Test {
  protected:
   void SetUp() override {
     EINFORGE_NEEDS(torch::kCUDA);
-    if (testing::cuda_row("fused") == nullptr) {
+    if (!testing::have_cuda_kernels()) {
       GTEST_SKIP() << "built without CUDA kernels";
     }
   }

@@ -84,6 +84,9 @@ TEST_P(Moe, GatesHaveTheGradientOfASoftmax) {
         continue;
       }
       for (const bool softmax_first : {false, true}) {
+        if (active == 1 && !softmax_first) {
+          continue;  // refused: it has no gradient
+        }
         const Tensor logits =
             here(2 * torch::randn({777, count})).requires_grad_();
         const auto [experts, gates] =
@@ -117,8 +120,25 @@ TEST_P(Moe, GatesHaveTheGradientOfASoftmax) {
 }
 
 TEST_P(Moe, OneExpertHasGateOne) {
-  const auto routing = ops::moe_route(here(torch::randn({9, 1})), 1);
-  EXPECT_TRUE((routing.gates == 1).all().item<bool>());
+  for (const auto& softmax_first :
+       {std::optional<bool>(), std::optional(false), std::optional(true)}) {
+    const auto routing = ops::moe_route(
+        here(torch::randn({9, 1})), 1, {.softmax_first = softmax_first});
+    EXPECT_TRUE((routing.gates == 1).all().item<bool>());
+  }
+}
+
+// A softmax over the one that is chosen would be 1, and train no router.
+TEST_P(Moe, OneActiveExpertOfSeveralHasItsShareOfAll) {
+  torch::manual_seed(6);
+  const Tensor logits = here(torch::randn({60, 5})).requires_grad_();
+  const auto routing = ops::moe_route(logits, 1);
+  const Tensor shares = logits.exp() / logits.exp().sum(1, true);
+  EXPECT_TRUE(torch::allclose(
+      routing.gates, std::get<0>(shares.max(1, /*keepdim=*/true))));
+  const Tensor grad = torch::autograd::grad({routing.gates.sum()}, {logits})[0];
+  EXPECT_GT(grad.abs().max().item<double>(), 0.01);
+  EXPECT_THROW(ops::moe_route(logits, 1, {.softmax_first = false}), c10::Error);
 }
 
 TEST_P(Moe, SortsPairsByExpertAndThenByToken) {
@@ -344,8 +364,7 @@ TEST(MoeErrors, SayWhatWasExpectedAndWhatCame) {
   };
   EXPECT_EQ(
       error_of([] { ops::moe_route(torch::zeros({3, 4}), 5); }),
-      "[moe_route] expected logits of size (tokens, experts) and active in 1 "
-      "to experts; got [3, 4] and 5");
+      "[moe_route] expected active in 1 to 4 experts; got 5");
   EXPECT_EQ(
       error_of(
           [] { ops::moe_dispatch(torch::full({3, 2}, -1, torch::kInt32), 4); }),

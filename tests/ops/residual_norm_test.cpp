@@ -244,6 +244,34 @@ TEST_P(ResidualNorm, PassesNaNOn) {
   EXPECT_EQ(lost.sum().item<std::int64_t>(), 128);
 }
 
+// Rows whose squares leave the range of float32, among others.
+TEST_P(ResidualNorm, TakesLargeRows) {
+  for (const std::int64_t width : {64, 1024, 4096}) {
+    for (const bool branch : {true, false}) {
+      Operands o = random_operands(GetParam(), {11, width}, branch);
+      {
+        const torch::NoGradGuard no_grad;
+        const double factors[] = {1, 1e12, 1e18, 1e20, 1e28, 1e37};
+        for (std::int64_t row = 0; row < 6; ++row) {
+          o.x[row] *= factors[row];
+        }
+      }
+      const Results expected = definition(o);
+      const Autocast autocast(GetParam());
+      const Results got = run(o);
+      for (std::int64_t row = 0; row < 11; ++row) {
+        EXPECT_LT(error(got.normed[row], expected.normed[row]), 4e-3)
+            << width << ", " << row;
+        if (row != 5) {  // whose gradient is below the smallest of float32
+          EXPECT_LT(error(got.grads[0][row], expected.grads[0][row]), 4e-3)
+              << width << ", " << row;
+        }
+      }
+      EXPECT_LT(error(got.grads[1], expected.grads[1]), 4e-3) << width;
+    }
+  }
+}
+
 // A gradient that is asked for with a graph is the same, and has a gradient.
 TEST_P(ResidualNorm, IsDifferentiableTwice) {
   const Operands o = random_operands(GetParam(), {6, 16});

@@ -197,6 +197,56 @@ TEST_P(RmsCap, KeepsTheCoresStrides) {
   EXPECT_EQ(grads[0].strides(), core.strides());
 }
 
+// Squares of these values leave the range of float32.
+TEST_P(RmsCap, TakesTheWholeRangeOfFloat32) {
+  const auto& [name, device, dtype] = GetParam();
+  EINFORGE_NEEDS(device);
+  torch::manual_seed(4);
+  for (const double magnitude : {1e-36, 1e-24, 1e-12, 1e12, 1e19, 1e28, 3e38}) {
+    for (const double share : {0.01, 0.3, 4.0}) {  // of the magnitude: the cap
+      for (const double grad_magnitude : {1e-15, 1.0, 1e15}) {
+        const double max_rms = share * magnitude;
+        const auto exact = [&](double scale) {
+          return (scale * (2 * torch::rand({33, 65}, torch::kFloat64) - 1))
+              .to(dtype);
+        };
+        const Tensor core = exact(magnitude);
+        const Tensor grad = exact(grad_magnitude);
+        const Tensor wide = core.to(torch::kFloat64).requires_grad_();
+        const Tensor wide_gain =
+            torch::full({}, 0.75, torch::kFloat64).requires_grad_();
+        const Tensor expected = definition(wide, wide_gain, max_rms);
+        const auto expected_grads = torch::autograd::grad(
+            {expected}, {wide, wide_gain}, {grad.to(torch::kFloat64)});
+        const Tensor leaf = core.to(device).requires_grad_();
+        const Tensor gain =
+            torch::full({1}, 0.75, leaf.options().requires_grad(false))
+                .requires_grad_();
+        const Tensor y = ops::rms_cap(leaf, gain, max_rms);
+        const auto grads =
+            torch::autograd::grad({y}, {leaf, gain}, {grad.to(device)});
+        const double tolerance = dtype == torch::kBFloat16 ? 0.01 : 1e-5;
+        const auto expect_near =
+            [&](const char* what, const Tensor& actual, const Tensor& right) {
+              const Tensor got = actual.detach().cpu().to(torch::kFloat64);
+              // A result that float32 cannot hold is none of ours.
+              const double largest = right.abs().max().item<double>();
+              if (largest > 1e-36 && largest < 3e38) {
+                EXPECT_LE(
+                    (got - right.view_as(got)).abs().max().item<double>(),
+                    tolerance * largest)
+                    << name << ' ' << what << ' ' << magnitude << ' ' << share
+                    << ' ' << grad_magnitude;
+              }
+            };
+        expect_near("y", y, expected);
+        expect_near("grad of core", grads[0], expected_grads[0]);
+        expect_near("grad of gain", grads[1], expected_grads[1]);
+      }
+    }
+  }
+}
+
 TEST(RmsCap, CapsAtTheLimit) {
   const Tensor y = ops::rms_cap(torch::randn({100, 100}), std::nullopt, 0.25);
   EXPECT_NEAR(y.square().mean().sqrt().item<double>(), 0.25, 1e-6);

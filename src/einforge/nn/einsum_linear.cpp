@@ -1,6 +1,7 @@
 #include "einforge/nn/einsum_linear.h"
 
 #include <ATen/autocast_mode.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/types.h>
 
 #include <optional>
@@ -122,6 +123,7 @@ const EinsumLinear::Prepared& EinsumLinear::prepare(torch::ScalarType dtype) {
 }
 
 torch::Tensor EinsumLinear::infer(const torch::Tensor& x) {
+  const c10::DeviceGuard guard(x.device());  // of which choices are asked
   const auto device = x.device().type();
   const auto dtype = at::autocast::is_autocast_enabled(device)
                          ? at::autocast::get_autocast_dtype(device)

@@ -80,7 +80,10 @@ bool MoeRouter::jitters() const {
 }
 
 ops::MoeRouteOptions MoeRouter::route_options() const {
-  ops::MoeRouteOptions options{.softmax_first = options_.softmax_first};
+  ops::MoeRouteOptions options;
+  if (options_.softmax_first) {
+    options.softmax_first = true;
+  }
   if (bias_.defined()) {
     options.bias = bias_;
   }

@@ -2,6 +2,8 @@
 
 #include <torch/library.h>
 
+#include <algorithm>
+
 #include "einforge/ops/contraction.h"
 
 TORCH_LIBRARY(einforge, m) {
@@ -21,6 +23,11 @@ TORCH_LIBRARY(einforge, m) {
       "rms_cap_backward(Tensor grad, Tensor core, Tensor? gain, "
       "float max_rms) -> (Tensor, Tensor)",
       {at::Tag::pt2_compliant_tag});
+  m.def(
+      "core_init_std(int[] sizes) -> (float, float)",
+      [](c10::IntArrayRef sizes) {
+        return einforge::ops::core_init_std(sizes);
+      });
 }
 
 namespace einforge::ops {
@@ -86,6 +93,21 @@ structure::Sizes core_sizes(
         core_b.sizes());
   }
   return sizes;
+}
+
+std::tuple<double, double> core_init_std(c10::IntArrayRef sizes) {
+  TORCH_CHECK(
+      sizes.size() == 7 &&
+          std::ranges::all_of(sizes, [](auto size) { return size > 0; }),
+      "[core_init_std] expected seven sizes above 0 (alpha, beta, gamma, "
+      "delta, "
+      "epsilon, phi, rho); got ",
+      sizes);
+  structure::Structure layer;
+  layer.sizes = {
+      sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]};
+  const auto cores = structure::parametrisation(layer);
+  return {cores[0].init_std, cores[1].init_std};
 }
 
 torch::Tensor core_a_layout(

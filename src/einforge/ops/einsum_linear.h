@@ -52,6 +52,14 @@ einsum_linear_backward(
     const torch::Tensor& core_b,
     std::array<bool, 4> output_mask);
 
+// What cores A and B of these sizes start with, and are capped at, in RMS:
+// structure::parametrisation(), also torch.ops.einforge.core_init_std, so that
+// Python has it from here.
+//
+// @param sizes alpha, beta, gamma, delta, epsilon, phi, rho
+// @throw c10::Error unless there are seven sizes above 0
+std::tuple<double, double> core_init_std(c10::IntArrayRef sizes);
+
 // The sizes that two cores have together.
 //
 // @throw c10::Error when either is not five-dimensional or their gamma, phi

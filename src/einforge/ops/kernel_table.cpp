@@ -67,12 +67,7 @@ Tensor run_forward(
     const std::optional<Tensor>& bias) {
   const structure::Sizes sizes = check_operands(x, core_a, core_b);
   if (bias) {
-    TORCH_CHECK(
-        bias->dim() == 1 && bias->size(0) == sizes.d_out(),
-        "[einsum_linear] expected bias of size (",
-        sizes.d_out(),
-        "); got ",
-        bias->sizes());
+    check_bias(kOp, "bias", *bias, sizes.d_out());
     check_dtype_and_device(kOp, "bias of x's dtype", *bias, x.scalar_type(), x);
   }
   const auto y_sizes = with_last(x.sizes(), sizes.d_out());

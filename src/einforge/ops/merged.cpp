@@ -3,13 +3,10 @@
 #include <algorithm>
 #include <bit>
 
+#include "einforge/ops/cuda/fastest.h"
+#include "einforge/ops/cuda/merge.h"
 #include "einforge/ops/kernel_choice.h"
 #include "einforge/ops/sum_of_rows.h"
-#ifdef EINFORGE_HAVE_CUDA
-#include "einforge/kernels/cuda/merge.h"
-#include "einforge/ops/cuda/btt_operands.h"
-#include "einforge/ops/cuda/btt_tuner.h"
-#endif
 
 namespace einforge::ops {
 namespace {
@@ -60,99 +57,18 @@ void matmul_gradients(
   }
 }
 
-#ifdef EINFORGE_HAVE_CUDA
-namespace ek = kernels::cuda;
-
-ek::MergeSizes merge_sizes(const Sizes& n) {
-  return {
-      .alpha = static_cast<int>(n.alpha),
-      .beta = static_cast<int>(n.beta),
-      .gamma = static_cast<int>(n.gamma),
-      .delta = static_cast<int>(n.delta),
-      .epsilon = static_cast<int>(n.epsilon),
-      .phi = static_cast<int>(n.phi),
-      .rho = static_cast<int>(n.rho)};
-}
-
-// Whether our own kernels make the matrix: torch's products cannot write gamma
-// innermost, and a copy that does takes several times as long.
-bool have_kernel(const Sizes& n, const Tensor& core) {
-  return architecture_supported(core) &&
-         core.scalar_type() == torch::kBFloat16 &&
-         ek::merge_supports(merge_sizes(n));
-}
-
-// (out, phi, rho, in, gamma)
-Tensor gamma_innermost(const Tensor& core) {
-  return btt::aligned(core.permute({2, 3, 4, 0, 1}).contiguous());
-}
-
-Tensor fused_merge(const Cores& c) {
-  const Tensor a = gamma_innermost(c.a);
-  const Tensor b = gamma_innermost(c.b);
-  Tensor w = torch::empty({c.n.d_out(), c.n.d_in()}, a.options());
-  C10_CUDA_CHECK(ek::merge_cores(
-      merge_sizes(c.n),
-      btt::data(a),
-      btt::data(b),
-      btt::mutable_data(w),
-      c10::cuda::getCurrentCUDAStream()));
-  return w;
-}
-
-ek::MergeCoreStrides strides_of(const Tensor& core) {
-  return {
-      .in = core.stride(0),
-      .gamma = core.stride(1),
-      .out = core.stride(2),
-      .phi = core.stride(3),
-      .rho = core.stride(4)};
-}
-
-void fused_gradients(
-    const Cores& c,
-    const Tensor& grad_w,
-    const GradientMask& mask,
-    EinsumLinearGradients& result) {
-  const auto operand = [](const Tensor& core) -> ek::MergeCore {
-    return {btt::data(core), strides_of(core)};
-  };
-  // In the core's own strides, so that nobody has to copy it.
-  const auto gradient = [](bool is_asked, const Tensor& core, Tensor& grad) {
-    ek::MergeCoreGradient wanted;
-    if (is_asked) {
-      grad = torch::empty_like(core);
-      wanted = {btt::mutable_data(grad), strides_of(grad)};
-    }
-    return wanted;
-  };
-  C10_CUDA_CHECK(ek::merge_gradients(
-      merge_sizes(c.n),
-      btt::data(grad_w),
-      operand(c.a),
-      operand(c.b),
-      gradient(mask[1], c.a, result.core_a),
-      gradient(mask[2], c.b, result.core_b),
-      c10::cuda::getCurrentCUDAStream()));
-}
-#endif
-
 Cores cores_of(const Sizes& n, const Tensor& core_a, const Tensor& core_b) {
-#ifdef EINFORGE_HAVE_CUDA
-  if (have_kernel(n, core_a)) {
+  if (fused::takes_merge(n, core_a)) {
     return {n, core_a, core_b};
   }
-#endif
   return {n, matrices(core_a), matrices(core_b)};
 }
 
 // (d_out, d_in)
 Tensor merge(const Cores& cores) {
-#ifdef EINFORGE_HAVE_CUDA
-  if (have_kernel(cores.n, cores.a)) {
-    return fused_merge(cores);
+  if (fused::takes_merge(cores.n, cores.a)) {
+    return fused::merge(cores.n, cores.a, cores.b);
   }
-#endif
   return matmul_merge(cores);
 }
 
@@ -162,12 +78,13 @@ void split(
     const Tensor& grad_w,
     const GradientMask& mask,
     EinsumLinearGradients& result) {
-#ifdef EINFORGE_HAVE_CUDA
-  if (have_kernel(cores.n, cores.a)) {
-    fused_gradients(cores, grad_w, mask, result);
+  if (fused::takes_merge(cores.n, cores.a)) {
+    const auto grads = fused::merge_gradients(
+        cores.n, cores.a, cores.b, grad_w, {mask[1], mask[2]});
+    result.core_a = grads[0];
+    result.core_b = grads[1];
     return;
   }
-#endif
   matmul_gradients(cores, grad_w, mask, result);
 }
 
@@ -218,16 +135,18 @@ EinsumLinearKernel merged_kernel() {
       .backward = backward};
 }
 
-bool merged_is_faster([[maybe_unused]] const EinsumLinearProblem& problem) {
-  if (!forced_kernel().empty()) {
-    return forced_kernel() == merged_kernel().name;
+bool merged_is_faster(const EinsumLinearProblem& problem) {
+  const std::string& forced = forced_kernel();
+  const bool is_faster =
+      forced.empty() ? problem.device == torch::DeviceType::CUDA &&
+                           problem.tokens > 0 && merged_is_fastest(problem)
+                     : forced == merged_kernel().name;
+  if (is_faster) {
+    internal::note_choice("merged", [&] {
+      return problem.to_string() + ", with the matrix kept";
+    });
   }
-#ifdef EINFORGE_HAVE_CUDA
-  if (problem.device == torch::DeviceType::CUDA && problem.tokens > 0) {
-    return merged_is_fastest(problem);
-  }
-#endif
-  return false;
+  return is_faster;
 }
 
 }  // namespace einforge::ops

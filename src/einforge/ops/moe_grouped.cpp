@@ -29,7 +29,7 @@ Tensor token_of(const Tensor& order, std::int64_t tokens) {
   return order.floor_divide(active_of(order, tokens));
 }
 
-// Gradients of index_select add up in any order on CUDA; these do not.
+// Gradients of index_select are summed in any order on CUDA; these do not.
 class Gather : public torch::autograd::Function<Gather> {
  public:
   static Tensor forward(

@@ -3,26 +3,14 @@
 #include <tuple>
 
 #include "einforge/ops/contraction.h"
+#include "einforge/ops/cuda/device.h"
 #include "einforge/ops/moe_grouped.h"
 #include "einforge/ops/moe_routing.h"
-#ifdef EINFORGE_HAVE_CUDA
-#include "einforge/ops/cuda/btt_tuner.h"
-#endif
 
 namespace einforge::ops {
 namespace {
 
 using torch::Tensor;
-
-// torch's grouped matmul has a kernel of its own there; elsewhere it waits for
-// the device.
-bool is_hopper() {
-#ifdef EINFORGE_HAVE_CUDA
-  return device_limits().major == 9;
-#else
-  return false;
-#endif
-}
 
 bool supports(const BttMoeProblem& problem) {
   const EinsumLinearProblem& expert = problem.expert;
@@ -32,7 +20,10 @@ bool supports(const BttMoeProblem& problem) {
   }
   return expert.device == torch::DeviceType::CPU ||
          (expert.dtype == torch::kBFloat16 && c.first_in % 8 == 0 &&
-          c.rho % 8 == 0 && c.second_out % 8 == 0 && is_hopper());
+          c.rho % 8 == 0 && c.second_out % 8 == 0 &&
+          // torch's grouped matmul has a kernel of its own there; elsewhere it
+          // waits for the device.
+          is_hopper());
 }
 
 // y = second first^T x for each expert, and what both passes need.

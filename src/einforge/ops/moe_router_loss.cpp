@@ -2,13 +2,8 @@
 
 #include <torch/library.h>
 
+#include "einforge/ops/cuda/moe_router_loss.h"
 #include "einforge/ops/moe_routing.h"
-#ifdef EINFORGE_HAVE_CUDA
-#include <c10/cuda/CUDAGuard.h>
-
-#include "einforge/kernels/cuda/moe_router_loss.h"
-#include "einforge/ops/cuda/btt_operands.h"
-#endif
 
 namespace einforge::ops {
 namespace {
@@ -40,26 +35,6 @@ void check_operands(const Tensor& logits, const Tensor& experts) {
       experts.device());
 }
 
-#ifdef EINFORGE_HAVE_CUDA
-namespace ek = kernels::cuda;
-
-bool is_fused(const Tensor& logits) {
-  return architecture_supported(logits) &&
-         logits.scalar_type() == torch::kFloat32 &&
-         ek::moe_router_loss_supports(logits.size(1));
-}
-
-ek::MoeRouterLossLaunch launch_of(
-    const Tensor& logits, double balance_weight, double z_weight) {
-  return {
-      .logits = logits.const_data_ptr<float>(),
-      .tokens = logits.size(0),
-      .experts = static_cast<int>(logits.size(1)),
-      .balance_weight = static_cast<float>(balance_weight),
-      .z_weight = static_cast<float>(z_weight)};
-}
-#endif
-
 std::tuple<Tensor, Tensor> forward(
     const Tensor& logits,
     const Tensor& experts,
@@ -72,26 +47,9 @@ std::tuple<Tensor, Tensor> forward(
     return {
         torch::zeros({}, logits.options()), torch::zeros({count}, integers)};
   }
-#ifdef EINFORGE_HAVE_CUDA
-  if (is_fused(logits)) {
-    const c10::cuda::CUDAGuard guard(logits.device());
-    const Tensor scores = logits.contiguous();
-    const Tensor chosen = experts.to(torch::kInt32).contiguous();
-    const Tensor partials = btt::workspace(
-        logits, ek::moe_router_loss_bytes(static_cast<int>(count)));
-    Tensor loss = torch::empty({}, logits.options());
-    Tensor counts = torch::empty({count}, integers);
-    C10_CUDA_CHECK(ek::moe_router_loss(
-        launch_of(scores, balance_weight, z_weight),
-        chosen.const_data_ptr<std::int32_t>(),
-        static_cast<int>(chosen.size(1)),
-        partials.mutable_data_ptr(),
-        loss.mutable_data_ptr<float>(),
-        counts.mutable_data_ptr<std::int64_t>(),
-        c10::cuda::getCurrentCUDAStream()));
-    return {loss, counts};
+  if (fused::takes_router_loss(logits)) {
+    return fused::router_loss(logits, experts, balance_weight, z_weight);
   }
-#endif
   const Tensor counts = moe_counts(experts, count);
   const Tensor load = counts.to(logits.scalar_type());
   const Tensor probability = logits.softmax(-1).mean(0);  // (E)
@@ -116,20 +74,10 @@ Tensor backward(
   if (logits.size(0) == 0) {
     return torch::zeros_like(logits);
   }
-#ifdef EINFORGE_HAVE_CUDA
-  if (is_fused(logits)) {
-    const c10::cuda::CUDAGuard guard(logits.device());
-    const Tensor scores = logits.contiguous();
-    Tensor dlogits = torch::empty_like(scores);
-    C10_CUDA_CHECK(ek::moe_router_loss_backward(
-        launch_of(scores, balance_weight, z_weight),
-        counts.const_data_ptr<std::int64_t>(),
-        grad.const_data_ptr<float>(),
-        dlogits.mutable_data_ptr<float>(),
-        c10::cuda::getCurrentCUDAStream()));
-    return dlogits;
+  if (fused::takes_router_loss(logits)) {
+    return fused::router_loss_backward(
+        grad, logits, counts, balance_weight, z_weight);
   }
-#endif
   const Tensor load = counts.to(logits.scalar_type());
   const Tensor share = load / load.sum();         // (E)
   const Tensor p = logits.softmax(-1);            // (T, E)
@@ -145,7 +93,14 @@ std::tuple<Tensor, Tensor> forward_meta(
     const Tensor& experts,
     double /*balance_weight*/,
     double /*z_weight*/) {
-  check_operands(logits, experts);
+  TORCH_CHECK(
+      logits.dim() == 2 && experts.dim() == 2,
+      "[moe_router_loss] expected logits of size (tokens, experts) and experts "
+      "of size (tokens, active); got ",
+      logits.dim(),
+      " and ",
+      experts.dim(),
+      " dimensions");
   return {
       torch::empty({}, logits.options()),
       torch::empty_symint(

@@ -5,15 +5,18 @@
 
 #include <limits>
 #include <tuple>
-#ifdef EINFORGE_HAVE_CUDA
+
 #include "einforge/ops/cuda/moe_router.h"
-#endif
 
 namespace einforge::ops {
 namespace {
 
 using torch::Tensor;
 using torch::autograd::variable_list;
+
+Tensor rows_of(const Tensor& x, const Tensor& weight) {
+  return x.reshape({-1, weight.size(1)}).to(weight.scalar_type());
+}
 
 class Logits : public torch::autograd::Function<Logits> {
  public:
@@ -24,12 +27,10 @@ class Logits : public torch::autograd::Function<Logits> {
     const c10::impl::ExcludeDispatchKeyGuard guard(
         c10::autocast_dispatch_keyset);
     context->save_for_backward({x, weight});
-#ifdef EINFORGE_HAVE_CUDA
     if (fused::takes_logits(x, weight)) {
       return fused::logits(x, weight);
     }
-#endif
-    return rows(x, weight).matmul(weight.t());
+    return rows_of(x, weight).matmul(weight.t());
   }
 
   static variable_list backward(
@@ -37,35 +38,15 @@ class Logits : public torch::autograd::Function<Logits> {
     const c10::impl::ExcludeDispatchKeyGuard guard(
         c10::autocast_dispatch_keyset);
     const variable_list saved = context->get_saved_variables();
-    const Tensor& x = saved[0];
-    const Tensor& weight = saved[1];
-    variable_list result(2);
-#ifdef EINFORGE_HAVE_CUDA
-    if (fused::takes_logits(x, weight)) {
-      const auto grad = fused::logits_backward(
-          grads[0],
-          x,
-          weight,
-          {context->needs_input_grad(0), context->needs_input_grad(1)});
-      return {grad[0], grad[1]};
-    }
-#endif
-    if (context->needs_input_grad(0)) {
-      result[0] = grads[0].matmul(weight).to(x.scalar_type()).view(x.sizes());
-    }
-    if (context->needs_input_grad(1)) {
-      result[1] = grads[0].t().matmul(rows(x, weight));
-    }
-    return result;
-  }
-
- private:
-  static Tensor rows(const Tensor& x, const Tensor& weight) {
-    return x.reshape({-1, weight.size(1)}).to(weight.scalar_type());
+    const auto [x, weight] = moe_logits_backward(
+        grads[0],
+        saved[0],
+        saved[1],
+        {context->needs_input_grad(0), context->needs_input_grad(1)});
+    return {x, weight};
   }
 };
 
-#ifdef EINFORGE_HAVE_CUDA
 // The experts and the gates of logits, in one kernel each way.
 class Route : public torch::autograd::Function<Route> {
  public:
@@ -101,7 +82,6 @@ class Route : public torch::autograd::Function<Route> {
         Tensor()};
   }
 };
-#endif
 
 void check_experts(const Tensor& experts, std::int64_t count) {
   TORCH_CHECK(
@@ -155,11 +135,9 @@ MoeDispatch dispatch_cpu(const Tensor& experts, std::int64_t count) {
 }
 
 MoeDispatch dispatch_device(const Tensor& experts, std::int64_t count) {
-#ifdef EINFORGE_HAVE_CUDA
   if (fused::takes_dispatch(experts, count)) {
     return fused::dispatch(experts, count);
   }
-#endif
   const auto [sorted, order] =
       experts.to(torch::kInt32)
           .reshape({-1})
@@ -176,45 +154,87 @@ MoeDispatch dispatch_device(const Tensor& experts, std::int64_t count) {
 
 Tensor moe_logits(const Tensor& x, const Tensor& weight) {
   TORCH_CHECK(
-      weight.dim() == 2 && x.dim() >= 1 && x.size(-1) == weight.size(1),
+      weight.dim() == 2 && x.dim() >= 1,
       "[moe_logits] expected x of size (..., d_in) and weight of size "
       "(experts, d_in); got ",
-      x.sizes(),
+      x.dim(),
       " and ",
-      weight.sizes());
+      weight.dim(),
+      " dimensions");
+  TORCH_SYM_CHECK(
+      x.sym_size(-1).sym_eq(weight.sym_size(1)),
+      "[moe_logits] expected x of size (..., d_in) and weight of size "
+      "(experts, d_in); got ",
+      x.sym_sizes(),
+      " and ",
+      weight.sym_sizes());
   return Logits::apply(x, weight);
+}
+
+std::array<Tensor, 2> moe_logits_backward(
+    const Tensor& grad,
+    const Tensor& x,
+    const Tensor& weight,
+    std::array<bool, 2> asked) {
+  if (fused::takes_logits(x, weight)) {
+    return fused::logits_backward(grad, x, weight, asked);
+  }
+  std::array<Tensor, 2> result;
+  if (asked[0]) {
+    result[0] =
+        grad.matmul(weight).to(x.scalar_type()).view_symint(x.sym_sizes());
+  }
+  if (asked[1]) {
+    result[1] = grad.t().matmul(rows_of(x, weight));
+  }
+  return result;
+}
+
+bool gates_of_all(
+    std::optional<bool> softmax_first,
+    std::int64_t active,
+    const c10::SymInt& experts) {
+  TORCH_CHECK(
+      active >= 1 && experts >= active,
+      "[moe_route] expected active in 1 to ",
+      experts,
+      " experts; got ",
+      active);
+  const bool is_one_of_several = active == 1 && experts > 1;
+  TORCH_CHECK(
+      softmax_first.value_or(true) || !is_one_of_several,
+      "[moe_route] expected softmax_first with 1 active expert, since a "
+      "softmax over it alone is 1 and gives the router no gradient; got false");
+  return softmax_first.value_or(is_one_of_several);
 }
 
 MoeRouting moe_route(
     const Tensor& logits, std::int64_t active, const MoeRouteOptions& options) {
   TORCH_CHECK(
-      logits.dim() == 2 && active >= 1 && active <= logits.size(1),
-      "[moe_route] expected logits of size (tokens, experts) and active in 1 "
-      "to experts; got ",
-      logits.sizes(),
-      " and ",
-      active);
+      logits.dim() == 2,
+      "[moe_route] expected logits of size (tokens, experts); got ",
+      logits.dim(),
+      " dimensions");
+  const bool softmax_first =
+      gates_of_all(options.softmax_first, active, logits.sym_size(1));
   TORCH_CHECK(
       !options.bias || options.bias->numel() == logits.size(1),
       "[moe_route] expected bias of ",
       logits.size(1),
       " experts; got size ",
       options.bias ? options.bias->sizes() : c10::IntArrayRef{});
-#ifdef EINFORGE_HAVE_CUDA
   if (fused::takes_route(logits, active)) {
     const variable_list routed =
-        Route::apply(logits, active, options.softmax_first, options.bias);
+        Route::apply(logits, active, softmax_first, options.bias);
     return {routed[0], routed[1]};
   }
-#endif
   const Tensor scores =
       options.bias ? logits.detach() + *options.bias : logits.detach();
   const Tensor chosen =
       std::get<1>(scores.sort(/*stable=*/true, /*dim=*/-1, /*descending=*/true))
           .narrow(-1, 0, active);
-  const Tensor gates = options.softmax_first
-                           ? logits.softmax(-1).gather(-1, chosen)
-                           : logits.gather(-1, chosen).softmax(-1);
+  const Tensor gates = softmax_first ? logits.softmax(-1).gather(-1, chosen)
+                                     : logits.gather(-1, chosen).softmax(-1);
   return {chosen.to(torch::kInt32).contiguous(), gates};
 }
 

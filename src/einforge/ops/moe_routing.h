@@ -2,6 +2,7 @@
 
 #include <torch/types.h>
 
+#include <array>
 #include <cstdint>
 #include <optional>
 
@@ -20,18 +21,38 @@ namespace einforge::ops {
 // Differentiable in both; saves both and no copy of x in the wider dtype.
 torch::Tensor moe_logits(const torch::Tensor& x, const torch::Tensor& weight);
 
+// Its gradients of x and weight; undefined where not asked for.
+//
+// @param grad (T, E), the dtype of weight
+std::array<torch::Tensor, 2> moe_logits_backward(
+    const torch::Tensor& grad,
+    const torch::Tensor& x,
+    const torch::Tensor& weight,
+    std::array<bool, 2> asked);
+
 struct MoeRouting {
   torch::Tensor experts;  // (T, k) int32, the best first
   torch::Tensor gates;    // (T, k), the dtype of the logits
 };
 
 struct MoeRouteOptions {
-  // Gates are the chosen experts' shares of all E, so that they add up to less
-  // than one; else a softmax over the chosen.
-  bool softmax_first = false;
+  // Gates are the chosen experts' shares of all E, which sum to less than 1;
+  // false: a softmax over the chosen. Not set: true for one active expert of
+  // several, whose softmax over itself is 1 and gives the router no gradient,
+  // else false.
+  std::optional<bool> softmax_first = std::nullopt;
   // (E), added to the logits for the choice and not for the gates.
   std::optional<torch::Tensor> bias = std::nullopt;
 };
+
+// What softmax_first comes to for `active` of `experts`.
+//
+// @throw c10::Error when active is not in 1 to experts, and when false is asked
+//   for with one active expert of several
+bool gates_of_all(
+    std::optional<bool> softmax_first,
+    std::int64_t active,
+    const c10::SymInt& experts);
 
 // The k experts with the highest logits; of equal ones those with the lower
 // number. NaN counts as highest. Differentiable in the logits, by the gates.

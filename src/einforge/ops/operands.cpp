@@ -55,6 +55,23 @@ void check_dtype_and_device(
       tensor.device());
 }
 
+void check_bias(
+    std::string_view op,
+    std::string_view name,
+    const torch::Tensor& bias,
+    std::int64_t d_out) {
+  TORCH_CHECK(
+      bias.dim() == 1 && bias.size(0) == d_out,
+      "[",
+      op,
+      "] expected ",
+      name,
+      " of size (",
+      d_out,
+      "); got ",
+      bias.sizes());
+}
+
 void check_grad(
     std::string_view op,
     const torch::Tensor& grad,

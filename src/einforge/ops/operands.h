@@ -25,6 +25,14 @@ void check_dtype_and_device(
     torch::ScalarType dtype,
     const torch::Tensor& x);
 
+// @param name of the operand, "bias"
+// @throw c10::Error unless the bias is (d_out): none is broadcast
+void check_bias(
+    std::string_view op,
+    std::string_view name,
+    const torch::Tensor& bias,
+    std::int64_t d_out);
+
 // @throw c10::Error unless the output's gradient is (..., d_out) as x is (...,
 //   d_in), of its dtype and device
 void check_grad(

@@ -86,10 +86,11 @@ struct BttPlan {
 };
 
 // What a launch may use, read off the device once by its owner.
+// Of a device.
 struct DeviceLimits {
   int multiprocessors = 132;
   int shared_bytes = 232448;  // a block's largest dynamic shared memory
-  int major = 9;
+  int major = 9;  // of the architecture of our code there, 0 without any
 };
 
 struct BttLaunch {

@@ -40,7 +40,7 @@ struct MoeLogitsLaunch {
   MoeRouteLaunch route;
 };
 
-// Bytes of the weight as three bfloat16 matrices, which add up to it.
+// Bytes of the weight as three bfloat16 matrices, whose sum it is.
 [[nodiscard]] size_t moe_logits_bytes(int experts, int d);
 
 [[nodiscard]] cudaError_t moe_logits(

@@ -5,6 +5,7 @@
 
 #include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/column_sums.h"
+#include "einforge/kernels/cuda/norm_range.h"
 #include "einforge/kernels/cuda/vec4.cuh"
 
 namespace einforge::kernels::cuda {
@@ -99,6 +100,40 @@ struct Rows {
     return value;
   }
 
+  // Takes the mean from a row's elements; returns it and 1 / sqrt(var +
+  // epsilon), which is 0 or NaN where sums leave the range of float32.
+  __device__ __forceinline__ float2 centre(
+      Elements& e,
+      float epsilon,
+      float2 (&means)[kWarps],
+      float2 (&variances)[kWarps]) const {
+    const float share = 1.0F / static_cast<float>(width);
+    float total = 0.0F;
+#pragma unroll
+    for (const float value : e.of) {
+      total += value;
+    }
+    const float mean = sum({total, 0.0F}, means).x * share;
+    float squares = 0.0F;
+    for_vectors([&](int i, int) {
+#pragma unroll
+      for (int c = i * kVector; c < (i + 1) * kVector; ++c) {
+        e.of[c] -= mean;
+        squares += e.of[c] * e.of[c];
+      }
+    });
+    return {mean, rsqrtf(sum({squares, 0.0F}, variances).x * share + epsilon)};
+  }
+
+  // Whether it holds for any of the rows that share sums' barriers.
+  __device__ __forceinline__ static bool any(bool condition) {
+    if constexpr (kRowWarps > 1) {
+      return __syncthreads_or(condition ? 1 : 0) != 0;
+    } else {
+      return __any_sync(0xFFFFFFFFU, condition) != 0;
+    }
+  }
+
   // Calls work(row) for the rows of this thread; blocks go together.
   template <typename Work>
   __device__ __forceinline__ void for_rows(
@@ -123,7 +158,6 @@ __global__ void __launch_bounds__(kThreads) residual_norm_kernel(
   const Rows<kRowWarps> rows{p.width};
   const Elements gain = rows.load(p.gain);
   const Elements bias = p.bias == nullptr ? Elements{} : rows.load(p.bias);
-  const float share = 1.0F / static_cast<float>(p.width);
   rows.for_rows(p.rows, [&](int64_t row) {
     const bool exists = row < p.rows;
     const int64_t at = row * p.width;
@@ -136,22 +170,24 @@ __global__ void __launch_bounds__(kThreads) residual_norm_kernel(
       }
       rows.store(sum + at, e);
     }
-    float total = 0.0F;
+    float2 moment = rows.centre(e, p.epsilon, means, variances);
+    float scale = moment.y;
+    const bool is_lost = exists && !(scale > 0.0F);
+    if (rows.any(is_lost)) {
+      Elements small =
+          exists ? rows.load((branch == nullptr ? x : sum) + at) : Elements{};
 #pragma unroll
-    for (const float value : e.of) {
-      total += value;
-    }
-    const float mean = rows.sum({total, 0.0F}, means).x * share;
-    float squares = 0.0F;
-    rows.for_vectors([&](int i, int) {
-#pragma unroll
-      for (int c = i * kVector; c < (i + 1) * kVector; ++c) {
-        e.of[c] -= mean;
-        squares += e.of[c] * e.of[c];
+      for (float& value : small.of) {
+        value *= kSmallMultiple;
       }
-    });
-    const float scale =
-        rsqrtf(rows.sum({squares, 0.0F}, variances).x * share + p.epsilon);
+      const float2 found =
+          rows.centre(small, kSmallestEpsilon, means, variances);
+      if (is_lost) {
+        e = small;
+        scale = found.y;
+        moment = {found.x / kSmallMultiple, found.y * kSmallMultiple};
+      }
+    }
 #pragma unroll
     for (int i = 0; i < kElements; ++i) {
       e.of[i] = gain.of[i] * (e.of[i] * scale) + bias.of[i];
@@ -159,7 +195,7 @@ __global__ void __launch_bounds__(kThreads) residual_norm_kernel(
     if (exists) {
       rows.store(y + at, e);
       if (rows.lane == 0) {
-        moments[row] = {mean, scale};
+        moments[row] = moment;
       }
     }
   });

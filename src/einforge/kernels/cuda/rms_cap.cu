@@ -61,8 +61,8 @@ __device__ __forceinline__ void for_vectors(int64_t size, const Work& work) {
 }
 
 // Of the whole block, to all of it.
-__device__ __forceinline__ float2 sum_of_block(float2 value) {
-  __shared__ float2 warps[kThreads / 32];
+__device__ __forceinline__ double2 sum_of_block(double2 value) {
+  __shared__ double2 warps[kThreads / 32];
 #pragma unroll
   for (int hop = 1; hop < 32; hop *= 2) {
     value.x += __shfl_xor_sync(0xFFFFFFFFU, value.x, hop);
@@ -72,9 +72,9 @@ __device__ __forceinline__ float2 sum_of_block(float2 value) {
     warps[threadIdx.x / 32] = value;
   }
   __syncthreads();
-  float2 sum{0.0F, 0.0F};
+  double2 sum{0.0, 0.0};
 #pragma unroll
-  for (const float2& warp : warps) {
+  for (const double2& warp : warps) {
     sum.x += warp.x;
     sum.y += warp.y;
   }
@@ -85,38 +85,38 @@ __device__ __forceinline__ float2 sum_of_block(float2 value) {
 template <typename Element>
 __global__ void __launch_bounds__(kThreads) rms_cap_partials(
     const __grid_constant__ RmsCapLaunch p, const Element* grad) {
-  float2 sum{0.0F, 0.0F};
+  double2 sum{0.0, 0.0};
   for_vectors(p.size, [&](int64_t at) {
     const Vec4 core = load(p.core, at, p.size);
     const Vec4 g = grad == nullptr ? Vec4{} : load(grad, at, p.size);
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      sum.x += core.of[i] * core.of[i];
-      sum.y += core.of[i] * g.of[i];
+      const double value = core.of[i];
+      sum.x += value * value;
+      sum.y += value * g.of[i];
     }
   });
   sum = sum_of_block(sum);
   if (threadIdx.x == 0) {
-    static_cast<float2*>(p.workspace)[blockIdx.x] = sum;
+    static_cast<double2*>(p.workspace)[blockIdx.x] = sum;
   }
 }
 
 struct Cap {
-  float rms;
-  float scale;  // 1 / max(1, rms / max_rms), NaN where that is
-  float gain;   // scale times the gain
-  float dot;    // grad . core
+  double scale;  // the gain / max(1, rms / max_rms), NaN where that is
+  double along;  // grad . core / core . core above the cap, else 0
+  double dgain;
 
   // By the whole block; its grid is that of the partial sums.
   __device__ __forceinline__ explicit Cap(const RmsCapLaunch& p) {
-    const auto* partials = static_cast<const float2*>(p.workspace);
-    const float2 sum = sum_of_block(
-        threadIdx.x < gridDim.x ? partials[threadIdx.x] : float2{0.0F, 0.0F});
-    rms = sqrtf(sum.x / static_cast<float>(p.size));
-    const float excess = rms / p.max_rms;
-    scale = 1.0F / (excess < 1.0F ? 1.0F : excess);
-    gain = p.gain == nullptr ? scale : scale * *p.gain;
-    dot = sum.y;
+    const auto* partials = static_cast<const double2*>(p.workspace);
+    const double2 sum = sum_of_block(
+        threadIdx.x < gridDim.x ? partials[threadIdx.x] : double2{0.0, 0.0});
+    const double excess = sqrt(sum.x / static_cast<double>(p.size)) / p.max_rms;
+    const double s = 1.0 / (excess < 1.0 ? 1.0 : excess);
+    scale = p.gain == nullptr ? s : s * static_cast<double>(*p.gain);
+    along = excess > 1.0 ? sum.y / sum.x : 0.0;
+    dgain = s * sum.y;
   }
 };
 
@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kThreads)
   for_vectors(p.size, [&](int64_t at) {
     Vec4 core = load(p.core, at, p.size);
     for (float& value : core.of) {
-      value *= cap.gain;
+      value = static_cast<float>(cap.scale * value);
     }
     store(y, at, p.size, core);
   });
@@ -143,21 +143,18 @@ __global__ void __launch_bounds__(kThreads) rms_cap_backward_apply(
     float* dcore,
     float* dgain) {
   const Cap cap(p);
-  const float along = cap.rms > p.max_rms
-                          ? cap.gain * cap.dot /
-                                (cap.rms * cap.rms * static_cast<float>(p.size))
-                          : 0.0F;
   for_vectors(p.size, [&](int64_t at) {
     const Vec4 core = load(p.core, at, p.size);
     Vec4 g = load(grad, at, p.size);
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      g.of[i] = cap.gain * g.of[i] - along * core.of[i];
+      g.of[i] =
+          static_cast<float>(cap.scale * (g.of[i] - cap.along * core.of[i]));
     }
     store(dcore, at, p.size, g);
   });
   if (dgain != nullptr && blockIdx.x == 0 && threadIdx.x == 0) {
-    *dgain = cap.scale * cap.dot;
+    *dgain = static_cast<float>(cap.dgain);
   }
 }
 
@@ -169,7 +166,7 @@ unsigned blocks_for(int64_t size) {
 }  // namespace
 
 size_t rms_cap_bytes() {
-  return sizeof(float2) * kMostBlocks;
+  return sizeof(double2) * kMostBlocks;
 }
 
 template <typename Element>

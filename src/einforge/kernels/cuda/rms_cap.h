@@ -11,14 +11,15 @@
 //   y = gain core / max(1, rms(core) / max_rms)
 //
 // The order of elements in memory means nothing, as long as all operands have
-// the same; sums have a fixed order.
+// the same; sums have a fixed order and are float64, in which squares neither
+// overflow nor underflow.
 namespace einforge::kernels::cuda {
 
 struct RmsCapLaunch {
   const float* core = nullptr;  // aligned to 16 bytes, as all operands are
   int64_t size = 0;             // above 0
   const float* gain = nullptr;  // one element on the device, or null for 1
-  float max_rms = 0;
+  double max_rms = 0;
   void* workspace = nullptr;  // of rms_cap_bytes()
 };
 

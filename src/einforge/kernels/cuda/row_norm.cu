@@ -4,6 +4,7 @@
 
 #include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/column_sums.h"
+#include "einforge/kernels/cuda/norm_range.h"
 #include "einforge/kernels/cuda/row_norm.h"
 #include "einforge/kernels/cuda/vec8.cuh"
 
@@ -26,9 +27,10 @@ __device__ float sum_of_row(float value) {
   return value;
 }
 
-// x becomes n; returns 1 / sqrt(var + epsilon).
+// x becomes n; returns 1 / sqrt(var + epsilon), which is 0 or NaN where sums
+// leave the range of float32.
 template <int kLanes>
-__device__ float normalise(Vec8& x, float epsilon) {
+__device__ float normalise_in_range(Vec8& x, float epsilon) {
   constexpr float kShare = 1.0F / (kLanes * kVector);
   float sum = 0.0F;
   for (const float value : x.of) {
@@ -43,6 +45,28 @@ __device__ float normalise(Vec8& x, float epsilon) {
   const float scale = rsqrtf(sum_of_row<kLanes>(squares) * kShare + epsilon);
   for (float& value : x.of) {
     value *= scale;
+  }
+  return scale;
+}
+
+// The same for all finite rows, by a whole warp: where sums leave the range, of
+// a small multiple of the row, beside whose variance epsilon is nothing.
+template <int kLanes>
+__device__ float normalise(Vec8& x, float epsilon) {
+  const Vec8 given = x;
+  float scale = normalise_in_range<kLanes>(x, epsilon);
+  const bool is_lost = !(scale > 0.0F);
+  if (__any_sync(0xFFFFFFFFU, is_lost)) {
+    Vec8 small = given;
+    for (float& value : small.of) {
+      value *= kSmallMultiple;
+    }
+    const float small_scale =
+        normalise_in_range<kLanes>(small, kSmallestEpsilon);
+    if (is_lost) {
+      x = small;
+      scale = small_scale * kSmallMultiple;
+    }
   }
   return scale;
 }

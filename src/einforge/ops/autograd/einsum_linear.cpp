@@ -86,8 +86,17 @@ struct LowRank {
 // None where the layer is no such one, and for operands that do not fit: of
 // those the operator says what is wrong.
 std::optional<LowRank> low_rank(
-    const Tensor& x, const Tensor& core_a, const Tensor& core_b) {
-  if (x.dim() < 1 || core_a.dim() != 5 || core_b.dim() != 5) {
+    const Tensor& x,
+    const Tensor& core_a,
+    const Tensor& core_b,
+    const std::optional<Tensor>& bias) {
+  const auto is_like_x = [&](const Tensor& tensor) {
+    return tensor.scalar_type() == x.scalar_type() &&
+           tensor.device() == x.device();
+  };
+  if (x.dim() < 1 || core_a.dim() != 5 || core_b.dim() != 5 ||
+      !x.is_floating_point() || !is_like_x(core_a) || !is_like_x(core_b) ||
+      (bias && (bias->dim() != 1 || !is_like_x(*bias)))) {
     return std::nullopt;
   }
   // The core as (size of `in_or_out`, rho) where all other sizes are 1; by
@@ -107,8 +116,7 @@ std::optional<LowRank> low_rank(
     if (found.first.defined() && found.second.defined() &&
         found.first.sym_size(0) == x.sym_size(-1) &&
         found.first.sym_size(1) == found.second.sym_size(1) &&
-        core_a.scalar_type() == x.scalar_type() &&
-        core_b.scalar_type() == x.scalar_type()) {
+        (!bias || bias->sym_size(0) == found.second.sym_size(0))) {
       return found;
     }
   }
@@ -123,10 +131,9 @@ Tensor forward(
     const Tensor& core_b,
     const std::optional<Tensor>& bias) {
   if (forced_kernel().empty()) {
-    if (const auto cores = low_rank(x, core_a, core_b)) {
-      if (internal::logging()) {
-        internal::log_choice("einsum_linear of low rank", "two linears");
-      }
+    if (const auto cores = low_rank(x, core_a, core_b, bias)) {
+      internal::note_choice(
+          "two_linears", [] { return "einsum_linear of low rank"; });
       return torch::linear(
           torch::linear(x, cores->first.t()),
           cores->second,

@@ -12,6 +12,7 @@
 
 #include "einforge/kernels/cuda/btt_backward.h"
 #include "einforge/kernels/cuda/btt_resident.h"
+#include "einforge/kernels/cuda/moe_router.h"
 #include "einforge/kernels/cuda/moe_router_backward.h"
 #include "einforge/kernels/cuda/moe_rows.h"
 #include "einforge/ops/btt_moe_linear.h"
@@ -333,6 +334,12 @@ BttMoeProblem problem_of(
       .active = active};
 }
 
+// As choose_row() does.
+void log(const BttMoeProblem& problem) {
+  internal::note_choice(
+      "fused", [&] { return problem.to_string() + ", with router"; });
+}
+
 BttMoeOperands operands_of(
     const fused::RoutedOperands& operands, const MoeRouting& routing) {
   return {
@@ -386,8 +393,8 @@ RoutedForward routed_forward(
       logits_route(operands.x, operands.router, active, options);
   const Dispatch dispatch =
       Dispatch::of(result.routing, operands.router.size(0));
-  result.pairs = dispatch.pairs;
   const BttMoeProblem problem = problem_of(operands, active, Pass::kForward);
+  log(problem);
   result.y =
       forward(
           problem,
@@ -419,12 +426,13 @@ RoutedGradients routed_backward(
       .asked = mask[1]};
   const BttMoeProblem problem =
       problem_of(operands, saved.routing.gates.size(1), Pass::kBackward);
+  log(problem);
   const BttMoeGradients found = backward(
       problem,
       grads.y.reshape({problem.expert.tokens, -1}).contiguous(),
       operands_of(operands, saved.routing),
       {mask[0], mask[2], mask[3], false},
-      Dispatch(saved.pairs, Tensor(), saved.routing, problem.experts),
+      Dispatch::of(saved.routing, problem.experts),
       &router);
   return {
       mask[0] ? found.x.view(operands.x.sizes()) : Tensor(),

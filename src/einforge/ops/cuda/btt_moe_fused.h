@@ -32,7 +32,6 @@ struct RoutedForward {
   torch::Tensor y;       // (..., d_out); not read backward
   torch::Tensor logits;  // (T, E)
   MoeRouting routing;
-  MoeDispatch pairs;
 };
 
 RoutedForward routed_forward(

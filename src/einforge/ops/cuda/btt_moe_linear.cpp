@@ -6,21 +6,15 @@
 #include <array>
 
 #include "einforge/ops/btt_moe_table.h"
+#include "einforge/ops/cuda/btt_moe_fused.h"
 #include "einforge/ops/moe_low_rank.h"
 #include "einforge/ops/reference/btt_moe_linear.h"
-#ifdef EINFORGE_HAVE_CUDA
-#include "einforge/ops/cuda/btt_moe_fused.h"
-#endif
 
 namespace einforge::ops {
 
 std::span<const BttMoeKernel> cuda_moe_kernels() {
   static const std::array table{
-#ifdef EINFORGE_HAVE_CUDA
-      fused_moe_kernel(),
-#endif
-      moe_low_rank_kernel(),
-      moe_bmm_kernel()};
+      fused_moe_kernel(), moe_low_rank_kernel(), moe_bmm_kernel()};
   return table;
 }
 

@@ -13,25 +13,6 @@
 #include "einforge/ops/contraction.h"
 #include "einforge/ops/cuda/btt_tuner.h"
 
-namespace einforge::ops {
-
-// Whether the library has SASS for a device.
-inline bool architecture_supported(const kernels::cuda::DeviceLimits& limits) {
-  return limits.major == 8 || limits.major == 9;
-}
-
-// Whether a tensor lies on such a device. Elsewhere, on a GPU that is newer
-// than the library too, torch's own ways are taken.
-inline bool architecture_supported(const torch::Tensor& tensor) {
-  if (!tensor.is_cuda()) {
-    return false;
-  }
-  const c10::cuda::CUDAGuard guard(tensor.device());
-  return architecture_supported(device_limits());
-}
-
-}  // namespace einforge::ops
-
 // Tensors as the block-tensor-train kernels take them.
 namespace einforge::ops::btt {
 

@@ -3,6 +3,7 @@
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGraphsC10Utils.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <fmt/format.h>
 #include <torch/version.h>
@@ -19,8 +20,10 @@
 #include <optional>
 #include <vector>
 
+#include "einforge/kernels/cuda/launch.h"
 #include "einforge/ops/cuda/choice_cache.h"
 #include "einforge/ops/einsum_linear.h"
+#include "einforge/ops/peak_memory.h"
 
 namespace einforge::ops {
 namespace {
@@ -30,7 +33,7 @@ using torch::Tensor;
 
 // Raised whenever kernels, plans or the way they are measured change so that a
 // choice may change.
-constexpr int kKernelVersion = 8;
+constexpr int kKernelVersion = 9;
 
 bool environment_is(const char* name, std::string_view value) {
   const char* set = std::getenv(name);
@@ -52,10 +55,23 @@ int current_device() {
 // A problem as numbers, which are looked up on every call.
 using Key = std::array<std::int64_t, 10>;
 
+// Devices of one kind share their choices.
+std::shared_ptr<ChoiceCache> choices_of(const std::string& version) {
+  static std::mutex mutex;
+  static std::map<std::string, std::shared_ptr<ChoiceCache>> all;
+  const std::lock_guard lock(mutex);
+  std::shared_ptr<ChoiceCache>& choices = all[version];
+  if (choices == nullptr) {
+    choices = std::make_shared<ChoiceCache>(
+        cache_directory() / "cuda_choices.json", version);
+  }
+  return choices;
+}
+
 struct Device {
   ek::DeviceLimits limits;
   std::int64_t l2_bytes = 0;
-  std::unique_ptr<ChoiceCache> choices;
+  std::shared_ptr<ChoiceCache> choices;  // of all devices of its kind
   // The fastest kernel where it is known.
   std::mutex mutex;
   std::map<Key, std::string> kernels;
@@ -65,19 +81,18 @@ struct Device {
     C10_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
     limits.multiprocessors = properties.multiProcessorCount;
     limits.shared_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
-    limits.major = properties.major;
+    const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(index));
+    limits.major = ek::code_major();
     l2_bytes = properties.l2CacheSize;
     int driver = 0;
     C10_CUDA_CHECK(cudaDriverGetVersion(&driver));
-    choices = std::make_unique<ChoiceCache>(
-        cache_directory() / "cuda_choices.json",
-        fmt::format(
-            "kernels {}, {} ({} multiprocessors), driver {}, torch {}",
-            kKernelVersion,
-            properties.name,
-            properties.multiProcessorCount,
-            driver,
-            TORCH_VERSION));
+    choices = choices_of(fmt::format(
+        "kernels {}, {} ({} multiprocessors), driver {}, torch {}",
+        kKernelVersion,
+        properties.name,
+        properties.multiProcessorCount,
+        driver,
+        TORCH_VERSION));
   }
 };
 
@@ -138,9 +153,19 @@ class ColdTimer {
   Event stop_;
 };
 
-// The median of a few runs; infinite when it does not fit in memory. Stops
-// early when it is clearly slower than `to_beat`.
-double measure(
+struct Timing {
+  double median = 0;  // milliseconds
+  double spread = 0;  // between the quartiles
+
+  // Alone on a device, runs of a kernel differ by less than this. With another
+  // process on it, or at changing clocks, the order of candidates may be
+  // chance.
+  bool is_settled() const { return spread <= std::max(0.15 * median, 0.003); }
+};
+
+// A few runs; infinite when they do not fit in memory. Stops early when it is
+// clearly slower than `to_beat`.
+Timing measure(
     ColdTimer& timer, const std::function<void()>& run, double to_beat) {
   constexpr std::size_t kRuns = 9;
   try {
@@ -150,9 +175,11 @@ double measure(
       times.push_back(timer.milliseconds(run));
     }
     std::sort(times.begin(), times.end());
-    return times[times.size() / 2];
+    return {
+        times[times.size() / 2],
+        times[times.size() * 3 / 4] - times[times.size() / 4]};
   } catch (const c10::OutOfMemoryError&) {
-    return std::numeric_limits<double>::infinity();
+    return {.median = std::numeric_limits<double>::infinity()};
   }
 }
 
@@ -193,38 +220,49 @@ std::optional<std::string> fastest(
     Device& on,
     const std::string& problem,
     const std::function<std::vector<Candidate>()>& make_candidates) {
-  if (auto known = on.choices->find(problem)) {
+  const auto settled = [&]() -> std::optional<std::string> {
+    const auto known = on.choices->find(problem);
+    return known && (known->is_settled || on.choices->is_own(problem) ||
+                     !may_measure())
+               ? std::make_optional(known->name)
+               : std::nullopt;
+  };
+  if (auto known = settled(); known || !may_measure()) {
     return known;
   }
-  if (!may_measure()) {
-    return std::nullopt;
+  on.choices->refresh();
+  if (auto known = settled()) {
+    return known;
   }
-  std::optional<std::string> best;
+  const UncountedMemory uncounted(
+      {torch::kCUDA, static_cast<c10::DeviceIndex>(current_device())});
+  std::optional<Choice> best;
   double least = std::numeric_limits<double>::infinity();
   try {
     ColdTimer timer;
     for (const Candidate& candidate : make_candidates()) {
-      const double time = measure(timer, candidate.run, least);
+      const Timing time = measure(timer, candidate.run, least);
       if (log_is_on()) {
         fmt::print(
             stderr,
-            "einforge: measured {}: {} {:.4f} ms\n",
+            "einforge: measured {}: {} {:.4f} ms{}\n",
             problem,
             candidate.name,
-            time);
+            time.median,
+            time.is_settled() ? "" : ", unsettled");
       }
-      if (time < least) {
-        best = candidate.name;
-        least = time;
+      if (time.median < least) {
+        best = {candidate.name, time.median, time.is_settled()};
+        least = time.median;
       }
     }
   } catch (const c10::OutOfMemoryError&) {
     return std::nullopt;  // not even the operands fit
   }
-  if (best) {
-    on.choices->insert(problem, *best);
+  if (!best) {
+    return std::nullopt;
   }
-  return best;
+  return on.choices->insert(problem, *best);
 }
 
 // Random operands of a problem.

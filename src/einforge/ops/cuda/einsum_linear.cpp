@@ -5,15 +5,13 @@
 
 #include <array>
 
+#include "einforge/ops/cuda/btt_linear.h"
+#include "einforge/ops/cuda/fastest.h"
+#include "einforge/ops/cuda/kronecker_linear.h"
 #include "einforge/ops/cuda/strided_bmm.h"
 #include "einforge/ops/kernel_table.h"
 #include "einforge/ops/merged.h"
 #include "einforge/ops/reference/einsum_linear.h"
-#ifdef EINFORGE_HAVE_CUDA
-#include "einforge/ops/cuda/btt_linear.h"
-#include "einforge/ops/cuda/btt_tuner.h"
-#include "einforge/ops/cuda/kronecker_linear.h"
-#endif
 
 namespace einforge::ops {
 
@@ -22,15 +20,12 @@ namespace {
 template <EinsumLinearKernel (*kKernel)()>
 EinsumLinearKernel where_fastest() {
   EinsumLinearKernel kernel = kKernel();
-#ifdef EINFORGE_HAVE_CUDA
   kernel.preferred = [](const EinsumLinearProblem& problem) {
     return is_fastest(problem, kKernel().name);
   };
-#endif
   return kernel;
 }
 
-#ifdef EINFORGE_HAVE_CUDA
 // Products with x and dy by the fused kernels, the cores' gradients by way of
 // the dense matrix's: of a rank above 1 the fused ones make z and dz anew for
 // each r, which can take longer than a product of dense size.
@@ -72,17 +67,14 @@ EinsumLinearKernel fused_merged_kernel() {
             return result;
           }};
 }
-#endif
 
 }  // namespace
 
 std::span<const EinsumLinearKernel> cuda_kernels() {
   static const std::array table{
-#ifdef EINFORGE_HAVE_CUDA
       where_fastest<fused_btt_kernel>(),
       where_fastest<fused_merged_kernel>(),
       where_fastest<kronecker_kernel>(),
-#endif
       where_fastest<strided_kernel>(),  // of those not measured, everything
       where_fastest<merged_kernel>(),
       bmm_kernel()};

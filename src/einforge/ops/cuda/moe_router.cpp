@@ -8,6 +8,7 @@
 #include "einforge/kernels/cuda/moe_router_backward.h"
 #include "einforge/kernels/cuda/moe_rows.h"
 #include "einforge/ops/cuda/btt_operands.h"
+#include "einforge/ops/cuda/device.h"
 
 namespace einforge::ops::fused {
 namespace {
@@ -122,8 +123,10 @@ std::tuple<Tensor, MoeRouting> logits_route(
   const Tensor bias = bias_of(options);
   const MoeRouting routing =
       empty_routing(x, x.numel() / weight.size(1), active);
-  ek::MoeRouteLaunch launch =
-      route_launch(routing, weight.size(0), options.softmax_first);
+  ek::MoeRouteLaunch launch = route_launch(
+      routing,
+      weight.size(0),
+      gates_of_all(options.softmax_first, active, weight.size(0)));
   launch.bias = pointer(bias);
   return {run_logits(x, weight, launch), routing};
 }
@@ -174,8 +177,10 @@ MoeRouting route(
   const Tensor scores = logits.contiguous();
   const Tensor bias = bias_of(options);
   MoeRouting result = empty_routing(logits, logits.size(0), active);
-  ek::MoeRouteLaunch launch =
-      route_launch(scores, result, options.softmax_first);
+  ek::MoeRouteLaunch launch = route_launch(
+      scores,
+      result,
+      gates_of_all(options.softmax_first, active, logits.size(1)));
   launch.bias = pointer(bias);
   C10_CUDA_CHECK(ek::moe_route(launch, c10::cuda::getCurrentCUDAStream()));
   return result;

@@ -5,8 +5,11 @@
 #include <array>
 #include <tuple>
 
-#include "einforge/kernels/cuda/moe_router.h"
 #include "einforge/ops/moe_routing.h"
+
+namespace einforge::kernels::cuda {
+struct MoeRouteLaunch;
+}
 
 // The steps of routing (moe_routing.h) in one or two kernels each, where these
 // take the problem; none is differentiable by itself.

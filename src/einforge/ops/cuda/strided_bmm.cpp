@@ -4,16 +4,9 @@
 #include <bit>
 #include <tuple>
 
-#include "einforge/kernels/cuda/batched_transpose_shape.h"
 #include "einforge/ops/contraction.h"
+#include "einforge/ops/cuda/batched_transpose.h"
 #include "einforge/ops/sum_of_rows.h"
-#ifdef EINFORGE_HAVE_CUDA
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAStream.h>
-
-#include "einforge/kernels/cuda/batched_transpose.h"
-#include "einforge/ops/cuda/btt_operands.h"
-#endif
 
 // A batched matmul reads and writes matrices with a stride for the batch, one
 // for the rows, and none for the columns (or the other way round). So a
@@ -223,54 +216,6 @@ EinsumLinearGradients kronecker_backward(
 
 using kernels::cuda::BatchedTransposeShape;
 
-#ifdef EINFORGE_HAVE_CUDA
-// Whether our own kernel takes the copy; torch's takes any, and longer.
-bool can_transpose(const BatchedTransposeShape& shape, const Tensor& from) {
-  return architecture_supported(from) && from.is_contiguous() &&
-         shape.inner > 1 &&
-         reinterpret_cast<std::uintptr_t>(from.const_data_ptr()) % 16 == 0 &&
-         kernels::cuda::batched_transpose_supports(
-             shape, static_cast<int>(from.element_size()));
-}
-
-Tensor to_batches(const BatchedTransposeShape& shape, const Tensor& rows) {
-  if (!can_transpose(shape, rows)) {
-    return {};
-  }
-  Tensor batches = torch::empty_like(rows);
-  C10_CUDA_CHECK(kernels::cuda::rows_to_batches(
-      shape,
-      static_cast<int>(rows.element_size()),
-      rows.const_data_ptr(),
-      batches.mutable_data_ptr(),
-      c10::cuda::getCurrentCUDAStream()));
-  return batches;
-}
-
-Tensor to_rows(const BatchedTransposeShape& shape, const Tensor& batches) {
-  if (!can_transpose(shape, batches)) {
-    return {};
-  }
-  Tensor rows = torch::empty({shape.tokens, shape.row()}, batches.options());
-  C10_CUDA_CHECK(kernels::cuda::batches_to_rows(
-      shape,
-      static_cast<int>(batches.element_size()),
-      batches.const_data_ptr(),
-      rows.mutable_data_ptr(),
-      c10::cuda::getCurrentCUDAStream()));
-  return rows;
-}
-#else
-Tensor to_batches(
-    const BatchedTransposeShape& /*shape*/, const Tensor& /*rows*/) {
-  return {};
-}
-Tensor to_rows(
-    const BatchedTransposeShape& /*shape*/, const Tensor& /*batches*/) {
-  return {};
-}
-#endif
-
 // Any sizes. z lies as (u, f, r, g, s, t): the first product writes rows (u, f,
 // r) and columns (s, t) for each g, the second reads rows (r, g, s) and columns
 // t for each (u, f).
@@ -319,13 +264,13 @@ struct Layout {
   }
 
   Tensor input(const Tensor& x) const {  // (g, s t, i)
-    const Tensor batches = to_batches(input_batches(), x);
+    const Tensor batches = fused::to_batches(input_batches(), x);
     return (batches.defined() ? batches
                               : c.split_input(x).permute({3, 2, 0, 1}))
         .reshape({c.gamma, columns(), c.first_in});
   }
   Tensor join_input(const Tensor& batches) const {  // (g, s t, i) to x
-    const Tensor rows = to_rows(input_batches(), batches);
+    const Tensor rows = fused::to_rows(input_batches(), batches);
     return rows.defined()
                ? rows
                : c.join_input(
@@ -333,13 +278,13 @@ struct Layout {
                          .permute({2, 3, 1, 0}));
   }
   Tensor output(const Tensor& y) const {  // (u f, t, v)
-    const Tensor batches = to_batches(output_batches(), y);
+    const Tensor batches = fused::to_batches(output_batches(), y);
     return (batches.defined() ? batches
                               : c.split_output(y).permute({1, 3, 0, 2}))
         .reshape({products(), tokens, c.second_out});
   }
   Tensor join_output(const Tensor& batches) const {  // (u f, t, v) to y
-    const Tensor rows = to_rows(output_batches(), batches);
+    const Tensor rows = fused::to_rows(output_batches(), batches);
     return rows.defined()
                ? rows
                : c.join_output(

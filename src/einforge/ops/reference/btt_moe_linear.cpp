@@ -210,7 +210,7 @@ BttMoeGradients backward(
           (unscaled.to(operands.gates.scalar_type()) * rows)
               .sum(1, /*keepdim=*/true));
     }
-    // Blocks of an expert add up as a matmul, whose order is fixed.
+    // Blocks of an expert are summed by a matmul, whose order is fixed.
     const Tensor membership =
         (torch::arange(problem.experts, blocks.expert.options()).unsqueeze(1) ==
          blocks.expert)

@@ -1,0 +1,245 @@
+// In place of the sources of this folder that call CUDA kernels of our own,
+// where the build has none: nothing is taken, and torch's own ways remain.
+#include <torch/types.h>
+
+#include "einforge/ops/cuda/batched_transpose.h"
+#include "einforge/ops/cuda/btt_linear.h"
+#include "einforge/ops/cuda/btt_moe_fused.h"
+#include "einforge/ops/cuda/device.h"
+#include "einforge/ops/cuda/fastest.h"
+#include "einforge/ops/cuda/kronecker_linear.h"
+#include "einforge/ops/cuda/layer_norm.h"
+#include "einforge/ops/cuda/merge.h"
+#include "einforge/ops/cuda/moe_router.h"
+#include "einforge/ops/cuda/moe_router_loss.h"
+#include "einforge/ops/cuda/residual_norm.h"
+#include "einforge/ops/cuda/rms_cap.h"
+#include "einforge/ops/cuda/sum_of_rows.h"
+
+namespace einforge::ops {
+
+using torch::Tensor;
+
+namespace {
+
+[[noreturn]] void not_built() {
+  TORCH_CHECK(false, "[einforge] expected a build with CUDA kernels");
+}
+
+}  // namespace
+
+bool architecture_supported(const Tensor& /*tensor*/) {
+  return false;
+}
+
+bool is_hopper() {
+  return false;
+}
+
+// Nothing is measured: the first row of a table.
+bool is_fastest(
+    const EinsumLinearProblem& /*problem*/, std::string_view /*kernel*/) {
+  return true;
+}
+
+bool merged_is_fastest(const EinsumLinearProblem& /*problem*/) {
+  return false;
+}
+
+EinsumLinearKernel fused_btt_kernel() {
+  return {
+      .name = "fused",
+      .supports = [](const EinsumLinearProblem& /*problem*/) { return false; }};
+}
+
+EinsumLinearKernel kronecker_kernel() {
+  return {
+      .name = "kronecker",
+      .supports = [](const EinsumLinearProblem& /*problem*/) { return false; }};
+}
+
+BttMoeKernel fused_moe_kernel() {
+  return {.name = "fused", .supports = [](const BttMoeProblem& /*problem*/) {
+            return false;
+          }};
+}
+
+namespace fused {
+
+Tensor to_batches(
+    const kernels::cuda::BatchedTransposeShape& /*shape*/,
+    const Tensor& /*rows*/) {
+  return {};
+}
+
+Tensor to_rows(
+    const kernels::cuda::BatchedTransposeShape& /*shape*/,
+    const Tensor& /*batches*/) {
+  return {};
+}
+
+bool takes_routed(const RoutedOperands& /*operands*/, std::int64_t /*active*/) {
+  return false;
+}
+
+RoutedForward routed_forward(
+    const RoutedOperands& /*operands*/,
+    std::int64_t /*active*/,
+    const MoeRouteOptions& /*options*/) {
+  not_built();
+}
+
+RoutedGradients routed_backward(
+    const RoutedOperands& /*operands*/,
+    const RoutedForward& /*saved*/,
+    const RoutedOutputGradients& /*grads*/,
+    bool /*softmax_first*/,
+    const GradientMask& /*mask*/) {
+  not_built();
+}
+
+bool takes_layer_norm(
+    const Tensor& /*x*/, const Tensor& /*gain*/, const Tensor& /*bias*/) {
+  return false;
+}
+
+Tensor layer_norm(
+    const Tensor& /*x*/, const Tensor& /*gain*/, double /*epsilon*/) {
+  not_built();
+}
+
+bool takes_merge(const structure::Sizes& /*sizes*/, const Tensor& /*core*/) {
+  return false;
+}
+
+Tensor merge(
+    const structure::Sizes& /*sizes*/,
+    const Tensor& /*core_a*/,
+    const Tensor& /*core_b*/) {
+  not_built();
+}
+
+std::array<Tensor, 2> merge_gradients(
+    const structure::Sizes& /*sizes*/,
+    const Tensor& /*core_a*/,
+    const Tensor& /*core_b*/,
+    const Tensor& /*grad*/,
+    std::array<bool, 2> /*asked*/) {
+  not_built();
+}
+
+bool takes_logits(const Tensor& /*x*/, const Tensor& /*weight*/) {
+  return false;
+}
+
+Tensor logits(const Tensor& /*x*/, const Tensor& /*weight*/) {
+  not_built();
+}
+
+std::array<Tensor, 2> logits_backward(
+    const Tensor& /*grad*/,
+    const Tensor& /*x*/,
+    const Tensor& /*weight*/,
+    std::array<bool, 2> /*asked*/) {
+  not_built();
+}
+
+bool takes_route(const Tensor& /*logits*/, std::int64_t /*active*/) {
+  return false;
+}
+
+MoeRouting route(
+    const Tensor& /*logits*/,
+    std::int64_t /*active*/,
+    const MoeRouteOptions& /*options*/) {
+  not_built();
+}
+
+Tensor route_backward(
+    const Tensor& /*grad*/,
+    const Tensor& /*logits*/,
+    const MoeRouting& /*routing*/,
+    bool /*softmax_first*/) {
+  not_built();
+}
+
+bool takes_dispatch(const Tensor& /*experts*/, std::int64_t /*count*/) {
+  return false;
+}
+
+MoeDispatch dispatch(const Tensor& /*experts*/, std::int64_t /*count*/) {
+  not_built();
+}
+
+bool takes_router_loss(const Tensor& /*logits*/) {
+  return false;
+}
+
+std::tuple<Tensor, Tensor> router_loss(
+    const Tensor& /*logits*/,
+    const Tensor& /*experts*/,
+    double /*balance_weight*/,
+    double /*z_weight*/) {
+  not_built();
+}
+
+Tensor router_loss_backward(
+    const Tensor& /*grad*/,
+    const Tensor& /*logits*/,
+    const Tensor& /*counts*/,
+    double /*balance_weight*/,
+    double /*z_weight*/) {
+  not_built();
+}
+
+bool takes_residual_norm(
+    const Tensor& /*x*/,
+    const Tensor& /*branch*/,
+    const Tensor& /*gain*/,
+    const Tensor& /*bias*/) {
+  return false;
+}
+
+ResidualNorm residual_norm(
+    const Tensor& /*x*/,
+    const Tensor& /*branch*/,
+    double /*scale*/,
+    const Tensor& /*gain*/,
+    const Tensor& /*bias*/,
+    double /*epsilon*/) {
+  not_built();
+}
+
+bool takes_rms_cap(
+    const Tensor& /*core*/,
+    const std::optional<Tensor>& /*gain*/,
+    torch::ScalarType /*dtype*/) {
+  return false;
+}
+
+Tensor rms_cap(
+    const Tensor& /*core*/,
+    const std::optional<Tensor>& /*gain*/,
+    double /*max_rms*/,
+    torch::ScalarType /*dtype*/) {
+  not_built();
+}
+
+std::tuple<Tensor, Tensor> rms_cap_backward(
+    const Tensor& /*grad*/,
+    const Tensor& /*core*/,
+    const std::optional<Tensor>& /*gain*/,
+    double /*max_rms*/) {
+  not_built();
+}
+
+bool takes_sum_of_rows(const Tensor& /*rows*/, torch::ScalarType /*dtype*/) {
+  return false;
+}
+
+Tensor sum_of_rows(const Tensor& /*rows*/, torch::ScalarType /*dtype*/) {
+  not_built();
+}
+
+}  // namespace fused
+}  // namespace einforge::ops

@@ -1,0 +1,23 @@
+#pragma once
+
+#include "einforge/ops/residual_norm.h"
+
+// residual_norm() under bfloat16's autocast by one kernel each way.
+namespace einforge::ops::fused {
+
+bool takes_residual_norm(
+    const torch::Tensor& x,
+    const torch::Tensor& branch,
+    const torch::Tensor& gain,
+    const torch::Tensor& bias);
+
+// Differentiable, twice too.
+ResidualNorm residual_norm(
+    const torch::Tensor& x,
+    const torch::Tensor& branch,
+    double scale,
+    const torch::Tensor& gain,
+    const torch::Tensor& bias,
+    double epsilon);
+
+}  // namespace einforge::ops::fused
