@@ -56,8 +56,9 @@ Examples:
 forward_backward) and implementation (dense; einforge, what a user gets; each
 kernel by name; einsum), with median_ms, min_ms, spread (10th to 90th percentile
 over the median), tflops, gb_per_s, limit_ms (what the matmul and copy speeds
-measured in the same run allow), share_of_limit and ratio_to_dense (dense's time
-/ this time), or with error where it failed; of a layer sizes and rank (rho), of
+measured in the same run allow), share_of_limit, ratio_to_dense (dense's time /
+this time) and kernels (those of einforge that ran; "merged" is the dense
+matrix), or with error where it failed; of a layer sizes and rank (rho), of
 a mixture experts, active, routing and largest_share too. An ffn_moe of WIDTH has
 as many hidden features, of D_INxD_HIDDEN those; dense is a dense FFN there. With
 a FILE the table is printed too.)";

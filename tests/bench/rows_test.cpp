@@ -215,6 +215,35 @@ TEST(Rows, AFailureCostsOneRow) {
   EXPECT_THAT(table, ::testing::HasSubstr("out of memory\n"));
 }
 
+TEST(Rows, NamesTheKernelsThatRan) {
+  Machine on = machine();
+  for (const auto& [structure, kernels] : std::map<std::string, Json>{
+           {"monarch", {"cpu_tiled"}}, {"low_rank:0.5", {"two_linears"}}}) {
+    const LayerCase which{
+        .layer = structure::realise(structure::parse(structure), 64, 64),
+        .tokens = 16};
+    const Json rows = measure_layers({which}, on, [](const std::string&) {});
+    int seen = 0;
+    for (const Json& row : rows) {
+      if (row["implementation"] == "einforge") {
+        EXPECT_EQ(row["kernels"], kernels) << structure;
+        ++seen;
+      } else if (row["implementation"] == "bmm") {
+        EXPECT_EQ(row["kernels"], Json({"bmm"})) << structure;
+      } else if (row["implementation"] == "dense") {
+        EXPECT_FALSE(row.contains("kernels")) << structure;
+      }
+    }
+    EXPECT_EQ(seen, 2);
+    const std::string table = to_table(
+        {{"device",
+          {{"name", "test"}, {"matmul_tflops", 1}, {"copy_gb_per_s", 2}}},
+         {"rows", rows}});
+    EXPECT_THAT(
+        table, ::testing::HasSubstr("  " + kernels[0].get<std::string>()));
+  }
+}
+
 TEST(Rows, ALayerThatCannotBeBuiltHasARowToo) {
   LayerCase which{
       .layer = structure::realise(structure::parse("monarch"), 64, 64),

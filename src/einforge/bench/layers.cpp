@@ -195,7 +195,7 @@ Json measure_layers(
       });
       measure(problem, machine, rows);
     } catch (const std::exception& error) {
-      add_error(problem, describe(error), rows);
+      add_error(problem, base::message_of(error), rows);
     }
     free_memory(machine.device);
   }

@@ -8,7 +8,9 @@
 #include <cmath>
 #include <optional>
 
+#include "einforge/base/error.h"
 #include "einforge/bench/device.h"
+#include "einforge/ops/kernel_choice.h"
 #include "einforge/ops/kernel_table.h"
 
 namespace einforge::bench {
@@ -78,7 +80,9 @@ class Runner {
         runs_(machine.repeats) {}
 
   void warm_up() {
+    const ops::ChosenKernels chosen;
     const std::vector<double> times = run(kWarmUp);
+    kernels_ = chosen.names();
     if (machine_.device.is_cuda() && error_.empty()) {
       const auto affordable = static_cast<std::int64_t>(
           std::min(kRowMilliseconds / std::max(times.back(), 1e-3), 1e6));
@@ -99,6 +103,8 @@ class Runner {
 
   const std::vector<double>& times() const { return times_; }
   const std::string& error() const { return error_; }
+  // Those of our own operators that ran.
+  const std::vector<std::string>& kernels() const { return kernels_; }
 
  private:
   // Empty where it failed, now or before.
@@ -113,7 +119,7 @@ class Runner {
     try {
       return machine_.timer.milliseconds(work, runs);
     } catch (const std::exception& error) {
-      error_ = describe(error);
+      error_ = base::message_of(error);
       free_memory(machine_.device);
       return {};
     }
@@ -130,6 +136,7 @@ class Runner {
   std::int64_t runs_;
   std::size_t next_ = 0;
   std::vector<double> times_;
+  std::vector<std::string> kernels_;
   std::string error_;
 };
 
@@ -193,6 +200,9 @@ void measure_pass(
       rows.push_back(std::move(row));
       continue;
     }
+    if (!runners[i].kernels().empty()) {
+      row["kernels"] = runners[i].kernels();
+    }
     const Times found = summarise(runners[i].times());
     if (implementation.name == "dense") {
       dense_ms = found.median;
@@ -228,6 +238,17 @@ std::string subject(const Json& row) {
              ? fmt::format(
                    "{} {}", structure, row["routing"].get<std::string>())
              : structure;
+}
+
+// "  fused, merged": what ran, where the operators chose.
+std::string kernels(const Json& row) {
+  std::string text;
+  if (const auto found = row.find("kernels"); found != row.end()) {
+    for (const Json& name : *found) {
+      text += (text.empty() ? "  " : ", ") + name.get<std::string>();
+    }
+  }
+  return text;
 }
 
 std::string cell(const Json& row, const char* field, const char* format) {
@@ -271,14 +292,6 @@ Tensor random(const Machine& machine, c10::IntArrayRef sizes) {
       torch::TensorOptions().device(machine.device).dtype(machine.dtype));
 }
 
-std::string describe(const std::exception& error) {
-  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-  const std::string text = torch_error == nullptr
-                               ? error.what()
-                               : torch_error->what_without_backtrace();
-  return text.substr(0, text.find('\n'));
-}
-
 void add_error(const Problem& problem, const std::string& error, Json& rows) {
   for (const Pass pass : problem.passes) {
     Json row = labelled(problem, pass, "");
@@ -302,7 +315,7 @@ std::string to_table(const Json& report) {
   }
   std::string text = fmt::format(
       "{}, matmul {:.2f} TFLOP/s, copy {:.1f} GB/s\n\n"
-      "{:<{}}{:>11}{:>7}  {:<8}{:<14}{:>9}{:>8}{:>9}{:>8}{:>7}{:>9}\n",
+      "{:<{}}{:>11}{:>7}  {:<8}{:<14}{:>9}{:>8}{:>9}{:>8}{:>7}{:>9}  {}\n",
       device["name"].get<std::string>(),
       device["matmul_tflops"].get<double>(),
       device["copy_gb_per_s"].get<double>(),
@@ -311,13 +324,14 @@ std::string to_table(const Json& report) {
       "in x out",
       "tokens",
       "pass",
-      "kernel",
+      "by",
       "ms",
       "spread",
       "TFLOP/s",
       "GB/s",
       "limit",
-      "x dense");
+      "x dense",
+      "kernels");
   for (const Json& row : report["rows"]) {
     text += fmt::format(
         "{:<{}}{:>11}{:>7}  {:<8}{:<14}",
@@ -335,13 +349,14 @@ std::string to_table(const Json& report) {
       continue;
     }
     text += fmt::format(
-        "{:>9}{:>7}%{:>9}{:>8}{:>6}%{:>9}\n",
+        "{:>9}{:>7}%{:>9}{:>8}{:>6}%{:>9}{}\n",
         cell(row, "median_ms", "{:.4f}"),
         fmt::format("{:.0f}", 100 * row["spread"].get<double>()),
         cell(row, "tflops", "{:.2f}"),
         cell(row, "gb_per_s", "{:.0f}"),
         fmt::format("{:.0f}", 100 * row["share_of_limit"].get<double>()),
-        cell(row, "ratio_to_dense", "{:.2f}"));
+        cell(row, "ratio_to_dense", "{:.2f}"),
+        kernels(row));
   }
   return text;
 }

@@ -66,15 +66,14 @@ torch::Tensor random(const Machine& machine, c10::IntArrayRef sizes);
 //
 // Fields: the labels, pass, implementation, median_ms, min_ms, spread, tflops,
 // gb_per_s, limit_ms, share_of_limit, ratio_to_dense (dense's median / this
-// one's). An implementation that fails has `error` in place of its numbers.
+// one's), and kernels, the names of those that our operators ran ("merged": the
+// dense matrix). An implementation that fails has `error` in place of its
+// numbers.
 void measure(const Problem& problem, Machine& machine, base::Json& rows);
 
 // One row for each pass of what cannot even be built.
 void add_error(
     const Problem& problem, const std::string& error, base::Json& rows);
-
-// The first line of what an exception says.
-std::string describe(const std::exception& error);
 
 // The rows as a table for people.
 std::string to_table(const base::Json& report);
