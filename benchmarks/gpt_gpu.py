@@ -123,7 +123,7 @@ def main():
         memory = row.get("peak_memory_bytes")
         print(f"{row['implementation']:13} {row['structure']:18} "
               f"{row['width']:5} {row['tokens_per_second']:9,.0f} tokens/s "
-              f"{row['step_milliseconds']:7.2f} ms a step" +
+              f"{row['step_milliseconds']:7.2f} ms per step" +
               (f" {memory / 1e9:5.1f} GB" if memory else ""), file=sys.stderr)
 
     with tempfile.TemporaryDirectory() as name:

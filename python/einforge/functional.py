@@ -90,7 +90,7 @@ def btt_moe_routed(
     core_a: Tensor,
     core_b: Tensor,
     active: int,
-    softmax_first: bool = False,
+    softmax_first: Optional[bool] = None,
     bias: Optional[Tensor] = None,
     output_bias: Optional[Tensor] = None,
 ) -> RoutedMixture:
@@ -101,12 +101,15 @@ def btt_moe_routed(
         router: (E, d_in), float32 (float64 where x is).
         active: experts of a token, 1 to E.
         softmax_first: gates are the softmax over all experts, not over those
-            chosen.
+            chosen. None: True with one active expert of several, whose
+            softmax over itself would be 1 and give the router no gradient,
+            else False.
         bias: (E), added to the logits for the choice alone, or None.
         output_bias: (d_out), added to y, or None.
 
     Raises:
-        RuntimeError: a shape, dtype or device does not fit.
+        RuntimeError: a shape, dtype or device does not fit, or softmax_first
+            is False with one active expert of several.
 
     Differentiable in x, router, cores and output_bias, by y, logits and gates.
     """

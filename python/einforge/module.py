@@ -1,6 +1,5 @@
 """A structured layer as a module."""
 
-import math
 import torch
 from torch import Tensor, nn
 
@@ -13,36 +12,38 @@ class EinsumLinear(nn.Module):
 
     Follows the parametrisation of arXiv 2410.02117, section 5: each core starts
     with, and is capped at, std = sqrt(min(d_in, d_out)) / d_in of itself as a
-    batched matmul in contraction order AB, and has a learned scalar gain.
+    batched matmul in the cheaper contraction order, and has a learned gain.
+    Gains have size (1), so that FSDP2 can shard them.
     """
 
     def __init__(self, sizes: Sizes, bias: bool = True):
         super().__init__()
         s = self.sizes = Sizes(*sizes)
-        self.std_a = _std(s.alpha, s.delta * s.phi * s.rho)
-        self.std_b = _std(s.beta * s.gamma * s.rho, s.epsilon)
-        self.core_a = nn.Parameter(
-            torch.randn(s.alpha, s.gamma, s.delta, s.phi, s.rho) * self.std_a
-        )
-        self.core_b = nn.Parameter(
-            torch.randn(s.beta, s.gamma, s.epsilon, s.phi, s.rho) * self.std_b
-        )
-        self.gamma_a = nn.Parameter(torch.ones(()))
-        self.gamma_b = nn.Parameter(torch.ones(()))
+        self.std_a, self.std_b = torch.ops.einforge.core_init_std(list(s))
+        self.core_a = nn.Parameter(torch.randn(s.core_a) * self.std_a)
+        self.core_b = nn.Parameter(torch.randn(s.core_b) * self.std_b)
+        self.gain_a = nn.Parameter(torch.ones(1))
+        self.gain_b = nn.Parameter(torch.ones(1))
         self.bias = nn.Parameter(torch.zeros(s.d_out)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) -> (..., d_out)."""
         return einsum_linear(
             x,
-            rms_cap(self.core_a, self.gamma_a, self.std_a),
-            rms_cap(self.core_b, self.gamma_b, self.std_b),
+            rms_cap(self.core_a, self.gain_a, self.std_a),
+            rms_cap(self.core_b, self.gain_b, self.std_b),
             self.bias,
         )
 
     def extra_repr(self) -> str:
         return f"{self.sizes.d_in} -> {self.sizes.d_out}, {self.sizes}"
 
-
-def _std(d_in: int, d_out: int) -> float:
-    return math.sqrt(min(d_in, d_out)) / d_in
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        # Gains were gamma_a and gamma_b once, and scalars.
+        for gain, old in (("gain_a", "gamma_a"), ("gain_b", "gamma_b")):
+            if prefix + old in state_dict:
+                state_dict[prefix + gain] = state_dict.pop(prefix + old)
+            value = state_dict.get(prefix + gain)
+            if value is not None and value.dim() == 0:
+                state_dict[prefix + gain] = value.reshape(1)
+        super()._load_from_state_dict(state_dict, prefix, *args)

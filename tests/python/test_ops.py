@@ -85,6 +85,149 @@ class Mixture(unittest.TestCase):
                 got.y)
 
 
+class BttMoeRouted(unittest.TestCase):
+    SIZES = einforge.Sizes(alpha=4, gamma=3, epsilon=5, phi=2)
+
+    def operands(self, tokens, dtype=torch.float64):
+        torch.manual_seed(2)
+        x, a, b, bias = operands(self.SIZES, (tokens,), dtype)
+        stacks = [torch.randn(5, *core.shape, dtype=dtype, requires_grad=True)
+                  for core in (a, b)]
+        router = torch.randn(
+            5, self.SIZES.d_in, dtype=dtype, requires_grad=True)
+        return x, router, *stacks, bias
+
+    def routed(self, x, router, a, b, bias, active=2, softmax_first=None):
+        return torch.ops.einforge.btt_moe_routed(
+            x, router, a, b, active, softmax_first, None, bias)
+
+    def test_opcheck(self):
+        x, router, a, b, bias = self.operands(7)
+        offset = torch.arange(5, dtype=torch.float64)
+        for rest in ((2,), (2, True), (1,), (2, None, offset, bias)):
+            torch.library.opcheck(
+                torch.ops.einforge.btt_moe_routed.default,
+                (x, router, a, b, *rest))
+
+    def test_opcheck_of_backward(self):
+        x, router, a, b, bias = (t.detach() for t in self.operands(7))
+        y, logits, experts, gates = self.routed(x, router, a, b, bias)
+        op = torch.ops.einforge.btt_moe_routed_backward.default
+        for grads in ((y, logits, gates), (y, None, None), (None, logits, None)):
+            for mask in ([True] * 5, [False, True, False, True, False]):
+                torch.library.opcheck(op, (
+                    *grads, x, router, a, b, bias, logits, experts, gates,
+                    False, mask))
+
+    def test_gradients_are_those_of_the_formulas(self):
+        leaves = self.operands(9)
+        x, router, a, b, bias = leaves
+        for active, softmax_first in ((2, False), (2, True), (1, None)):
+            y, logits, experts, gates = self.routed(
+                *leaves, active, softmax_first)
+            scores = x @ router.t()
+            of_all = active == 1 or softmax_first
+            shares = (scores.softmax(1).gather(1, experts.long()) if of_all
+                      else scores.gather(1, experts.long()).softmax(1))
+            wanted = bias + sum(
+                ((experts == e) * shares).sum(1, keepdim=True) * definition(
+                    x, a[e], b[e], torch.zeros_like(bias)) for e in range(5))
+            torch.testing.assert_close(y, wanted)
+            torch.testing.assert_close(gates, shares)
+            weights = [torch.randn_like(t) for t in (y, logits, gates)]
+            def loss(*outputs):
+                return sum((w * t).sum() for w, t in zip(weights, outputs))
+            torch.testing.assert_close(
+                torch.autograd.grad(loss(y, logits, gates), leaves),
+                torch.autograd.grad(loss(wanted, scores, shares), leaves))
+
+    def test_one_active_expert_trains_the_router(self):
+        x, router, a, b, _ = self.operands(9)
+        mixture = einforge.btt_moe_routed(x, router, a, b, 1)
+        gradient, = torch.autograd.grad(mixture.y.square().sum(), router)
+        self.assertGreater(gradient.abs().max().item(), 0)
+        with self.assertRaisesRegex(RuntimeError, "softmax_first with 1 active"):
+            einforge.btt_moe_routed(x, router, a, b, 1, softmax_first=False)
+
+    def test_autocast(self):
+        leaves = self.operands(9, torch.float32)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y, logits, _, gates = self.routed(*leaves)
+        self.assertEqual(
+            [y.dtype, logits.dtype, gates.dtype],
+            [torch.bfloat16, torch.float32, torch.float32])
+        for leaf, grad in zip(
+                leaves, torch.autograd.grad(y.float().square().sum(), leaves)):
+            self.assertEqual(grad.dtype, leaf.dtype)
+
+    def test_refuses_biases_that_would_be_broadcast(self):
+        x, router, a, b, bias = self.operands(3)
+        for wrong in (bias[:1], bias[None], bias[0]):
+            with self.assertRaisesRegex(
+                    RuntimeError, r"expected output_bias of size \(10\)"):
+                self.routed(x, router, a, b, wrong)
+
+
+class DynamicTokens(unittest.TestCase):
+    """Operators whose number of tokens varies, compiled and exported."""
+
+    SIZES = einforge.Sizes(alpha=4, gamma=4, epsilon=4, phi=4)
+
+    def layers(self):
+        torch.manual_seed(3)
+        a = torch.randn(4, 4, 4, 1, 4, 1, requires_grad=True)
+        b = torch.randn(4, 1, 4, 4, 4, 1, requires_grad=True)
+        router = torch.randn(4, 16, requires_grad=True)
+        def given(x):
+            count = x.shape[0]
+            return einforge.btt_moe_linear(
+                x, a, b, torch.zeros(count, 1, dtype=torch.int64),
+                torch.ones(count, 1))
+        return {
+            "einsum_linear": lambda x: einforge.einsum_linear(x, a[0], b[0]),
+            "btt_moe_linear": given,
+            "btt_moe_routed":
+                lambda x: einforge.btt_moe_routed(x, router, a, b, 2).y,
+            "rms_cap": lambda x: einforge.rms_cap(x, None, 0.5),
+        }
+
+    def test_one_graph_takes_all(self):
+        for name, layer in self.layers().items():
+            for mark in (False, True):
+                with self.subTest(name=name, mark=mark):
+                    torch._dynamo.reset()
+                    torch._dynamo.utils.counters.clear()
+                    compiled = torch.compile(
+                        layer, backend="aot_eager", fullgraph=True,
+                        dynamic=None if mark else True)
+                    for tokens in range(3, 15):
+                        x = torch.randn(tokens, 16, requires_grad=True)
+                        if mark:
+                            torch._dynamo.mark_dynamic(x, 0)
+                        y = compiled(x)
+                        wanted = layer(x)
+                        self.assertTrue(torch.equal(y, wanted))
+                        torch.testing.assert_close(
+                            torch.autograd.grad(y.square().sum(), x),
+                            torch.autograd.grad(wanted.square().sum(), x))
+                    counters = torch._dynamo.utils.counters
+                    self.assertEqual(counters["stats"]["unique_graphs"], 1)
+
+    def test_exports(self):
+        for name, layer in self.layers().items():
+            with self.subTest(name=name), torch.no_grad():
+                class Layer(torch.nn.Module):
+                    def forward(self, x):
+                        return layer(x)
+                program = torch.export.export(
+                    Layer(), (torch.randn(6, 16),),
+                    dynamic_shapes=({0: torch.export.Dim("tokens", min=2)},))
+                for tokens in (2, 11):
+                    x = torch.randn(tokens, 16)
+                    self.assertTrue(
+                        torch.equal(program.module()(x), layer(x)))
+
+
 class EinsumLinear(unittest.TestCase):
     def test_agrees_with_the_definition(self):
         for sizes in SIZES:
@@ -148,6 +291,15 @@ class EinsumLinear(unittest.TestCase):
             einforge.einsum_linear(x[:, 1:], a, b, bias)
         with self.assertRaisesRegex(RuntimeError, "expected cores of x's dtype"):
             einforge.einsum_linear(x.float(), a, b)
+
+    def test_refuses_biases_that_would_be_broadcast(self):
+        for sizes in SIZES[:-1]:  # of low rank too
+            x, a, b, bias = operands(sizes)
+            for wrong in (bias[:1], bias[None], bias[0], bias[1:]):
+                with self.assertRaisesRegex(
+                        RuntimeError,
+                        rf"expected bias of size \({sizes.d_out}\)"):
+                    einforge.einsum_linear(x, a, b, wrong)
 
     def test_cuda_agrees_with_cpu(self):
         if not torch.cuda.is_available():
@@ -307,6 +459,65 @@ class MoeRouterLoss(unittest.TestCase):
 
 
 class Module(unittest.TestCase):
+    def test_caps_follow_the_cheaper_order(self):
+        # Widths of the cores as batched matmuls, in that order.
+        for sizes, widths in (
+            (einforge.Sizes(beta=32, gamma=32, delta=32, phi=32),
+             ((32, 32), (32, 32))),  # BA
+            (einforge.Sizes(alpha=32, gamma=16, epsilon=64, phi=8),
+             ((32, 8), (16, 64))),  # AB
+            (einforge.Sizes(beta=8, gamma=2, delta=4, phi=16, rho=3),
+             ((6, 4), (8, 48))),  # BA
+            (einforge.Sizes(alpha=64, epsilon=32, rho=5),
+             ((64, 5), (5, 32))),
+        ):
+            layer = einforge.EinsumLinear(sizes)
+            for std, (d_in, d_out) in zip((layer.std_a, layer.std_b), widths):
+                self.assertAlmostEqual(std, min(d_in, d_out) ** 0.5 / d_in)
+
+    def test_loads_what_older_versions_saved(self):
+        layer = einforge.EinsumLinear(SIZES[1])
+        state = layer.state_dict()
+        for name, value in (("gamma_a", 1.5), ("gamma_b", 0.25)):
+            del state[name.replace("gamma", "gain")]
+            state[name] = torch.tensor(value)
+        net = torch.nn.Sequential(einforge.EinsumLinear(SIZES[1]))
+        net.load_state_dict({"0." + name: t for name, t in state.items()})
+        self.assertEqual(net[0].gain_a.tolist(), [1.5])
+        self.assertEqual(net[0].gain_b.tolist(), [0.25])
+        state = layer.state_dict()
+        state["gain_a"] = torch.tensor(3.0)
+        layer.load_state_dict(state)
+        self.assertEqual(layer.gain_a.tolist(), [3.0])
+
+    def test_shards_with_fsdp2(self):
+        code = """
+import torch, torch.distributed as dist, einforge
+from torch.distributed.fsdp import fully_shard
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+def net():
+    torch.manual_seed(0)
+    sizes = einforge.Sizes(alpha=4, gamma=4, epsilon=4, phi=4)
+    return torch.nn.Sequential(
+        einforge.EinsumLinear(sizes), einforge.EinsumLinear(sizes))
+x, whole, shards = torch.randn(5, 16), net(), net()
+for layer in shards:
+    fully_shard(layer)
+fully_shard(shards)
+y = shards(x)
+torch.testing.assert_close(y, whole(x))
+y.square().sum().backward()
+whole(x).square().sum().backward()
+for got, wanted in zip(shards.parameters(), whole.parameters()):
+    torch.testing.assert_close(got.grad.full_tensor(), wanted.grad)
+dist.destroy_process_group()
+"""
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
+            capture_output=True, text=True, check=False)
+        self.assertEqual(result.returncode, 0, result.stderr[-2000:])
+
     def test_learns(self):
         torch.manual_seed(0)
         layer = einforge.EinsumLinear(SIZES[1])
