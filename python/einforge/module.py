@@ -39,11 +39,16 @@ class EinsumLinear(nn.Module):
         return f"{self.sizes.d_in} -> {self.sizes.d_out}, {self.sizes}"
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        # Gains were gamma_a and gamma_b once, and scalars.
-        for gain, old in (("gain_a", "gamma_a"), ("gain_b", "gamma_b")):
-            if prefix + old in state_dict:
-                state_dict[prefix + gain] = state_dict.pop(prefix + old)
-            value = state_dict.get(prefix + gain)
-            if value is not None and value.dim() == 0:
-                state_dict[prefix + gain] = value.reshape(1)
+        adopt_old_gains(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def adopt_old_gains(state_dict: dict[str, Tensor], prefix: str) -> None:
+    """Renames the gains of older files in place: gamma_a and gamma_b once,
+    and scalars."""
+    for gain, old in (("gain_a", "gamma_a"), ("gain_b", "gamma_b")):
+        if prefix + old in state_dict:
+            state_dict[prefix + gain] = state_dict.pop(prefix + old)
+        value = state_dict.get(prefix + gain)
+        if value is not None and value.dim() == 0:
+            state_dict[prefix + gain] = value.reshape(1)

@@ -14,11 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from einforge.functional import btt_moe_routed, einsum_linear, rms_cap
+from einforge.module import adopt_old_gains
 from einforge.projection import Projection, matrix, project
 from einforge.structure import Core, Sizes, Structure, describe
-
-# Parameters of older versions, by the end of their names.
-_OLD_NAMES = {"gamma_a": "gain_a", "gamma_b": "gain_b"}
 
 
 class _Cores(nn.Module):
@@ -75,13 +73,7 @@ class _Cores(nn.Module):
         return {name: core.lr_multiplier for name, core in zip(names, cores)}
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
-        for old, new in _OLD_NAMES.items():
-            if prefix + old in state_dict:
-                state_dict[prefix + new] = state_dict.pop(prefix + old)
-        for name in ("gain_a", "gain_b"):
-            gain = state_dict.get(prefix + name)
-            if gain is not None and gain.dim() == 0:
-                state_dict[prefix + name] = gain.reshape(1)
+        adopt_old_gains(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
@@ -215,7 +207,7 @@ class MoeLinear(_Cores):
         d_in, d_out: features.
         structure: "btt_moe:E=16,k=2", "low_rank_moe:E=16,k=2".
         softmax_first: gates are the chosen experts' shares of a softmax over
-            all experts, not over the chosen; always so with k = 1, where the
+            all experts, not over the chosen. None: only with k = 1, where the
             other gives a gate of 1 and a router without gradient.
         balance_weight: of the load-balancing loss E sum_i(p_i f_i).
         z_weight: of the mean squared logsumexp of the logits.
@@ -233,7 +225,7 @@ class MoeLinear(_Cores):
         *,
         gain: bool = True,
         zero: bool = False,
-        softmax_first: bool = False,
+        softmax_first: Optional[bool] = None,
         balance_weight: float = 0.01,
         z_weight: float = 0.001,
         device: Optional[Union[torch.device, str]] = None,
@@ -246,7 +238,7 @@ class MoeLinear(_Cores):
                 f"'btt_moe:E=16,k=2'; got '{structure}'")
         factory = {"device": device, "dtype": dtype}
         super().__init__(found, (found.experts,), gain, zero, factory)
-        self.softmax_first = softmax_first or found.active == 1
+        self.softmax_first = softmax_first
         self.balance_weight = balance_weight
         self.z_weight = z_weight
         self.router = nn.Parameter(torch.empty(

