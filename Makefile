@@ -1,16 +1,18 @@
 # The two commands of the README, and the shorter ones they are made of.
 #   make demo    set up, build, run a real small search on the CPU, report it
 #   make test    set up, build, run all tests
-# Variables: JOBS, PRESET (release, debug, ...), CUDA=OFF to leave CUDA out.
+# Variables: JOBS, PRESET (release, debug, ...), CUDA=ON or OFF: whether the CUDA
+# kernels are built; by default where there is a GPU that could run them.
 
 JOBS ?= $(shell nproc)
 PRESET ?= release
-CUDA ?= ON
+CUDA ?= $(shell nvidia-smi -L > /dev/null 2>&1 && echo ON || echo OFF)
 BUILD := build/$(PRESET)
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup configure build program test demo install format check clean
+.PHONY: help setup configure build program test demo install format check \
+  check_docs abuse clean
 
 help:
 	@sed -n '2,4p' Makefile | cut -c3-
@@ -43,6 +45,14 @@ install: build
 
 format:
 	@scripts/check_format.sh --fix
+
+# Every command block of the documentation that a CPU can run.
+check_docs: program
+	@scripts/check_docs.py $(BUILD)
+
+# Closed streams, limits and damaged files of every kind.
+abuse: program
+	@scripts/abuse.py $(BUILD)/bin/einforge
 
 check: configure
 	@scripts/check_format.sh

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/options.h"
+#include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/text.h"
@@ -32,7 +34,7 @@ struct Options {
   std::string dtype = "auto";
   std::int64_t repeats = 15;
   int threads = 0;
-  std::string json;
+  JsonOption json;
 };
 
 constexpr const char* kExamples = R"(
@@ -124,15 +126,6 @@ std::string command_line(const Options& options) {
                     options.threads);
 }
 
-void check_least(const char* name, std::int64_t value, std::int64_t least) {
-  base::check(
-      value >= least,
-      "{}: expected a whole number of at least {}; got {}",
-      name,
-      least,
-      value);
-}
-
 // The report is whole even so; who reads only the exit code is told.
 void check_rows(const Json& rows) {
   const auto failed = [](const Json& row) {
@@ -149,11 +142,6 @@ void check_rows(const Json& rows) {
 }
 
 void run(const Options& options) {
-  for (const std::int64_t tokens : options.tokens) {
-    check_least("--tokens", tokens, 1);
-  }
-  check_least("--repeats", options.repeats, 1);
-  check_least("--threads", options.threads, 0);
   if (options.threads > 0) {
     at::set_num_threads(options.threads);
   }
@@ -169,7 +157,7 @@ void run(const Options& options) {
   const auto cases = bench::layer_cases(suite, device.is_cuda());
   bench::check_implementations(suite.implementations, device.is_cuda());
   const auto progress = [](const std::string& what) {
-    fmt::print(stderr, "measuring {}\n", what);
+    base::note("measuring {}\n", what);
   };
   progress("the ceilings of the machine");
   auto machine = bench::measure_machine(device, dtype, options.repeats);
@@ -177,14 +165,10 @@ void run(const Options& options) {
       {"command", command_line(options)},
       {"device", bench::to_json(machine)},
       {"rows", bench::measure_layers(cases, machine, progress)}};
-  if (options.json == "-") {
-    fmt::print("{}\n", report.dump(2));
-  } else {
-    fmt::print("{}", bench::to_table(report));
-    if (!options.json.empty()) {
-      base::write_file_atomically(options.json, report.dump(2) + "\n");
-    }
+  if (!options.json.instead()) {
+    base::print_text(bench::to_table(report));
   }
+  options.json.write(report);
   check_rows(report["rows"]);
 }
 
@@ -197,35 +181,40 @@ void add_bench(CLI::App& app) {
   command
       ->add_option(
           "--suite", options->suite, "layers, paper, decode, moe or widths")
+      ->type_name("SUITE")
       ->capture_default_str();
-  command->add_option(
-      "--structures",
-      options->structures,
-      "as `describe --list` names them, with commas between");
+  command
+      ->add_option(
+          "--structures",
+          options->structures,
+          "as `describe --list` names them, with commas between")
+      ->type_name("LIST");
   command->add_option("--widths", options->widths, "WIDTH or D_INxD_OUT")
+      ->type_name("LIST")
       ->delimiter(',');
-  command->add_option("--tokens", options->tokens, "rows of x, or several")
-      ->delimiter(',');
+  add_number(
+      *command, "--tokens", options->tokens, "rows of x, or several", {1, 1e9});
   command
       ->add_option(
           "--implementations",
           options->implementations,
           "only these: dense, einforge, einsum or kernels by name")
+      ->type_name("LIST")
       ->delimiter(',');
   command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N")
+      ->type_name("DEVICE")
       ->capture_default_str();
   command->add_option("--dtype", options->dtype, "auto, float32 or bfloat16")
+      ->type_name("TYPE")
       ->capture_default_str();
-  command->add_option("--repeats", options->repeats, "rounds")
-      ->capture_default_str();
-  command->add_option("--threads", options->threads, "CPU threads; 0: all")
-      ->capture_default_str();
-  command
-      ->add_option(
-          "--json", options->json, "print JSON, or write it to FILE too")
-      ->expected(0, 1)
-      ->default_str("-")
-      ->type_name("[FILE]");
+  add_number(*command, "--repeats", options->repeats, "rounds", {1, 1e6});
+  add_number(
+      *command,
+      "--threads",
+      options->threads,
+      "CPU threads; 0: all",
+      {0, 4096});
+  options->json.add(*command, "the rows");
   command->footer(kExamples);
   command->callback([options] { run(*options); });
 }

@@ -5,8 +5,9 @@
 namespace einforge::cli {
 
 // Each subcommand lives in a file of its own: it declares its options on a
-// subcommand of `app` and sets a callback that parses, calls and prints.
-// Errors are thrown; main() turns them into one line and an exit code.
+// subcommand of `app` (options.h) and sets a callback that parses, calls and
+// prints (base/console.h). Errors are thrown; main() turns them into one line
+// and an exit code.
 void add_bench(CLI::App& app);
 void add_data(CLI::App& app);
 void add_describe(CLI::App& app);
@@ -16,5 +17,6 @@ void add_search(CLI::App& app);
 void add_fit(CLI::App& app);
 void add_report(CLI::App& app);
 void add_config(CLI::App& app);
+void add_help(CLI::App& app);
 
 }  // namespace einforge::cli

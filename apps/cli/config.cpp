@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/options.h"
 #include "einforge/base/config.h"
+#include "einforge/base/console.h"
 #include "einforge/base/json.h"
 #include "einforge/search/config.h"
 #include "einforge/train/config.h"
@@ -16,7 +18,7 @@ namespace {
 struct Options {
   std::string kind;
   bool markdown = false;
-  bool json = false;
+  JsonOption json;
 };
 
 constexpr const char* kExamples = R"(
@@ -54,7 +56,7 @@ std::vector<Page> pages(const std::string& kind) {
 }
 
 void print_markdown(const std::vector<Page>& pages) {
-  fmt::print(
+  base::print(
       "# Configuration reference\n\n"
       "<!-- Made by `einforge config --markdown`; a test compares. -->\n\n"
       "A configuration is a TOML file, or JSON if its name ends in `.json`. "
@@ -62,11 +64,11 @@ void print_markdown(const std::vector<Page>& pages) {
       "`--set key=value` on the\ncommand line overrides the file. Unknown "
       "keys are errors.\n");
   for (const Page& page : pages) {
-    fmt::print(
+    base::print(
         "\n## `{}`\n\n| key | value | default | meaning |\n|---|---|---|---|\n",
         page.command);
     for (const base::FieldReference& row : page.rows) {
-      fmt::print(
+      base::print(
           "| `{}` | {} | `{}` | {} |\n",
           row.key,
           row.type,
@@ -80,14 +82,14 @@ void print_markdown(const std::vector<Page>& pages) {
 void print_toml(const base::Json& json, const std::string& path) {
   for (const auto& item : json.items()) {
     if (!item.value().is_object()) {
-      fmt::print("{} = {}\n", item.key(), item.value().dump());
+      base::print("{} = {}\n", item.key(), base::dump_json(item.value()));
     }
   }
   for (const auto& item : json.items()) {
     if (item.value().is_object()) {
       const std::string name =
           path.empty() ? item.key() : path + "." + item.key();
-      fmt::print("\n[{}]\n", name);
+      base::print("\n[{}]\n", name);
       print_toml(item.value(), name);
     }
   }
@@ -101,9 +103,8 @@ void run(const Options& options) {
   }
   base::check(
       chosen.size() == 1, "config: expected train or search; got neither");
-  if (options.json) {
-    fmt::print("{}\n", chosen.front().defaults.dump(2));
-  } else {
+  options.json.write(chosen.front().defaults);
+  if (!options.json.instead()) {
     print_toml(chosen.front().defaults, "");
   }
 }
@@ -117,7 +118,7 @@ void add_config(CLI::App& app) {
   command->add_option("kind", options->kind, "train or search");
   command->add_flag(
       "--markdown", options->markdown, "the reference page of all keys");
-  command->add_flag("--json", options->json, "the defaults as JSON");
+  options->json.add(*command, "the defaults");
   command->footer(kExamples);
   command->callback([options] { run(*options); });
 }

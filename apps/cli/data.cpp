@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/options.h"
 #include "einforge/base/config.h"
+#include "einforge/base/console.h"
 #include "einforge/base/text.h"
 #include "einforge/data/inspect.h"
 #include "einforge/data/metadata.h"
@@ -18,22 +20,16 @@ namespace {
 struct PrepareFlags {
   data::PrepareOptions options;
   std::string out;
-  bool json = false;
+  JsonOption json;
 };
 
 struct InspectFlags {
   std::string folder;
-  bool json = false;
+  JsonOption json;
 };
 
-void print_json(const base::Json& json) {
-  // replace: the sample and file names may hold bytes that are not UTF-8.
-  fmt::print(
-      "{}\n", json.dump(2, ' ', false, base::Json::error_handler_t::replace));
-}
-
 void print_side(const char* file, const data::SplitInfo& side) {
-  fmt::print(
+  base::print(
       "  {:<10}{:>8} tokens  {:>8} documents\n",
       file,
       base::human_count(static_cast<double>(side.tokens)),
@@ -44,7 +40,7 @@ void print_replaced(const data::ReplacedInfo& replaced) {
   if (replaced.most_frequent.empty() && replaced.invalid_bytes == 0) {
     return;
   }
-  fmt::print(
+  base::print(
       "  not in the alphabet: {} characters spelled in ASCII, {} dropped, {} "
       "unknown and {} invalid bytes now '?'\n",
       replaced.transliterated,
@@ -52,13 +48,13 @@ void print_replaced(const data::ReplacedInfo& replaced) {
       replaced.unknown,
       replaced.invalid_bytes);
   if (!replaced.most_frequent.empty()) {
-    fmt::print(
+    base::print(
         "  the commonest: {}\n", fmt::join(replaced.most_frequent, ", "));
   }
 }
 
 void print_metadata(const std::string& folder, const data::Metadata& metadata) {
-  fmt::print(
+  base::print(
       "{}: {}, {} symbols\n", folder, metadata.tokens, metadata.vocab_size);
   print_side("train.bin", metadata.train);
   print_side("val.bin", metadata.validation);
@@ -69,28 +65,27 @@ void run_prepare(const PrepareFlags& flags) {
   data::PrepareOptions options = flags.options;
   options.out = flags.out;
   const data::Metadata metadata = data::prepare(options);
-  if (flags.json) {
-    print_json(base::to_json(metadata));
-  } else {
+  flags.json.write(base::to_json(metadata));
+  if (!flags.json.instead()) {
     print_metadata(flags.out, metadata);
   }
 }
 
 void run_inspect(const InspectFlags& flags) {
   const data::Inspection inspection = data::inspect(flags.folder);
-  if (flags.json) {
-    print_json(base::to_json(inspection));
+  flags.json.write(base::to_json(inspection));
+  if (flags.json.instead()) {
     return;
   }
   print_metadata(flags.folder, inspection.metadata);
-  fmt::print(
+  base::print(
       "  sizes, hashes and symbols are as meta.json says\n"
       "  loss of a model that knows only the symbols' frequencies: {:.4f} "
       "nats/token\n"
       "  val.bin begins:\n",
       inspection.unigram_loss);
   for (const std::string& line : base::split(inspection.sample, '\n')) {
-    fmt::print("  | {}\n", line);
+    base::print("  | {}\n", line);
   }
 }
 
@@ -111,25 +106,28 @@ void add_data(CLI::App& app) {
           "text files, folders of them, or - for standard input")
       ->required();
   prepare->add_option("--out", prepare_flags->out, "folder to make")
+      ->type_name("FOLDER")
       ->required();
   prepare
       ->add_option(
           "--tokens", options.tokens, "chars96 (newline, ASCII) or bytes")
+      ->type_name("KIND")
       ->capture_default_str();
   prepare
       ->add_option(
           "--document-separator",
           options.document_separator,
           "what ends a document: blank-line, line or file")
+      ->type_name("KIND")
       ->capture_default_str();
-  prepare
-      ->add_option(
-          "--val-share", options.val_share, "share of documents held out")
-      ->capture_default_str();
-  prepare->add_option("--seed", options.seed, "of the split")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  prepare->add_flag("--json", prepare_flags->json, "print meta.json");
+  add_number(
+      *prepare,
+      "--val-share",
+      options.val_share,
+      "share of documents held out",
+      {0, 1});
+  add_number(*prepare, "--seed", options.seed, "of the split");
+  prepare_flags->json.add(*prepare, "meta.json");
   prepare->footer(
       "Examples:\n"
       "  einforge data prepare examples/data --out runs/demo/data\n"
@@ -145,7 +143,7 @@ void add_data(CLI::App& app) {
       ->add_option(
           "folder", inspect_flags->folder, "made by `einforge data prepare`")
       ->required();
-  inspect->add_flag("--json", inspect_flags->json, "print JSON");
+  inspect_flags->json.add(*inspect);
   inspect->footer(
       "Example:\n"
       "  einforge data inspect runs/demo/data");

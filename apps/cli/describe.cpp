@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/options.h"
+#include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/json.h"
 #include "einforge/base/text.h"
@@ -25,10 +27,10 @@ using structure::Theta;
 struct Options {
   std::string spec;
   std::optional<std::int64_t> d_in;
-  std::int64_t d_out = 0;
+  std::optional<std::int64_t> d_out;
   structure::FactorOptions factors;
   bool list = false;
-  bool json = false;
+  JsonOption json;
 };
 
 constexpr const char* kExamples = R"(
@@ -49,17 +51,17 @@ const char* order_name(const Structure& layer) {
 
 template <typename Values>
 void print_seven(const char* label, const Values& values, const char* format) {
-  fmt::print("  {:<10}", label);
+  base::print("  {:<10}", label);
   for (const auto value : values) {
-    fmt::print("{:>9}", fmt::format(fmt::runtime(format), value));
+    base::print("{:>9}", fmt::format(fmt::runtime(format), value));
   }
-  fmt::print("\n");
+  base::print("\n");
 }
 
 void print_mixture(const Structure& layer) {
   const structure::Mixture& mixture = *layer.spec.mixture;
   const Structure one = structure::expert(layer);
-  fmt::print(
+  base::print(
       "  experts     {}, of which a token takes {}; each has {} parameters\n"
       "  router      {} parameters, as many MACs\n",
       mixture.experts,
@@ -67,7 +69,7 @@ void print_mixture(const Structure& layer) {
       structure::parameters(one),
       structure::router_parameters(layer));
   if (layer.spec.family == "ffn_moe") {
-    fmt::print(
+    base::print(
         "  one of the two matrices of a feed-forward network, which share a "
         "router\n");
   }
@@ -84,17 +86,17 @@ void print_layer(const Structure& layer) {
         static_cast<double>(count) / static_cast<double>(dense),
         dense);
   };
-  fmt::print("{}, {} -> {}\n", layer.spec.text, layer.d_in, layer.d_out);
+  base::print("{}, {} -> {}\n", layer.spec.text, layer.d_in, layer.d_out);
   const Structure inner = structure::padded(layer);
   if (inner != layer) {
-    fmt::print(
+    base::print(
         "padded to {} -> {}: {} zero features in, {} features out dropped\n",
         inner.d_in,
         inner.d_out,
         inner.d_in - layer.d_in,
         inner.d_out - layer.d_out);
   }
-  fmt::print("\n");
+  base::print("\n");
   print_seven(
       "",
       std::vector<const char*>{
@@ -103,17 +105,17 @@ void print_layer(const Structure& layer) {
   print_seven("asked", layer.spec.theta.values(), "{:.3f}");
   print_seven("realised", structure::realised_theta(layer).values(), "{:.3f}");
   print_seven("size", layer.sizes.values(), "{}");
-  fmt::print("\n  {:<10}{:>9}{:>12}\n", "", "realised", "asymptotic");
+  base::print("\n  {:<10}{:>9}{:>12}\n", "", "realised", "asymptotic");
   const auto row = [](const char* name, double a, double b, const char* what) {
-    fmt::print("  {:<10}{:>9.3f}{:>12.3f}   {}\n", name, a, b, what);
+    base::print("  {:<10}{:>9.3f}{:>12.3f}   {}\n", name, a, b, what);
   };
   row("omega", real.omega, ideal.omega, "MACs / parameters = d^omega");
   row("psi", real.psi, ideal.psi, "rank = d^psi");
   row("nu", real.nu, ideal.nu, "MACs = d^(1 + nu)");
   if (structure::degenerate(layer.spec.theta)) {
-    fmt::print("  degenerate: costs more than dense and adds nothing\n");
+    base::print("  degenerate: costs more than dense and adds nothing\n");
   }
-  fmt::print(
+  base::print(
       "\n  parameters  {}\n  MACs        {}\n  FLOPs       {} a vector, "
       "forward\n  rank        {} of {}\n",
       against_dense(structure::parameters(layer)),
@@ -122,15 +124,15 @@ void print_layer(const Structure& layer) {
       structure::generic_rank(layer),
       std::min(layer.d_in, layer.d_out));
   if (!layer.dense) {
-    fmt::print("  order       {}\n", order_name(layer));
+    base::print("  order       {}\n", order_name(layer));
   }
   if (layer.spec.mixture) {
     print_mixture(layer);
   }
-  fmt::print("\n");
+  base::print("\n");
   const char* name = layer.dense ? "matrix" : "core A";
   for (const auto& core : structure::parametrisation(layer)) {
-    fmt::print(
+    base::print(
         "  {}  {} -> {}, init std {:.4g}, learning rate x {:.4g}\n",
         name,
         core.shape.d_in,
@@ -140,7 +142,7 @@ void print_layer(const Structure& layer) {
     name = "core B";
   }
   if (layer.spec.mixture) {
-    fmt::print(
+    base::print(
         "  router  {} -> {}, init 0, learning rate x {:.4g}\n",
         layer.d_in,
         layer.spec.mixture->experts,
@@ -183,7 +185,7 @@ Json list_json(const std::vector<Spec>& specs) {
 }
 
 void print_list(const char* title, const std::vector<Spec>& specs) {
-  fmt::print(
+  base::print(
       "{:<40}{:>42}{:>7}{:>7}{:>7}\n",
       title,
       "alpha  beta gamma delta epsln   phi   rho",
@@ -196,7 +198,7 @@ void print_list(const char* title, const std::vector<Spec>& specs) {
       theta += fmt::format("{:>6}", fmt::format("{:.3g}", value));
     }
     const Taxonomy t = structure::taxonomy(spec.theta);
-    fmt::print(
+    base::print(
         "{:<40}{}{:>7.3g}{:>7.3g}{:>7.3g}\n",
         "  " + spec.text,
         theta,
@@ -210,14 +212,13 @@ void describe(const Options& options) {
   if (options.list) {
     const auto named = named_structures();
     const auto swept = swept_structures();
-    if (options.json) {
-      const Json json = {
-          {"structures", list_json(named)}, {"paper_sweep", list_json(swept)}};
-      fmt::print("{}\n", json.dump(2));
+    options.json.write(
+        {{"structures", list_json(named)}, {"paper_sweep", list_json(swept)}});
+    if (options.json.instead()) {
       return;
     }
     print_list("Named structures", named);
-    fmt::print("\n");
+    base::print("\n");
     print_list("The paper's sweep (arXiv 2410.02117)", swept);
     return;
   }
@@ -228,12 +229,11 @@ void describe(const Options& options) {
   base::check(
       options.d_in.has_value(), "describe: expected --d-in N; got none");
   const std::int64_t d_in = *options.d_in;
-  const std::int64_t d_out = options.d_out != 0 ? options.d_out : d_in;
+  const std::int64_t d_out = options.d_out.value_or(d_in);
   const Structure layer =
       structure::realise(spec, d_in, d_out, options.factors);
-  if (options.json) {
-    fmt::print("{}\n", structure::to_json(layer).dump(2));
-  } else {
+  options.json.write(structure::to_json(layer));
+  if (!options.json.instead()) {
     print_layer(layer);
   }
 }
@@ -249,23 +249,29 @@ void add_describe(CLI::App& app) {
       "structure",
       options->spec,
       "NAME, NAME:RANK_EXPONENT, NAME:KEY=VALUE,... or theta:a,b,g,d,e,f,r");
-  command->add_option("--d-in", options->d_in, "features in");
-  command->add_option("--d-out", options->d_out, "features out; as in if none");
-  command
-      ->add_option(
-          "--multiple",
-          options->factors.preferred_multiple,
-          "prefer sizes that are multiples of this")
-      ->capture_default_str();
-  command
-      ->add_option(
-          "--tolerance",
-          options->factors.tolerance,
-          "how far a realised exponent may be from the asked one")
-      ->capture_default_str();
+  constexpr double kWidest = 1e9;
+  add_number(*command, "--d-in", options->d_in, "features in", {1, kWidest});
+  add_number(
+      *command,
+      "--d-out",
+      options->d_out,
+      "features out; as many as in, if not given",
+      {1, kWidest});
+  add_number(
+      *command,
+      "--multiple",
+      options->factors.preferred_multiple,
+      "prefer sizes that are multiples of this",
+      {1, kWidest});
+  add_number(
+      *command,
+      "--tolerance",
+      options->factors.tolerance,
+      "how far a realised exponent may be from the asked one",
+      {0, 1});
   command->add_flag(
       "--list", options->list, "the named structures and the paper's sweep");
-  command->add_flag("--json", options->json, "print JSON");
+  options->json.add(*command);
   command->footer(kExamples);
   command->callback([options] { describe(*options); });
 }

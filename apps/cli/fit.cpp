@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -9,6 +10,8 @@
 
 #include "cli/command.h"
 #include "cli/make_report.h"
+#include "cli/options.h"
+#include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/text.h"
@@ -27,10 +30,13 @@ struct FitFlags {
   std::string metric = "flops";
   std::string csv;
   scaling::AnalysisOptions analysis;
-  bool json = false;
+  JsonOption json;
 };
 
 bool is_database(const std::string& path) {
+  if (!std::filesystem::is_regular_file(path)) {
+    return false;  // a stream can be read only once
+  }
   std::ifstream file(path, std::ios::binary);
   std::string head(15, '\0');
   file.read(head.data(), static_cast<std::streamsize>(head.size()));
@@ -78,12 +84,11 @@ void run_fit(const FitFlags& flags, bool baseline_given) {
       flags.source,
       flags.metric);
   if (!flags.csv.empty()) {
-    base::write_file_atomically(flags.csv, report::ranking_csv(analysis));
+    write_output(flags.csv, report::ranking_csv(analysis));
   }
-  if (flags.json) {
-    fmt::print("{}\n", report::dump(report::to_json(analysis)));
-  } else {
-    fmt::print("{}", report::fit_table(analysis));
+  flags.json.write_text(report::dump(report::to_json(analysis)));
+  if (!flags.json.instead()) {
+    base::print("{}", report::fit_table(analysis));
   }
 }
 
@@ -96,24 +101,29 @@ void add_fit(CLI::App& app) {
   fit->add_option(
          "source",
          flags->source,
-         "a search's store, or CSV: structure,run,compute,loss[,seconds]"
-         "[,tokens][,model][,learning_rate]")
+         "a search's folder or store, or CSV with the columns structure, run, "
+         "compute, "
+         "loss and, if there are, seconds, tokens, model and learning_rate; - "
+         "is CSV from standard input")
       ->required();
   fit->add_option(
-      "--metric", flags->metric, "flops (default), seconds or tokens");
+         "--metric", flags->metric, "flops (default), seconds or tokens")
+      ->type_name("METRIC");
   CLI::Option* baseline = fit->add_option(
-      "--baseline",
-      flags->analysis.baseline,
-      "structure compared with (dense)");
-  fit->add_option(
-         "--bootstrap",
-         flags->analysis.bootstrap,
-         "replicates behind the intervals (1000); 0: no intervals")
-      ->check(CLI::Range(0, 1'000'000));
-  fit->add_option("--seed", flags->analysis.seed, "of the bootstrap (0)")
-      ->check(CLI::NonNegativeNumber);
-  fit->add_option("--csv", flags->csv, "also write the table to this file");
-  fit->add_flag("--json", flags->json, "print everything as JSON");
+                                 "--baseline",
+                                 flags->analysis.baseline,
+                                 "structure compared with (dense)")
+                              ->type_name("STRUCTURE");
+  add_number(
+      *fit,
+      "--bootstrap",
+      flags->analysis.bootstrap,
+      "replicates behind the intervals; 0: no intervals",
+      {0, 1e6});
+  add_number(*fit, "--seed", flags->analysis.seed, "of the bootstrap");
+  fit->add_option("--csv", flags->csv, "also write the table to this file")
+      ->type_name("FILE");
+  flags->json.add(*fit, "everything");
   fit->footer(
       "Examples:\n"
       "  einforge fit runs/demo/trials.db\n"

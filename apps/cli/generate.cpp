@@ -1,12 +1,16 @@
 #include <fmt/format.h>
 
+#include <unistd.h>
+
 #include <array>
-#include <cstdio>
 #include <memory>
 #include <string>
 
 #include "cli/command.h"
+#include "cli/options.h"
+#include "einforge/base/console.h"
 #include "einforge/base/error.h"
+#include "einforge/base/files.h"
 #include "einforge/base/json.h"
 #include "einforge/data/tokenizer.h"
 #include "einforge/models/sample.h"
@@ -21,7 +25,7 @@ struct Options {
   std::string prompt = "\n";
   models::SampleOptions sample;
   std::string device = "auto";
-  bool json = false;
+  JsonOption json;
 };
 
 constexpr const char* kExamples = R"(
@@ -29,6 +33,17 @@ Examples:
   einforge generate runs/train_gpt --prompt "It was " --tokens 300
   einforge generate runs/train_gpt/checkpoints/step_00000500 --temperature 0
   einforge generate runs/train_gpt --top-k 10 --seed 7 --json)";
+
+// A token of a model of bytes may be part of a character, so that text is
+// printed as it is; but a terminal gets no escape sequences.
+void print_bytes(std::string text) {
+  if (::isatty(STDOUT_FILENO) == 1) {
+    std::erase_if(text, [](unsigned char c) {
+      return c < 0x20 && c != '\n' && c != '\t';
+    });
+  }
+  base::print_raw(text);
+}
 
 void run(const Options& options) {
   options.sample.validate();
@@ -41,9 +56,12 @@ void run(const Options& options) {
       loaded.config.model.kind);
   nn::set_inference(*loaded.model, true);
   const data::Tokenizer tokenizer(loaded.tokens);
-  const auto prompt = tokenizer.encode(options.prompt);
-  if (!options.json) {
-    fmt::print("{}", options.prompt);
+  const std::string text =
+      options.prompt == "-" ? base::read_input("-") : options.prompt;
+  const auto prompt = tokenizer.encode(text);
+  const bool shown = !options.json.instead();
+  if (shown) {
+    print_bytes(text);
   }
   const auto tokens = models::sample(
       *loaded.model,
@@ -51,23 +69,18 @@ void run(const Options& options) {
       prompt,
       options.sample,
       [&](std::int64_t token) {
-        if (!options.json) {
-          fmt::print("{}", tokenizer.decode(std::array{token}));
-          std::fflush(stdout);
+        if (shown) {
+          print_bytes(tokenizer.decode(std::array{token}));
         }
       });
-  if (!options.json) {
-    fmt::print("\n");
-    return;
+  if (shown) {
+    base::print_raw("\n");
   }
-  const base::Json json = {
-      {"prompt", options.prompt},
-      {"text", tokenizer.decode(tokens)},
-      {"tokens", tokens},
-      {"step", loaded.step}};
-  // replace: a model of bytes may write what is no UTF-8.
-  fmt::print(
-      "{}\n", json.dump(2, ' ', false, base::Json::error_handler_t::replace));
+  options.json.write(
+      {{"prompt", text},
+       {"text", tokenizer.decode(tokens)},
+       {"tokens", tokens},
+       {"step", loaded.step}});
 }
 
 }  // namespace
@@ -80,23 +93,32 @@ void add_generate(CLI::App& app) {
       ->add_option(
           "checkpoint", options->checkpoint, "folder of a run or a checkpoint")
       ->required();
-  command->add_option("--prompt", options->prompt, "text to go on from");
-  command->add_option("--tokens", options->sample.tokens, "how many to write")
-      ->capture_default_str();
   command
       ->add_option(
-          "--temperature", options->sample.temperature, "0: the likeliest")
-      ->capture_default_str();
-  command
-      ->add_option(
-          "--top-k", options->sample.top_k, "draw from the k likeliest; 0: all")
-      ->capture_default_str();
-  command->add_option("--seed", options->sample.seed, "of the draws")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+          "--prompt",
+          options->prompt,
+          "text to go on from (a new line), or - for standard input")
+      ->type_name("TEXT");
+  models::SampleOptions& sample = options->sample;
+  add_number(
+      *command, "--tokens", sample.tokens, "how many to write", {0, 1e9});
+  add_number(
+      *command,
+      "--temperature",
+      sample.temperature,
+      "divides the logits; 0: the likeliest token",
+      {0, 1e6});
+  add_number(
+      *command,
+      "--top-k",
+      sample.top_k,
+      "draw from the k likeliest; 0: all",
+      {0, 1e9});
+  add_number(*command, "--seed", sample.seed, "of the draws");
   command->add_option("--device", options->device, "auto, cpu, cuda, cuda:N")
+      ->type_name("DEVICE")
       ->capture_default_str();
-  command->add_flag("--json", options->json, "print JSON");
+  options->json.add(*command, "prompt, text and tokens");
   command->footer(kExamples);
   command->callback([options] { run(*options); });
 }

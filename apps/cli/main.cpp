@@ -1,85 +1,102 @@
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
-#include <cstdio>
+#include <algorithm>
+#include <cerrno>
 #include <exception>
-#include <span>
+#include <memory>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/help.h"
+#include "cli/options.h"
+#include "einforge/base/console.h"
 #include "einforge/base/error.h"
+#include "einforge/base/process.h"
 #include "einforge/base/text.h"
 #include "einforge/base/version.h"
 
 namespace {
 
-// One line, whatever the message holds: Torch appends a backtrace.
-void print_error(std::string message) {
-  if (const auto end = message.find('\n'); end != std::string::npos) {
-    message.resize(end);
-  }
-  fmt::print(stderr, "einforge: error: {}\n", message);
+namespace base = einforge::base;
+namespace cli = einforge::cli;
+
+int fail(const std::string& message, int code) {
+  base::note("einforge: error: {}\n", base::printable(message));
+  return code;
 }
 
-// CLI11 would only say that a subcommand is required.
-void check_command(const CLI::App& app, std::span<char*> arguments) {
-  std::vector<std::string> names;
-  for (const CLI::App* command : app.get_subcommands({})) {
-    if (!arguments.empty() && command->get_name() == arguments[0]) {
-      check_command(*command, arguments.subspan(1));
+// The words before the first option name a command, as far as it has commands.
+void check_command(
+    const CLI::App& app, const std::vector<std::string>& arguments) {
+  const CLI::App* command = &app;
+  for (const std::string& word : arguments) {
+    if (word.starts_with("-") || command->get_subcommands({}).empty()) {
       return;
     }
-    if (!command->get_group().empty()) {  // not hidden
-      names.push_back(command->get_name());
-    }
-  }
-  if (!names.empty() && !arguments.empty() && arguments[0][0] != '-') {
-    throw einforge::base::InvalidInput(fmt::format(
-        "{}: expected one of {}; got '{}'{}",
-        app.get_name(),
-        fmt::join(names, ", "),
-        arguments[0],
-        einforge::base::suggestion(arguments[0], names)));
+    const auto all = command->get_subcommands({});
+    const auto found = std::ranges::find(all, word, &CLI::App::get_name);
+    // The hidden ones are found here alone.
+    command =
+        found != all.end() ? *found : &cli::find_command(*command, {word});
   }
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   CLI::App app(
       "einforge finds, trains and runs structured linear layers: the one with "
       "the lowest loss per FLOP and per second for a task and budget.");
   app.name("einforge");
   app.require_subcommand(1);
-  app.set_version_flag("--version", einforge::base::version());
-  app.get_formatter()->column_width(34);
-  einforge::cli::add_bench(app);
-  einforge::cli::add_data(app);
-  einforge::cli::add_describe(app);
-  einforge::cli::add_train(app);
-  einforge::cli::add_generate(app);
-  einforge::cli::add_search(app);
-  einforge::cli::add_fit(app);
-  einforge::cli::add_report(app);
-  einforge::cli::add_config(app);
+  app.formatter(std::make_shared<cli::HelpFormatter>());
+  app.set_help_flag("-h,--help", "print this help");
+  app.set_version_flag("-V,--version", base::version(), "print the version");
+  app.footer("`einforge help COMMAND` or `einforge COMMAND --help` says more.");
+  cli::add_data(app);
+#ifdef EINFORGE_TORCH
+  cli::add_train(app);
+  cli::add_generate(app);
+  cli::add_search(app);
+  cli::add_bench(app);
+#endif
+  cli::add_report(app);
+  cli::add_fit(app);
+  cli::add_describe(app);
+  cli::add_config(app);
+  cli::add_help(app);
   try {
-    check_command(
-        app, std::span(argv, static_cast<std::size_t>(argc)).subspan(1));
-    app.parse(argc, argv);
-  } catch (const CLI::Success& done) {  // --help, --version
-    return app.exit(done);
+    std::vector<std::string> arguments = cli::joined_arguments(argc, argv);
+    check_command(app, arguments);
+    std::ranges::reverse(arguments);  // as the parser takes them
+    app.parse(std::move(arguments));
+  } catch (const CLI::CallForHelp&) {
+    base::print_text(app.help());
+  } catch (const CLI::CallForVersion&) {
+    base::print("{}\n", base::version());
   } catch (const CLI::RuntimeError& done) {  // a command's own exit code
     return done.get_exit_code();
   } catch (const CLI::ParseError& error) {
-    print_error(fmt::format("{} (see --help)", error.what()));
-    return 2;
-  } catch (const std::invalid_argument& error) {
-    print_error(error.what());
-    return 2;
+    return fail(cli::message_of(error, app) + " (see --help)", 2);
   } catch (const std::exception& error) {
-    print_error(error.what());
-    return 1;
+    return fail(base::message_of(error), base::exit_code_of(error));
+  } catch (...) {
+    return fail("internal error", 1);
   }
   return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  base::prepare_process();
+  const int code = run(argc, argv);
+  const int error = base::output_error();
+  if (error == 0 || code != 0) {
+    return code;
+  }
+  // Who closes a pipe, as head does, has read what was wanted.
+  return error == EPIPE ? 1
+                        : fail(
+                              "cannot write standard output: " +
+                                  std::generic_category().message(error),
+                              1);
 }

@@ -5,6 +5,8 @@
 
 #include "cli/command.h"
 #include "cli/make_report.h"
+#include "cli/options.h"
+#include "einforge/base/console.h"
 #include "einforge/base/files.h"
 #include "einforge/report/csv.h"
 #include "einforge/report/html.h"
@@ -18,7 +20,7 @@ namespace {
 struct ReportFlags {
   std::string store;
   std::string out = "report.html";
-  std::string json;
+  JsonOption json;
   std::string csv;
   std::string points;
   report::SummaryOptions options;
@@ -27,19 +29,20 @@ struct ReportFlags {
 void run_report(const ReportFlags& flags) {
   const report::Summary summary =
       make_report(store_file(flags.store), flags.options);
-  base::write_file_atomically(flags.out, report::to_html(summary));
-  if (!flags.json.empty()) {
-    base::write_file_atomically(
-        flags.json, report::dump(report::to_json(summary)) + "\n");
+  write_output(flags.out, report::to_html(summary));
+  if (flags.json.given()) {
+    flags.json.write_text(report::dump(report::to_json(summary)));
   }
   if (!flags.csv.empty()) {
-    base::write_file_atomically(flags.csv, report::ranking_csv(summary));
+    write_output(flags.csv, report::ranking_csv(summary));
   }
   if (!flags.points.empty()) {
-    base::write_file_atomically(
+    write_output(
         flags.points, report::points_csv(report::to_runs(summary.trials)));
   }
-  fmt::print("{}{}\n", report::ranking_table(summary), flags.out);
+  if (!flags.json.instead()) {
+    base::print("{}{}\n", report::ranking_table(summary), flags.out);
+  }
 }
 
 }  // namespace
@@ -52,23 +55,30 @@ void add_report(CLI::App& app) {
       ->add_option(
           "store", flags->store, "the search's folder, or its trials.db")
       ->required();
-  report->add_option("--out", flags->out, "HTML file (report.html)");
-  report->add_option("--json", flags->json, "also write everything as JSON");
-  report->add_option("--csv", flags->csv, "also write the ranking as CSV");
-  report->add_option(
-      "--points-csv",
-      flags->points,
-      "also write all curves as CSV that `einforge fit` reads");
-  report->add_option(
-      "--baseline", flags->options.baseline, "structure compared with (dense)");
+  report->add_option("--out", flags->out, "HTML file (report.html)")
+      ->type_name("FILE");
+  flags->json.add(*report, "everything");
+  report->add_option("--csv", flags->csv, "also write the ranking as CSV")
+      ->type_name("FILE");
   report
       ->add_option(
-          "--bootstrap",
-          flags->options.bootstrap,
-          "replicates behind the intervals (1000); 0: no intervals")
-      ->check(CLI::Range(0, 1'000'000));
-  report->add_option("--seed", flags->options.seed, "of the bootstrap (0)")
-      ->check(CLI::NonNegativeNumber);
+          "--points-csv",
+          flags->points,
+          "also write all curves as CSV that `einforge fit` reads")
+      ->type_name("FILE");
+  report
+      ->add_option(
+          "--baseline",
+          flags->options.baseline,
+          "structure compared with (dense)")
+      ->type_name("STRUCTURE");
+  add_number(
+      *report,
+      "--bootstrap",
+      flags->options.bootstrap,
+      "replicates behind the intervals; 0: no intervals",
+      {0, 1e6});
+  add_number(*report, "--seed", flags->options.seed, "of the bootstrap");
   report->footer(
       "Examples:\n"
       "  einforge report runs/demo --out runs/demo/report.html\n"

@@ -1,22 +1,23 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <signal.h>
 #include <torch/version.h>
-#include <unistd.h>
 
-#include <atomic>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/command.h"
 #include "cli/make_report.h"
+#include "cli/options.h"
 #include "einforge/base/config.h"
+#include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
+#include "einforge/base/process.h"
 #include "einforge/base/progress.h"
 #include "einforge/base/text.h"
 #include "einforge/base/version.h"
@@ -46,22 +47,12 @@ struct SearchFlags {
   std::vector<std::string> settings;
   std::string out;
   std::string device;
-  std::int64_t workers = 0;
+  std::optional<std::int64_t> workers;
   bool dry_run = false;
   bool retry_failed = false;
   bool quiet = false;
-  bool json = false;
+  JsonOption json;
 };
-
-std::atomic<int> interrupts = 0;
-
-void on_interrupt(int) {
-  // The second one ends at once; workers die with this process, and what they
-  // lose is what they did since their last checkpoint.
-  if (interrupts.fetch_add(1) > 0) {
-    ::_exit(kInterrupted);
-  }
-}
 
 search::SearchConfig read_config(const SearchFlags& flags) {
   auto config =
@@ -72,8 +63,8 @@ search::SearchConfig read_config(const SearchFlags& flags) {
   if (!flags.device.empty()) {
     config.train.device = flags.device;
   }
-  if (flags.workers > 0) {
-    config.workers = flags.workers;
+  if (flags.workers) {
+    config.workers = *flags.workers;
   }
   config.validate();
   return config;
@@ -84,27 +75,12 @@ std::string own_path() {
   return std::filesystem::read_symlink("/proc/self/exe").string();
 }
 
-// As a shell takes it back.
-std::string shell_word(const std::string& word) {
-  constexpr const char* kPlain =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-      "_@%+=:,./-";
-  if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) {
-    return word;
-  }
-  std::string result = "'";
-  for (const char c : word) {
-    result += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  }
-  return result + "'";
-}
-
 // The words that this process was started with.
 std::string own_command() {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   std::vector<std::string> words;
   for (std::string word; std::getline(file, word, '\0');) {
-    words.push_back(shell_word(word));
+    words.push_back(base::shell_word(word));
   }
   return fmt::format("{}", fmt::join(words, " "));
 }
@@ -120,12 +96,12 @@ Forecast forecast(
     const search::SearchConfig& config,
     const std::vector<search::Proposal>& proposals) {
   constexpr int kMostKinds = 40;
+  const base::TemporaryFolder scratch;
   std::unique_ptr<base::Progress> progress;
   const auto speeds = search::measure_speeds(
       proposals,
       search::threads_per_worker(config.workers),
-      std::filesystem::temp_directory_path() /
-          fmt::format("einforge-speed-{}", ::getpid()),
+      scratch.path(),
       kMostKinds,
       [&](int done, int all) {
         if (!progress) {
@@ -197,7 +173,7 @@ void print_forecast(
     const Forecast& expected) {
   constexpr const char* kRow =
       "{:<30} {:<14} {:>8} {:>4} {:>8} {:>7} {:>8} {:>8} {:>8}\n";
-  fmt::print(
+  base::print(
       fmt::runtime(kRow),
       "structure",
       "model",
@@ -211,14 +187,14 @@ void print_forecast(
   for (std::size_t i = 0; i < proposals.size(); ++i) {
     const search::Proposal& proposal = proposals[i];
     if (proposal.trial.status == store::Status::kFailed) {
-      fmt::print(
+      base::print(
           "{:<30} {:<14} cannot be built: {}\n",
           proposal.trial.structure,
           proposal.trial.model,
           proposal.trial.reason);
       continue;
     }
-    fmt::print(
+    base::print(
         fmt::runtime(kRow),
         proposal.trial.structure,
         proposal.trial.model,
@@ -230,7 +206,7 @@ void print_forecast(
         base::human_count(proposal.flops),
         human_time(expected.seconds[i]));
   }
-  fmt::print(
+  base::print(
       "{} trials, {} FLOPs; about {} with {} worker{} of {} thread{}\n",
       proposals.size(),
       base::human_count(expected.total_flops),
@@ -245,7 +221,7 @@ void print_forecast(
 void conclude(
     const search::SearchConfig& config,
     const search::RunResult& result,
-    bool json,
+    const JsonOption& json,
     bool quiet) {
   const search::Folder folder{config.out};
   report::SummaryOptions options;
@@ -255,8 +231,8 @@ void conclude(
   base::write_file_atomically(
       folder.report_json(), report::dump(numbers) + "\n");
   base::write_file_atomically(folder.report(), report::to_html(summary));
-  if (!json) {
-    fmt::print(
+  if (!json.instead()) {
+    base::print(
         "{}{} trials: {} done, {} failed, {} pruned, in {}\n{}\n",
         report::ranking_table(summary),
         result.total,
@@ -265,7 +241,6 @@ void conclude(
         result.pruned,
         base::human_duration(result.seconds),
         folder.report().string());
-    return;
   }
   numbers["search"] = {
       {"name", config.name},
@@ -276,7 +251,7 @@ void conclude(
       {"failed", result.failed},
       {"pruned", result.pruned},
       {"seconds", result.seconds}};
-  fmt::print("{}\n", report::dump(numbers));
+  json.write_text(report::dump(numbers));
 }
 
 void run_search(const SearchFlags& flags) {
@@ -286,9 +261,8 @@ void run_search(const SearchFlags& flags) {
   const std::vector<search::Proposal> proposals = search::propose(config);
   if (flags.dry_run) {
     const Forecast expected = forecast(config, proposals);
-    if (flags.json) {
-      fmt::print("{}\n", report::dump(to_json(config, proposals, expected)));
-    } else {
+    flags.json.write_text(report::dump(to_json(config, proposals, expected)));
+    if (!flags.json.instead()) {
       print_forecast(config, proposals, expected);
     }
     return;
@@ -300,17 +274,15 @@ void run_search(const SearchFlags& flags) {
       {"einforge", base::version()},
       {"compiler", base::compiler()},
       {"torch", TORCH_VERSION}};
-  options.should_stop = [] { return interrupts.load() > 0; };
+  options.should_stop = base::StopSignals::requested;
   options.retry_failed = flags.retry_failed;
   options.quiet = flags.quiet;
-  ::signal(SIGINT, on_interrupt);
-  ::signal(SIGTERM, on_interrupt);
-  const search::RunResult result = search::run(config, proposals, options);
-  ::signal(SIGINT, SIG_DFL);
-  ::signal(SIGTERM, SIG_DFL);
+  const search::RunResult result = [&] {
+    const base::StopSignals signals;
+    return search::run(config, proposals, options);
+  }();
   if (result.interrupted) {
-    fmt::print(
-        stderr,
+    base::note(
         "{}: stopped with {} of {} trials over; the same command goes on where "
         "it was\n",
         config.name,
@@ -332,13 +304,21 @@ void add_search(CLI::App& app) {
       ->required();
   search
       ->add_option(
-          "--set", flags->settings, "key=value, over the config; repeatable")
+          "--set", flags->settings, "override a key of the file; repeatable")
+      ->type_name("KEY=VALUE")
       ->allow_extra_args(false);  // a config may follow
-  search->add_option(
-      "--out", flags->out, "folder of the store, the trials and the report");
-  search->add_option("--workers", flags->workers, "trials trained side by side")
-      ->check(CLI::Range(1, 256));
-  search->add_option("--device", flags->device, "auto, cpu, cuda or cuda:N");
+  search
+      ->add_option(
+          "--out", flags->out, "folder of the store, the trials and the report")
+      ->type_name("FOLDER");
+  add_number(
+      *search,
+      "--workers",
+      flags->workers,
+      "trials trained side by side",
+      {1, 256});
+  search->add_option("--device", flags->device, "auto, cpu, cuda or cuda:N")
+      ->type_name("DEVICE");
   search->add_flag(
       "--dry-run", flags->dry_run, "show the trials, their cost and time");
   search->add_flag(
@@ -346,7 +326,7 @@ void add_search(CLI::App& app) {
       flags->retry_failed,
       "run trials again that failed or diverged");
   search->add_flag("--quiet", flags->quiet, "no progress display");
-  search->add_flag("--json", flags->json, "print the result as JSON");
+  flags->json.add(*search);
   search->footer(
       "A search that was stopped or killed goes on when started again.\n"
       "Examples:\n"

@@ -1,15 +1,17 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
-#include <atomic>
-#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/options.h"
+#include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/json.h"
+#include "einforge/base/process.h"
 #include "einforge/base/text.h"
 #include "einforge/train/task.h"
 #include "einforge/train/trainer.h"
@@ -25,7 +27,7 @@ struct Options {
   std::string out;
   std::string device;
   bool resume = false;
-  bool json = false;
+  JsonOption json;
   std::int64_t profile = 0;
 };
 
@@ -39,14 +41,6 @@ Examples:
 
 Ctrl-C writes a checkpoint; --resume goes on from the newest one.
 docs/training.md has the details, docs/configuration.md all keys.)";
-
-volatile std::sig_atomic_t interrupted = 0;
-
-void interrupt(int signal) {
-  interrupted = 1;
-  // A second one ends the program the usual way.
-  std::signal(signal, SIG_DFL);
-}
 
 std::string sizes_text(const structure::Structure& layer) {
   std::string experts;
@@ -74,7 +68,7 @@ std::string sizes_text(const structure::Structure& layer) {
 
 void print_summary(
     const train::TrainConfig& config, const models::ModelPlan& plan) {
-  fmt::print(
+  base::print(
       "{:<15}{:<24}{:>13}  {:>6}{:>12}{:>14}  {}\n",
       "layer",
       "structure",
@@ -84,7 +78,7 @@ void print_summary(
       "MACs/token",
       "(alpha,beta,gamma -> delta,epsilon,phi; rho)");
   for (const models::LinearPlan& linear : plan.linears) {
-    fmt::print(
+    base::print(
         "{:<15}{:<24}{:>13}  {:>6}{:>12}{:>14}  {}\n",
         linear.kind,
         linear.structure.spec.text,
@@ -95,7 +89,7 @@ void print_summary(
         sizes_text(linear.structure));
   }
   if (plan.attention_macs > 0) {
-    fmt::print(
+    base::print(
         "{:<15}{:<24}{:>13}  {:>6}{:>12}{:>14}\n",
         "attention",
         "causal",
@@ -105,7 +99,7 @@ void print_summary(
         plan.attention_macs);
   }
   const auto summary = train::summarise(config);
-  fmt::print(
+  base::print(
       "{} parameters, {} FLOPs a token (forward + backward), {} tokens a "
       "step, {} steps, {} FLOPs in all\n",
       base::human_count(static_cast<double>(summary.parameters)),
@@ -115,7 +109,6 @@ void print_summary(
       base::human_count(
           summary.flops_per_token *
           static_cast<double>(summary.tokens_per_step * config.steps)));
-  std::fflush(stdout);
 }
 
 const char* outcome_name(train::Outcome outcome) {
@@ -134,14 +127,18 @@ const char* outcome_name(train::Outcome outcome) {
 
 // The command that goes on with an interrupted run.
 std::string resume_command(const Options& options) {
-  std::string command = "einforge train " + options.config;
+  std::vector<std::string> words = {"einforge", "train", options.config};
   for (const std::string& setting : options.settings) {
-    command += " --set '" + setting + "'";
+    words.insert(words.end(), {"--set", setting});
   }
   if (!options.device.empty()) {
-    command += " --device " + options.device;
+    words.insert(words.end(), {"--device", options.device});
   }
-  return command + " --out " + options.out + " --resume";
+  words.insert(words.end(), {"--out", options.out, "--resume"});
+  for (std::string& word : words) {
+    word = base::shell_word(word);
+  }
+  return fmt::format("{}", fmt::join(words, " "));
 }
 
 int run(Options options) {
@@ -156,48 +153,41 @@ int run(Options options) {
                    std::filesystem::path(options.config).stem())
                       .string();
   }
-  if (!options.json) {
+  if (!options.json.instead()) {
     print_summary(config, train::plan_model(config, train::task_shape(config)));
-    fmt::print("writing to {}\n", options.out);
-    std::fflush(stdout);
+    base::print("writing to {}\n", options.out);
   }
 
-  std::signal(SIGINT, interrupt);
-  std::signal(SIGTERM, interrupt);
+  const base::StopSignals signals;
   const train::TrainResult result = train::train(
       config,
       {.directory = options.out,
        .resume = options.resume,
-       .should_stop = [] { return interrupted != 0; },
-       .progress = !options.json,
+       .should_stop = base::StopSignals::requested,
+       .progress = !options.json.instead(),
        .profile_steps = options.profile,
-       .on_profile =
-           [&](const train::Profile& profile) {
-             if (!options.json) {
-               fmt::print(
-                   "\n{}the timeline, for chrome://tracing or "
-                   "ui.perfetto.dev: {}/profile.json\n",
-                   train::profile_table(profile),
-                   options.out);
-               std::fflush(stdout);
-             }
-           }});
+       .on_profile = [&](const train::Profile& profile) {
+         if (!options.json.instead()) {
+           base::print(
+               "\n{}the timeline, for chrome://tracing or "
+               "ui.perfetto.dev: {}/profile.json\n",
+               train::profile_table(profile),
+               options.out);
+         }
+       }});
 
-  if (options.json) {
+  if (options.json.given()) {
     const auto summary = train::summarise(config);
-    fmt::print(
-        "{}\n",
-        Json{
-            {"outcome", outcome_name(result.outcome)},
-            {"reason", result.reason},
-            {"steps", result.steps},
-            {"final_loss", result.final_loss},
-            {"flops", result.flops},
-            {"seconds", result.seconds},
-            {"parameters", summary.parameters},
-            {"flops_per_token", summary.flops_per_token},
-            {"directory", options.out}}
-            .dump(2));
+    options.json.write(
+        {{"outcome", outcome_name(result.outcome)},
+         {"reason", result.reason},
+         {"steps", result.steps},
+         {"final_loss", result.final_loss},
+         {"flops", result.flops},
+         {"seconds", result.seconds},
+         {"parameters", summary.parameters},
+         {"flops_per_token", summary.flops_per_token},
+         {"directory", options.out}});
   }
   switch (result.outcome) {
     case train::Outcome::kDiverged:
@@ -205,16 +195,15 @@ int run(Options options) {
           "the run diverged: {} (try a smaller optimizer.learning_rate)",
           result.reason));
     case train::Outcome::kInterrupted:
-      fmt::print(
-          stderr,
+      base::note(
           "stopped at step {}{}; go on with:\n  {}\n",
           result.steps,
           result.steps > 0 ? ", checkpoint written" : "",
           resume_command(options));
       return 130;
     default:
-      if (!options.json) {
-        fmt::print(
+      if (!options.json.instead()) {
+        base::print(
             "{} steps, validation loss {:.4f}, {} FLOPs in {}\n",
             result.steps,
             result.final_loss,
@@ -234,11 +223,15 @@ void add_train(CLI::App& app) {
       ->required();
   command
       ->add_option(
-          "--set", options->settings, "key=value that overrides the file")
+          "--set", options->settings, "override a key of the file; repeatable")
+      ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
-  command->add_option(
-      "--out", options->out, "folder of the run (runs/NAME of the config)");
-  command->add_option("--device", options->device, "auto, cpu, cuda, cuda:N");
+  command
+      ->add_option(
+          "--out", options->out, "folder of the run (runs/NAME of the config)")
+      ->type_name("FOLDER");
+  command->add_option("--device", options->device, "auto, cpu, cuda, cuda:N")
+      ->type_name("DEVICE");
   command->add_flag(
       "--resume",
       options->resume,
@@ -247,10 +240,11 @@ void add_train(CLI::App& app) {
       ->add_flag(
           "--profile{5}",
           options->profile,
-          "[=STEPS] say where the time of a step goes, from so many steps (5) "
-          "after the first ten; writes profile.json, profile_summary.json")
+          "say where the time of a step goes, from so many steps (5) after "
+          "the first ten; writes profile.json, profile_summary.json")
+      ->type_name("[=STEPS]")
       ->check(CLI::Range(1, 1000));
-  command->add_flag("--json", options->json, "print the result as JSON");
+  options->json.add(*command);
   command->footer(kExamples);
   command->callback([options] {
     if (const int code = run(*options); code != 0) {

@@ -242,7 +242,7 @@ std::vector<Run> parse_csv(std::string_view text, const std::string& name) {
 }
 
 std::vector<Run> read_csv(const std::filesystem::path& path) {
-  return parse_csv(base::read_file(path), path.string());
+  return parse_csv(base::read_input(path), path.string());
 }
 
 }  // namespace einforge::scaling
