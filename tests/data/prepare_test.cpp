@@ -3,22 +3,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <algorithm>
 #include <cmath>
-#include <csignal>
 #include <cstdlib>
 #include <functional>
-#include <set>
 
 #include "einforge/base/error.h"
 #include "einforge/base/text.h"
 #include "einforge/data/inspect.h"
 #include "einforge/data/token_files.h"
-#include "einforge/data/token_writer.h"
 #include "einforge/data/tokenizer.h"
+#include "tests/data/documents.h"
 #include "tests/data/temporary_folder.h"
 
 namespace einforge::data {
@@ -26,38 +23,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
-
-PrepareOptions options_for(const TemporaryFolder& folder) {
-  PrepareOptions options;
-  options.inputs = {folder.path() / "in"};
-  options.out = folder.path() / "out";
-  options.progress = false;
-  return options;
-}
-
-std::string text_of(std::span<const std::uint16_t> tokens, const char* name) {
-  return Tokenizer(name).decode(
-      std::vector<std::int64_t>(tokens.begin(), tokens.end()));
-}
-
-// `count` different documents of a few lines each.
-std::vector<std::string> make_documents(int count) {
-  std::vector<std::string> documents;
-  for (int i = 0; i < count; ++i) {
-    documents.push_back(
-        "document " + std::to_string(i) + "\nsays " +
-        std::string(static_cast<std::size_t>(i % 40), 'x') + "\n\n");
-  }
-  return documents;
-}
-
-std::string concatenate(const std::vector<std::string>& documents) {
-  std::string text;
-  for (const std::string& document : documents) {
-    text += document;
-  }
-  return text;
-}
 
 // Deals `documents` out by where they are found; fails if one is in neither
 // place, split, or out of order.
@@ -197,6 +162,65 @@ TEST(PrepareTest, LineEndsAndAMissingLastOneMakeNoDifference) {
   EXPECT_EQ(dos_metadata.train, unix_metadata.train);
   EXPECT_EQ(dos_metadata.validation, unix_metadata.validation);
   EXPECT_EQ(dos_metadata.replaced.dropped, 399);
+  std::erase(dos_text, '\n');
+  folder.write("in", dos_text);
+  const Metadata mac_metadata = prepare(options_for(folder));
+  EXPECT_EQ(mac_metadata.train, unix_metadata.train);
+  EXPECT_EQ(mac_metadata.validation, unix_metadata.validation);
+  EXPECT_EQ(mac_metadata.replaced.transliterated, 399);
+}
+
+// Bitwise, so that folders prepared by other versions stay comparable: the
+// hashes are those of version 0.1.
+TEST(PrepareTest, PlainAsciiMakesTheFilesItAlwaysMade) {
+  const TemporaryFolder folder;
+  std::string paragraphs;
+  std::string lines;
+  for (int i = 0; i < 500; ++i) {
+    const std::string name = "document " + std::to_string(i);
+    const std::string text(static_cast<std::size_t>(i % 40), 'x');
+    paragraphs += name + "\nsays\n  " + text + "!\n\n";
+    lines += name + " says " + text + "!\n";
+  }
+  folder.write("blank-line", paragraphs);
+  folder.write("line", lines);
+  struct Case {
+    const char* tokens;
+    const char* separator;
+    const char* train;
+    const char* validation;
+  };
+  for (const Case& c : {
+           Case{
+               "chars96",
+               "blank-line",
+               "7baa435c01da22e37a99746cb5de1d32",
+               "0f3dc7228a083ed80915b8d4d055bc0e"},
+           Case{
+               "bytes",
+               "blank-line",
+               "b0baee973960d5b883ef2c79f48ac398",
+               "77cd31934e449da082e9fb4f63205ed3"},
+           Case{
+               "chars96",
+               "line",
+               "9767e930539e8c9d72eac59203e0fa65",
+               "782e83161863dd4354a22318900a4606"},
+           Case{
+               "bytes",
+               "line",
+               "c31efd9753a436b9025690a5e688a67d",
+               "4681c736787b1133e06f0fbe25427882"},
+       }) {
+    PrepareOptions options = options_for(folder);
+    options.inputs = {folder.path() / c.separator};
+    options.tokens = c.tokens;
+    options.document_separator = c.separator;
+    options.val_share = 0.2;
+    const Metadata metadata = prepare(options);
+    EXPECT_EQ(metadata.train.hash, c.train) << c.tokens << c.separator;
+    EXPECT_EQ(metadata.validation.hash, c.validation);
+  }
 }
 
 TEST(PrepareTest, ReadsFoldersInOrderWithoutHiddenFilesAndItsOwnOutput) {
@@ -261,6 +285,13 @@ TEST(PrepareTest, BadInputIsOneClearLine) {
   folder.write("empty_folder/.hidden", "x");
   folder.write("foreign/train.bin", "nanoGPT's own");
   folder.write("foreign_meta/meta.json", "{\"vocab\": 65}");
+  folder.write("utf16", std::string("\xff\xfe\x41\x04", 4));
+  folder.write("utf16be", "\xfe\xff\x04\x41");
+  folder.write("utf32", std::string("\xff\xfe\0\0\x41\0\0\0", 8));
+  folder.write("blank", "\n\n  \n\t\n");
+  folder.write("run/config.json", "{}");
+  folder.write("search/trials.db", "");
+  folder.write("checkpoint/model.safetensors", "");
   const std::vector<Case> cases = {
       {"missing",
        [&](auto& o) { o.inputs = {root + "/nowhere"}; },
@@ -295,6 +326,25 @@ TEST(PrepareTest, BadInputIsOneClearLine) {
       {"share nan",
        [](auto& o) { o.val_share = std::nan(""); },
        "between 0 and 1; got nan"},
+      {"UTF-16",
+       [&](auto& o) { o.inputs = {root + "/utf16"}; },
+       "got UTF-16: pipe `iconv -f UTF-16 -t UTF-8 "},
+      {"UTF-16, big end first",
+       [&](auto& o) { o.inputs = {root + "/utf16be"}; },
+       "got UTF-16: "},
+      {"UTF-32", [&](auto& o) { o.inputs = {root + "/utf32"}; }, "UTF-32"},
+      {"blank lines alone",
+       [&](auto& o) { o.inputs = {root + "/blank"}; },
+       "got nothing but blank lines"},
+      {"a training run's folder",
+       [&](auto& o) { o.out = root + "/run"; },
+       "training run or search (it holds config.json)"},
+      {"a search's folder",
+       [&](auto& o) { o.out = root + "/search"; },
+       "training run or search (it holds trials.db)"},
+      {"a checkpoint",
+       [&](auto& o) { o.out = root + "/checkpoint"; },
+       "training run or search (it holds model.safetensors)"},
       {"one document",
        [](auto& o) { o.document_separator = "file"; },
        "expected documents on both sides"},
@@ -316,103 +366,6 @@ TEST(PrepareTest, BadInputIsOneClearLine) {
     EXPECT_FALSE(fs::exists(folder.path() / "out")) << c.what;
   }
   EXPECT_EQ(folder.read("foreign/train.bin"), "nanoGPT's own");
-}
-
-TEST(PrepareTest, OutputThatCannotBeWrittenIsAnIoError) {
-  const TemporaryFolder folder;
-  folder.write("in", concatenate(make_documents(50)));
-  PrepareOptions options = options_for(folder);
-  options.out = folder.path() / "in/below_a_file";
-  EXPECT_THROW(prepare(options), base::IoError);
-  options.out = "/proc/einforge";
-  EXPECT_THROW(prepare(options), base::IoError);
-
-  options.out = folder.path() / "out";
-  fs::create_directory(options.out);
-  const TokenWriter other(options.out / "train.bin");
-  EXPECT_THAT(
-      [&] { prepare(options); },
-      testing::ThrowsMessage<base::IoError>(
-          HasSubstr("another process is writing it")));
-}
-
-// The files of the data folder, and nothing else in it.
-std::string contents(const TemporaryFolder& folder) {
-  std::set<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder.path() / "out")) {
-    names.insert(entry.path().filename());
-  }
-  EXPECT_THAT(names, testing::ElementsAre("meta.json", "train.bin", "val.bin"));
-  return folder.read("out/meta.json") + folder.read("out/train.bin") +
-         folder.read("out/val.bin");
-}
-
-TEST(PrepareTest, AFailureLeavesTheOldFolderAsItWas) {
-  const TemporaryFolder folder;
-  folder.write("in", concatenate(make_documents(100)));
-  PrepareOptions options = options_for(folder);
-  prepare(options);
-  const std::string before = contents(folder);
-
-  const std::string large = concatenate(make_documents(100'000));
-  folder.write("in", large + std::string(1, '\0'));
-  EXPECT_THROW(prepare(options), base::InvalidInput);
-  EXPECT_EQ(contents(folder), before);
-
-  // A full disk, as a limit on the size of files.
-  folder.write("in", large);
-  rlimit limit{};
-  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &limit), 0);
-  auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
-  const rlimit small = {.rlim_cur = 1 << 20, .rlim_max = limit.rlim_max};
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
-  EXPECT_THROW(prepare(options), base::IoError);
-  ::setrlimit(RLIMIT_FSIZE, &limit);
-  std::signal(SIGXFSZ, handler);
-  EXPECT_EQ(contents(folder), before);
-
-  // And with the disk's help it works.
-  prepare(options);
-  EXPECT_NE(contents(folder), before);
-  EXPECT_NO_THROW(inspect(options.out));
-}
-
-TEST(PrepareTest, KilledInTheMiddleItLeavesTheOldFolder) {
-  const TemporaryFolder folder;
-  folder.write("in", concatenate(make_documents(100)));
-  PrepareOptions options = options_for(folder);
-  prepare(options);
-  const std::string before = contents(folder);
-
-  // A pipe, so that the child is surely in the middle when it is killed.
-  const fs::path pipe = folder.path() / "pipe";
-  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    options.inputs = {pipe};
-    prepare(options);
-    ::_exit(0);
-  }
-  std::ofstream stream(pipe, std::ios::binary);
-  const std::string text = concatenate(make_documents(20'000));
-  for (int i = 0; i < 8; ++i) {
-    stream << text;
-  }
-  stream.flush();
-  EXPECT_GT(fs::file_size(folder.path() / "out/train.bin.tmp"), 0U);
-  ::kill(child, SIGKILL);
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFSIGNALED(status));
-  EXPECT_EQ(
-      folder.read("out/meta.json") + folder.read("out/train.bin") +
-          folder.read("out/val.bin"),
-      before);
-  EXPECT_NO_THROW(inspect(options.out));
-
-  // The next one takes away what was left.
-  EXPECT_NO_THROW(prepare(options));
-  EXPECT_EQ(contents(folder), before);
 }
 
 TEST(PrepareTest, MemoryDoesNotGrowWithTheText) {

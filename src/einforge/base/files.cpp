@@ -288,6 +288,7 @@ FolderLock::FolderLock(const fs::path& directory) {
     return false;
   };
   const auto open = [&](const fs::path& path, int flags) {
+    locked_ = path;
     descriptor_ = ::open(path.c_str(), flags | O_CLOEXEC, 0666);
     if (descriptor_ < 0) {
       throw_io_error(cannot("work in", directory), errno);
@@ -307,10 +308,16 @@ FolderLock::FolderLock(const fs::path& directory) {
   remove_stale_files(directory);
 }
 
+bool FolderLock::holds() const {
+  return same_file(descriptor_, locked_);
+}
+
 FolderLock::FolderLock(FolderLock&& other) noexcept
-    : descriptor_(std::exchange(other.descriptor_, -1)) {}
+    : locked_(std::move(other.locked_)),
+      descriptor_(std::exchange(other.descriptor_, -1)) {}
 
 FolderLock& FolderLock::operator=(FolderLock&& other) noexcept {
+  std::swap(locked_, other.locked_);
   std::swap(descriptor_, other.descriptor_);
   return *this;
 }

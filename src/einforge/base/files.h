@@ -106,7 +106,12 @@ class FolderLock {
   FolderLock& operator=(const FolderLock&) = delete;
   ~FolderLock();
 
+  // Whether the folder is still there; not so when it was removed, and another
+  // one made, since it was locked.
+  bool holds() const;
+
  private:
+  std::filesystem::path locked_;
   int descriptor_ = -1;
 };
 

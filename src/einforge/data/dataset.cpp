@@ -62,6 +62,7 @@ Batch TokenDataset::train_batch(
     std::int64_t context,
     std::uint64_t seed,
     std::int64_t index) const {
+  verification_.check();
   const std::string_view key(
       reinterpret_cast<const char*>(&index), sizeof(index));
   base::Random random(base::hash64(key, seed));
@@ -77,6 +78,7 @@ Batch TokenDataset::train_batch(
 
 Batch TokenDataset::validation_batch(
     std::int64_t batch_size, std::int64_t context, std::int64_t index) const {
+  verification_.wait();
   // 2^64 / golden ratio: 64-bit overflow takes the fractional part for free.
   constexpr std::uint64_t kGolden = 0x9e3779b97f4a7c15;
   __extension__ using Wide = unsigned __int128;

@@ -6,15 +6,22 @@
 
 #include "einforge/data/batch.h"
 #include "einforge/data/token_files.h"
+#include "einforge/data/verification.h"
 
 namespace einforge::data {
 
 // Batches of the token files of a data folder. They are pure functions of their
 // arguments, so that a resumed run needs to remember only its step.
+//
+// The files are verified: small ones before the constructor returns, large ones
+// in the background, and then every call may throw base::InvalidInput for a
+// file that was changed. A validation batch waits for the result, so that no
+// loss is reported of what is not what was prepared.
 class TokenDataset {
  public:
-  // Throws as TokenFiles.
-  explicit TokenDataset(const std::filesystem::path& folder) : files_(folder) {}
+  // Throws as TokenFiles and Verification.
+  explicit TokenDataset(const std::filesystem::path& folder)
+      : files_(folder), verification_(files_) {}
 
   const Metadata& metadata() const { return files_.metadata; }
   std::span<const std::uint16_t> train() const { return files_.train.tokens(); }
@@ -49,6 +56,7 @@ class TokenDataset {
       Start&& start) const;
 
   TokenFiles files_;
+  Verification verification_;
 };
 
 }  // namespace einforge::data

@@ -3,39 +3,25 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <span>
-#include <string_view>
 #include <vector>
 
 #include "einforge/base/error.h"
-#include "einforge/base/hash.h"
 #include "einforge/data/token_files.h"
 #include "einforge/data/tokenizer.h"
+#include "einforge/data/verification.h"
 
 namespace einforge::data {
 namespace {
 
-// Occurrences of each token, after verifying the file.
+// Occurrences of each token.
 std::vector<std::int64_t> count_tokens(
-    const std::filesystem::path& path,
-    std::span<const std::uint16_t> tokens,
-    const SplitInfo& info,
-    std::int64_t vocab_size) {
-  const std::string hash = base::hash_hex(
-      {reinterpret_cast<const char*>(tokens.data()), tokens.size_bytes()});
-  base::check(
-      hash == info.hash,
-      "'{}': expected hash {}, as meta.json says; got {}: damaged, run `data "
-      "prepare` again",
-      path.string(),
-      info.hash,
-      hash);
+    const TokenFile& file, std::int64_t vocab_size) {
   std::vector<std::int64_t> counts(static_cast<std::size_t>(vocab_size));
-  for (const std::uint16_t token : tokens) {
+  for (const std::uint16_t token : file.tokens()) {
     base::check(
         token < vocab_size,
         "'{}': expected tokens below {}; got {}",
-        path.string(),
+        file.path().string(),
         vocab_size,
         token);
     ++counts[token];
@@ -68,16 +54,9 @@ Inspection inspect(const std::filesystem::path& folder) {
   constexpr std::size_t kSampleTokens = 400;
   const TokenFiles files(folder);
   const Metadata& metadata = files.metadata;
-  const auto train = count_tokens(
-      folder / "train.bin",
-      files.train.tokens(),
-      metadata.train,
-      metadata.vocab_size);
-  const auto validation = count_tokens(
-      folder / "val.bin",
-      files.validation.tokens(),
-      metadata.validation,
-      metadata.vocab_size);
+  Verification(files).wait();
+  const auto train = count_tokens(files.train, metadata.vocab_size);
+  const auto validation = count_tokens(files.validation, metadata.vocab_size);
   const auto held_out = files.validation.tokens();
   const auto start = held_out.first(std::min(kSampleTokens, held_out.size()));
   const Tokenizer tokenizer(metadata.tokens);

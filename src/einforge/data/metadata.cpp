@@ -4,6 +4,7 @@
 
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
+#include "einforge/data/staged_folder.h"
 #include "einforge/data/tokenizer.h"
 
 namespace einforge::data {
@@ -34,24 +35,40 @@ void validate(const Metadata& metadata) {
 
 }  // namespace
 
-Metadata read_metadata(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / "meta.json";
+base::Json read_metadata_file(const std::filesystem::path& path) {
+  constexpr std::size_t kLongest = 16'000'000;  // bytes
+  const std::string text = base::read_file(path);
   base::check(
-      std::filesystem::is_directory(folder),
+      text.size() <= kLongest,
+      "'{}': expected at most {} bytes; got {}",
+      path.string(),
+      kLongest,
+      text.size());
+  return base::parse_json(text, fmt::format("'{}'", path.string()));
+}
+
+bool is_metadata(const base::Json& json) {
+  return json.is_object() && json.contains("format") &&
+         json["format"] == Metadata::kFormat && json.contains("version") &&
+         json["version"].is_number_integer();
+}
+
+Metadata read_metadata(const std::filesystem::path& folder) {
+  const std::filesystem::path path = find_data_file(folder, "meta.json");
+  std::error_code ignored;
+  base::check(
+      std::filesystem::is_directory(folder, ignored),
       "'{}': expected a folder made by `einforge data prepare`; got {}",
       folder.string(),
-      std::filesystem::exists(folder) ? "a file" : "nothing there");
+      std::filesystem::exists(folder, ignored) ? "a file" : "nothing there");
   base::check(
-      std::filesystem::exists(path),
+      std::filesystem::exists(path, ignored),
       "'{}': expected a folder made by `einforge data prepare`; it has no "
       "meta.json",
       folder.string());
-  const base::Json json = base::Json::parse(
-      base::read_file(path), nullptr, /*allow_exceptions=*/false);
+  const base::Json json = read_metadata_file(path);
   base::check(
-      json.is_object() && json.contains("format") &&
-          json["format"] == Metadata::kFormat && json.contains("version") &&
-          json["version"].is_number_integer(),
+      is_metadata(json),
       "'{}': expected einforge's metadata; got something else",
       path.string());
   // Before the keys: a newer version may have other ones.
@@ -61,7 +78,7 @@ Metadata read_metadata(const std::filesystem::path& folder) {
       "prepare` again",
       path.string(),
       Metadata::kVersion,
-      json["version"].dump());
+      base::dump_json(json["version"]));
   Metadata metadata;
   try {
     base::update_from_json(metadata, json);

@@ -102,6 +102,11 @@ struct Metadata {
   bool operator==(const Metadata&) const = default;
 };
 
+// The JSON of a meta.json, einforge's or not. Throws base::InvalidInput when it
+// is none, too long or too deep.
+base::Json read_metadata_file(const std::filesystem::path& path);
+bool is_metadata(const base::Json& json);
+
 // Reads and checks meta.json of a data folder. Throws base::InvalidInput when
 // the folder or the file is missing, foreign, damaged or of a newer version.
 Metadata read_metadata(const std::filesystem::path& folder);

@@ -10,9 +10,8 @@
 namespace einforge::data {
 
 struct PrepareOptions {
-  // Files, folders (read recursively, in sorted order; hidden and README
-  // files are left out)
-  // or "-" for standard input.
+  // Files, folders (read recursively, in sorted order; hidden and README files
+  // are left out) or "-" for standard input.
   std::vector<std::string> inputs;
   std::filesystem::path out;
   std::string tokens = "chars96";
@@ -27,15 +26,16 @@ struct PrepareOptions {
 // Turns text of any size into a data folder: train.bin, val.bin, meta.json.
 //
 // One pass, with memory bounded by a chunk. A document goes to val.bin when
-// the seeded hash of its first 32,768 tokens says so: the split depends on
-// nothing else, and two copies of a text land on the same side.
+// the seeded hash of its first 32,768 symbols says so, without what copies of
+// it may differ in (document_key.h): the split depends on nothing else, and
+// copies of a text land on the same side.
 //
 // The new files replace old ones only when all are complete and on disk; until
 // then, whatever happens, a data folder that was there stays as it was.
 //
-// Throws base::InvalidInput for bad options, missing, empty or binary input
-// and for a split that leaves a side empty; base::IoError when it cannot read
-// or write.
+// Throws base::InvalidInput for bad options, missing, empty or binary input,
+// a folder that is not a data folder's to replace and for a split that leaves
+// a side empty; base::IoError when it cannot read or write.
 Metadata prepare(const PrepareOptions& options);
 
 }  // namespace einforge::data

@@ -55,26 +55,39 @@ std::vector<fs::path> files_below(const fs::path& folder, const fs::path& out) {
   return files;
 }
 
-// What packed files start with, so that the error can say how to unpack them.
-std::string_view unpacker(std::string_view start) {
-  struct Magic {
-    std::string_view bytes;
-    std::string_view command;
-  };
-  static constexpr auto kMagics = std::to_array<Magic>({
-      {"\x1f\x8b", "gzip -dc"},
-      {"\xfd"
-       "7zXZ",
-       "xz -dc"},
-      {"\x28\xb5\x2f\xfd", "zstd -dc"},
-      {"BZh", "bzip2 -dc"},
-  });
-  for (const Magic& magic : kMagics) {
-    if (start.starts_with(magic.bytes)) {
-      return magic.command;
-    }
+// Files that are no UTF-8 text, by what they start with, and what makes one of
+// them.
+struct Format {
+  std::string_view magic;
+  std::string_view name;
+  std::string_view converter;
+};
+constexpr auto kFormats = std::to_array<Format>({
+    {"\x1f\x8b", "a file packed by gzip", "gzip -dc"},
+    {"\xfd"
+     "7zXZ",
+     "a file packed by xz",
+     "xz -dc"},
+    {"\x28\xb5\x2f\xfd", "a file packed by zstd", "zstd -dc"},
+    {"BZh", "a file packed by bzip2", "bzip2 -dc"},
+    // Before UTF-16, whose mark is the start of this one.
+    {{"\xff\xfe\0\0", 4}, "UTF-32", "iconv -f UTF-32 -t UTF-8"},
+    {{"\0\0\xfe\xff", 4}, "UTF-32", "iconv -f UTF-32 -t UTF-8"},
+    {"\xff\xfe", "UTF-16", "iconv -f UTF-16 -t UTF-8"},
+    {"\xfe\xff", "UTF-16", "iconv -f UTF-16 -t UTF-8"},
+});
+
+void check_format(
+    std::string_view start, const std::string& name, const fs::path& file) {
+  for (const Format& format : kFormats) {
+    base::check(
+        !start.starts_with(format.magic),
+        "{}: expected UTF-8 text; got {}: pipe `{} {}` into `data prepare -`",
+        name,
+        format.name,
+        format.converter,
+        file.string());
   }
-  return "";
 }
 
 class Input {
@@ -97,6 +110,24 @@ class Input {
   bool is_stdin_;
   int descriptor_;
 };
+
+// Fills the buffer unless the file ends before.
+std::size_t read_fully(
+    int descriptor, std::vector<char>& buffer, const std::string& what) {
+  std::size_t size = 0;
+  while (size < buffer.size()) {
+    const ssize_t got =
+        ::read(descriptor, buffer.data() + size, buffer.size() - size);
+    if (got == 0) {
+      break;
+    }
+    if (got < 0 && errno != EINTR) {
+      base::throw_io_error(what, errno);
+    }
+    size += got < 0 ? 0 : static_cast<std::size_t>(got);
+  }
+  return size;
+}
 
 }  // namespace
 
@@ -146,36 +177,22 @@ void read_text(
   }
   std::vector<char> buffer(kChunkBytes);
   std::int64_t offset = 0;
-  std::string_view command;
-  for (;;) {
-    const ssize_t got = ::read(input.get(), buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) {
-      continue;
-    }
-    if (got < 0) {
-      base::throw_io_error(what, errno);
-    }
-    if (got == 0) {
-      return;
-    }
-    const std::string_view chunk(buffer.data(), static_cast<std::size_t>(got));
+  for (std::size_t got = buffer.size(); got == buffer.size();) {
+    got = read_fully(input.get(), buffer, what);
+    std::string_view chunk(buffer.data(), got);
     if (offset == 0) {
-      command = unpacker(chunk);
+      check_format(chunk, name, file);
     }
-    if (const auto nul = chunk.find('\0'); nul != std::string_view::npos) {
-      throw base::InvalidInput(fmt::format(
-          "{}: expected text; got a binary file (a NUL byte at {}){}",
-          name,
-          offset + static_cast<std::int64_t>(nul),
-          command.empty() ? ""
-                          : fmt::format(
-                                "; it is packed: pipe `{} {}` into `data "
-                                "prepare -`",
-                                command,
-                                file.string())));
+    const std::size_t nul = chunk.find('\0');
+    base::check(
+        nul == std::string_view::npos,
+        "{}: expected text; got a binary file (a NUL byte at {})",
+        name,
+        offset + static_cast<std::int64_t>(nul));
+    offset += static_cast<std::int64_t>(got);
+    if (!chunk.empty()) {
+      on_chunk(chunk);
     }
-    on_chunk(chunk);
-    offset += got;
   }
 }
 

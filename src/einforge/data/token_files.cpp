@@ -1,8 +1,15 @@
 #include "einforge/data/token_files.h"
 
+#include <sys/stat.h>
+
 #include <bit>
+#include <chrono>
+#include <thread>
+#include <tuple>
+#include <utility>
 
 #include "einforge/base/error.h"
+#include "einforge/data/staged_folder.h"
 
 namespace einforge::data {
 namespace {
@@ -30,9 +37,46 @@ std::span<const std::uint16_t> TokenFile::tokens() const {
       reinterpret_cast<const std::uint16_t*>(bytes.data()), bytes.size() / 2};
 }
 
+namespace {
+
+// Changes when `data prepare` publishes another meta.json. A file's number may
+// come again, with another time.
+std::tuple<ino_t, time_t, long> version_of(
+    const std::filesystem::path& folder) {
+  struct stat status {};
+  const auto path = find_data_file(folder, "meta.json");
+  ::stat(path.c_str(), &status);
+  return {status.st_ino, status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
+}
+
+}  // namespace
+
 TokenFiles::TokenFiles(const std::filesystem::path& folder)
-    : metadata(read_metadata(folder)),
-      train(folder / "train.bin", metadata.train.tokens),
-      validation(folder / "val.bin", metadata.validation.tokens) {}
+    : TokenFiles(open(folder)) {}
+
+TokenFiles::TokenFiles(const std::filesystem::path& folder, Metadata read)
+    : metadata(std::move(read)),
+      train(find_data_file(folder, "train.bin"), metadata.train.tokens),
+      validation(
+          find_data_file(folder, "val.bin"), metadata.validation.tokens) {}
+
+// One after another, while another process may put others in their place.
+TokenFiles TokenFiles::open(const std::filesystem::path& folder) {
+  constexpr int kAttempts = 8;
+  for (int attempt = 1;; ++attempt) {
+    try {
+      const auto version = version_of(folder);
+      TokenFiles files(folder, read_metadata(folder));
+      if (version == version_of(folder) || attempt == kAttempts) {
+        return files;
+      }
+    } catch (const base::InvalidInput&) {
+      if (attempt == kAttempts) {
+        throw;
+      }
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+}
 
 }  // namespace einforge::data

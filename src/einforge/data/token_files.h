@@ -25,7 +25,7 @@ class TokenFile {
 };
 
 // The token files of a data folder: any size, no copy, shared by all processes
-// that read them.
+// that read them. They belong together, whoever replaces them meanwhile.
 struct TokenFiles {
   // Throws base::InvalidInput when the folder is missing or damaged (a file
   // whose size is not what meta.json says).
@@ -34,6 +34,11 @@ struct TokenFiles {
   Metadata metadata;
   TokenFile train;
   TokenFile validation;
+
+ private:
+  TokenFiles(const std::filesystem::path& folder, Metadata read);
+
+  static TokenFiles open(const std::filesystem::path& folder);
 };
 
 }  // namespace einforge::data

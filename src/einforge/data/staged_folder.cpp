@@ -1,0 +1,192 @@
+#include "einforge/data/staged_folder.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <ranges>
+#include <string>
+
+#include "einforge/base/error.h"
+#include "einforge/base/files.h"
+#include "einforge/base/json.h"
+#include "einforge/data/metadata.h"
+
+namespace einforge::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kIncomplete = ".incomplete";
+constexpr const char* kComplete = ".complete";
+
+[[noreturn]] void throw_cannot_write(const fs::path& path, int error) {
+  base::throw_io_error(fmt::format("cannot write '{}'", path.string()), error);
+}
+
+void move(const fs::path& from, const fs::path& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) {
+    throw_cannot_write(to, errno);
+  }
+}
+
+void remove_tree(const fs::path& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) {
+    base::throw_io_error(
+        fmt::format("cannot remove '{}'", path.string()), error.value());
+  }
+}
+
+// Renames in it are on the disk when this returns.
+void sync_folder(const fs::path& folder) {
+  const int descriptor =
+      ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor >= 0) {
+    ::fsync(descriptor);
+    ::close(descriptor);
+  }
+}
+
+// Moves what counts to its place, or what is left of it.
+void move_complete(const fs::path& folder) {
+  const fs::path complete = folder / kComplete;
+  std::error_code ignored;
+  if (!fs::exists(complete, ignored)) {
+    return;
+  }
+  for (const char* name : kDataFiles) {
+    if (fs::exists(complete / name, ignored)) {
+      move(complete / name, folder / name);
+    }
+  }
+  sync_folder(folder);
+  remove_tree(complete);
+}
+
+bool is_ours(const fs::path& meta) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(meta, ignored)) {
+    return false;
+  }
+  try {
+    return is_metadata(read_metadata_file(meta));
+  } catch (const base::InvalidInput&) {
+    return false;
+  }
+}
+
+// nanoGPT's files have the same names; they are not ours to replace. Nor does
+// a data folder belong among the files of a run.
+void check_replaceable(const fs::path& folder) {
+  std::error_code ignored;
+  for (const char* name :
+       {"config.json",
+        "log.jsonl",
+        "checkpoints",
+        "model.safetensors",
+        "trials.db"}) {
+    base::check(
+        !fs::exists(folder / name, ignored),
+        "'{}': expected a new folder or one that `data prepare` made; got the "
+        "folder of a training run or search (it holds {})",
+        folder.string(),
+        name);
+  }
+  // meta.json.tmp: what version 0.1 left when it was killed at its end.
+  if (is_ours(find_data_file(folder, "meta.json")) ||
+      is_ours(folder / "meta.json.tmp")) {
+    return;
+  }
+  for (const char* name : kDataFiles) {
+    base::check(
+        !fs::exists(folder / name, ignored),
+        "'{}': expected a new folder or one that `data prepare` made; got one "
+        "with a {} of another origin",
+        folder.string(),
+        name);
+  }
+}
+
+void remove_stale(const fs::path& folder) {
+  remove_tree(folder / kIncomplete);
+  for (const char* name : kDataFiles) {
+    remove_tree(folder / fmt::format("{}.tmp", name));
+  }
+}
+
+}  // namespace
+
+fs::path find_data_file(const fs::path& folder, const char* name) {
+  fs::path staged = folder / kComplete / name;
+  std::error_code ignored;
+  return fs::exists(staged, ignored) ? staged : folder / name;
+}
+
+StagedFolder::StagedFolder(const fs::path& folder) : folder_(folder) {
+  std::error_code ignored;
+  for (fs::path path = fs::absolute(folder_, ignored).lexically_normal();
+       path.has_relative_path() && !fs::exists(path, ignored);
+       path = path.parent_path()) {
+    if (path.has_filename()) {
+      made_.insert(made_.begin(), path);
+    }
+  }
+  try {
+    lock();
+    check_replaceable(folder_);
+    move_complete(folder_);
+    remove_stale(folder_);
+    base::make_directory(folder_ / kIncomplete);
+  } catch (...) {
+    remove_if_empty();
+    throw;
+  }
+}
+
+StagedFolder::~StagedFolder() {
+  std::error_code ignored;
+  fs::remove_all(folder_ / kIncomplete, ignored);
+  remove_if_empty();
+}
+
+// Another process may remove the folder between the steps, as it failed.
+void StagedFolder::lock() {
+  constexpr int kAttempts = 100;
+  for (int attempt = 1; !lock_ || !lock_->holds(); ++attempt) {
+    lock_.reset();
+    try {
+      base::make_directory(folder_);
+      lock_.emplace(folder_);
+    } catch (const base::IoError&) {
+      std::error_code ignored;
+      if (attempt >= kAttempts || fs::exists(folder_, ignored)) {
+        throw;
+      }
+    }
+  }
+}
+
+void StagedFolder::remove_if_empty() {
+  for (const fs::path& path : std::views::reverse(made_)) {
+    ::rmdir(path.c_str());  // only ever an empty folder
+  }
+}
+
+fs::path StagedFolder::staged(const char* name) const {
+  return folder_ / kIncomplete / name;
+}
+
+void StagedFolder::publish() {
+  sync_folder(folder_ / kIncomplete);
+  if (!lock_->holds()) {
+    throw base::IoError(fmt::format(
+        "'{}': was removed or replaced in the meantime", folder_.string()));
+  }
+  move(folder_ / kIncomplete, folder_ / kComplete);
+  sync_folder(folder_);
+  move_complete(folder_);
+}
+
+}  // namespace einforge::data

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+#include "einforge/base/files.h"
+
+namespace einforge::data {
+
+// The files of a data folder, in the order in which they are put in place.
+inline constexpr std::array<const char*, 3> kDataFiles = {
+    "train.bin", "val.bin", "meta.json"};
+
+// Where the folder's current file of that name is. That is the folder itself,
+// but for one whose publication was interrupted.
+std::filesystem::path find_data_file(
+    const std::filesystem::path& folder, const char* name);
+
+// Replaces the files of a data folder all at once, whatever happens.
+//
+// They are written into FOLDER/.incomplete. Renaming that to FOLDER/.complete
+// is the moment from which they count: readers look there first. Then each is
+// moved to its place. A process that is killed before that moment leaves the
+// old files, later the new ones; the next one that writes the folder clears
+// what is left or ends the moving.
+//
+// All throw base::IoError when the disk refuses.
+class StagedFolder {
+ public:
+  // Makes the folder unless it is there and locks it. Throws
+  // base::InvalidInput when another process writes it, and when what it holds
+  // is not a data folder's to replace.
+  explicit StagedFolder(const std::filesystem::path& folder);
+  StagedFolder(const StagedFolder&) = delete;
+  StagedFolder& operator=(const StagedFolder&) = delete;
+  // Without publish() leaves the folder as it was found: folders that were
+  // made and are still empty go.
+  ~StagedFolder();
+
+  // Where a new file is to be written.
+  std::filesystem::path staged(const char* name) const;
+  // All of kDataFiles are written and synced: puts them in place.
+  void publish();
+
+ private:
+  void lock();
+  void remove_if_empty();
+
+  std::filesystem::path folder_;
+  std::vector<std::filesystem::path> made_;  // outermost first
+  std::optional<base::FolderLock> lock_;
+};
+
+}  // namespace einforge::data
