@@ -81,9 +81,12 @@ void run_inspect(const InspectFlags& flags) {
   base::print(
       "  sizes, hashes and symbols are as meta.json says\n"
       "  loss of a model that knows only the symbols' frequencies: {:.4f} "
-      "nats/token\n"
+      "nats per token\n"
+      "  share of val.bin, in pieces of 64 symbols, that is in train.bin too: "
+      "{:.2g}%\n"
       "  val.bin begins:\n",
-      inspection.unigram_loss);
+      inspection.unigram_loss,
+      100 * inspection.overlap);
   for (const std::string& line : base::split(inspection.sample, '\n')) {
     base::print("  | {}\n", line);
   }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "einforge/base/error.h"
+#include "einforge/data/overlap.h"
 #include "einforge/data/token_files.h"
 #include "einforge/data/tokenizer.h"
 #include "einforge/data/verification.h"
@@ -63,6 +64,7 @@ Inspection inspect(const std::filesystem::path& folder) {
   return {
       metadata,
       unigram_loss(train, validation),
+      overlap(files.train.tokens(), files.validation.tokens()),
       tokenizer.decode(std::vector<std::int64_t>(start.begin(), start.end()))};
 }
 

@@ -12,6 +12,7 @@ namespace einforge::data {
 struct Inspection {
   Metadata metadata;
   double unigram_loss = 0;
+  double overlap = 0;
   std::string sample;
 
   template <typename Self, typename Visit>
@@ -20,7 +21,11 @@ struct Inspection {
     visit(
         "unigram_loss",
         self.unigram_loss,
-        "nats a token of val.bin under the symbol frequencies of train.bin");
+        "nats per token of val.bin under the symbol frequencies of train.bin");
+    visit(
+        "overlap",
+        self.overlap,
+        "share of val.bin, in pieces of 64 symbols, that is in train.bin too");
     visit("sample", self.sample, "the first characters of val.bin");
   }
 };
