@@ -3,8 +3,8 @@
 
     scripts/abuse.py PROGRAM [--count 200] [--seed 1] [--only PART]...
 
-Parts: streams, hangup, csv, store, meta, checkpoint, config. Each of the last
-five damages that many copies of a file at random. Whatever happens, a command
+Parts: streams, hangup, csv, store, data, text, checkpoint, config. Each of the
+last six damages that many copies of a file at random. Whatever happens, a command
 ends within 20 s with exit code 0, 1 or 2 (130 where it was told to stop), says
 an error in one printable line without a library's words, and leaves no
 temporary file. Parts that need commands the program lacks (a build without
@@ -72,6 +72,8 @@ PIECES = [
     b"\x1b[31m", b"\xe2\x80\xae", b"\xff\xfe", b"\x00", b"\n", b"\r\n", b'"',
     b"{", b"}", b"[", b"]", b",", b"=", b":", b"-1", b"0", b"1e999", b"NaN",
     b"null", b"true", b"4294967296", b"9223372036854775808", b"1e30", b"=1+1",
+    b"\r", b"\n\n", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc0\xaf", b"\xbd" * 9000,
+    "e\u0301\u65e5".encode(), "\u0301".encode() * 9000, b" " * 70_000,
     b"[" * 100_000, b'{"a":' * 50_000, b"x." * 30_000, b"../" * 100,
 ]
 
@@ -202,6 +204,8 @@ class Abuse:
         root = self.folder
         (root / "text.txt").write_text("".join(
             f"line {i} says nothing new\n" for i in range(300)))
+        (root / "words.txt").write_text("".join(
+            f"Entry {i}\ncaf\u00e9 {i}\u00bd e\u0301\n\n" for i in range(300)))
         (root / "runs.csv").write_text(CSV)
         self.plain("data", "prepare", "text.txt", "--out", "data",
                    "--document-separator", "line", "--val-share", "0.3")
@@ -339,9 +343,25 @@ class Abuse:
                      "o/r.html"], ["fit", self.store, "--bootstrap", "5"]]
         self.damage("store", [self.store], commands)
 
-    def meta(self):
-        self.damage("meta", [self.folder / "data/meta.json"],
-                    [["data", "inspect", "data"]])
+    def data(self):
+        prepare = ["data", "prepare", "text.txt", "--document-separator",
+                   "line", "--val-share", "0.3", "--out"]
+        self.damage(
+            "data",
+            [self.folder / "data" / name
+             for name in ("meta.json", "train.bin", "val.bin")],
+            [["data", "inspect", "data"],
+             ["train", "gpt.toml", "--out", "o/run"],
+             [*prepare, "data"]])  # puts back what is damaged, or refuses
+
+    def text(self):
+        self.damage(
+            "text", [self.folder / "words.txt"],
+            [["data", "prepare", "words.txt", "--val-share", "0.3", "--out",
+              f"o/{tokens}_{separator}", "--tokens", tokens,
+              "--document-separator", separator]
+             for tokens in ("chars96", "bytes")
+             for separator in ("blank-line", "line")])
 
     def checkpoint(self):
         if "generate" not in self.commands:
@@ -371,8 +391,8 @@ def main():
         abuse = Abuse(options, folder)
         abuse.make_world()
         parts = {"streams": abuse.streams, "hangup": abuse.hangup,
-                 "csv": abuse.csv, "store": abuse.store_, "meta": abuse.meta,
-                 "checkpoint": abuse.checkpoint, "config": abuse.config}
+                 "csv": abuse.csv, "store": abuse.store_, "data": abuse.data,
+                 "text": abuse.text, "checkpoint": abuse.checkpoint, "config": abuse.config}
         for name, part in parts.items():
             if not options.only or name in options.only:
                 before = abuse.runs, abuse.faults
