@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 packages=(
   g++ make python3 python3-venv git
-  libcli11-dev libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
+  libcli11-dev libfmt-dev nlohmann-json3-dev libtoml11-dev
   libxxhash-dev libeigen3-dev libsqlite3-dev libicu-dev libgtest-dev
   libgmock-dev libbenchmark-dev
 )

@@ -23,7 +23,7 @@ std::vector<BadInput> train_cases() {
       {"config_none", "train", {"train: expected CONFIG; got none"}},
       {"toml_syntax",
        "train {}/syntax.toml",
-       {"expected TOML; line 1, column "}},
+       {"expected TOML; line 1, 'steps =': "}},
       {"json_syntax", "train {}/syntax.json", {"expected JSON"}},
       {"json_list", "train {}/list.json", {"expected a table; got [1,2]"}},
       {"binary_config", "train {}/binary.toml", {"expected TOML"}},

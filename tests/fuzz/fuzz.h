@@ -5,17 +5,16 @@
 #include <string>
 #include <vector>
 
-// What a fuzz target defines: the function that libFuzzer would call, and
-// valid inputs for the driver to start from.
+// What libFuzzer calls with each input.
 extern "C" int LLVMFuzzerTestOneInput(
     const std::uint8_t* data, std::size_t size);
 
 namespace einforge::fuzz {
 
-// Optional: without it the driver starts from nothing.
-[[gnu::weak]] std::vector<std::string> seeds();
+// Inputs to begin with, which each target gives.
+std::vector<std::string> seeds();
 
-// A property that must hold of every input; ends the program if it does not.
+// Ends the program, so that libFuzzer keeps the input, unless it holds.
 void require(bool holds, const char* property);
 
 }  // namespace einforge::fuzz

@@ -1,10 +1,10 @@
 #include "einforge/base/config.h"
 
-#include <toml++/toml.h>
-
 #include <algorithm>
-#include <charconv>
 #include <cmath>
+#include <map>
+#include <sstream>
+#include <toml.hpp>
 
 #include "einforge/base/files.h"
 #include "einforge/base/hash.h"
@@ -12,34 +12,37 @@
 namespace einforge::base {
 namespace {
 
-Json toml_to_json(const toml::node& node) {
-  if (const auto* table = node.as_table()) {
-    Json json = Json::object();
-    for (const auto& [key, value] : *table) {
-      json[std::string(key.str())] = toml_to_json(value);
+// Tables in the order of their keys, so that the first fault is always the
+// same.
+using Toml = toml::basic_value<toml::discard_comments, std::map, std::vector>;
+
+Json toml_to_json(const Toml& node) {
+  switch (node.type()) {
+    case toml::value_t::table: {
+      Json json = Json::object();
+      for (const auto& [key, value] : node.as_table()) {
+        add_member(json, key, toml_to_json(value));
+      }
+      return json;
     }
-    return json;
-  }
-  if (const auto* array = node.as_array()) {
-    Json json = Json::array();
-    for (const auto& value : *array) {
-      json.push_back(toml_to_json(value));
+    case toml::value_t::array: {
+      Json json = Json::array();
+      for (const Toml& value : node.as_array()) {
+        json.push_back(toml_to_json(value));
+      }
+      return json;
     }
-    return json;
+    case toml::value_t::string:
+      return node.as_string().str;
+    case toml::value_t::boolean:
+      return node.as_boolean();
+    case toml::value_t::integer:
+      return node.as_integer();
+    case toml::value_t::floating:
+      return node.as_floating();
+    default:
+      throw InvalidInput("dates and times have no use here");
   }
-  if (const auto text = node.value_exact<std::string>()) {
-    return *text;
-  }
-  if (const auto flag = node.value_exact<bool>()) {
-    return *flag;
-  }
-  if (const auto integer = node.value_exact<std::int64_t>()) {
-    return *integer;
-  }
-  if (const auto number = node.value_exact<double>()) {
-    return *number;
-  }
-  throw InvalidInput("config: dates and times have no use here");
 }
 
 // Where the string or comment that begins at `at` ends in a TOML text.
@@ -64,8 +67,7 @@ std::size_t skip_token(std::string_view text, std::size_t at) {
   return text.size();
 }
 
-// toml++ limits how deep brackets nest but not how many dots a key has, and
-// walks the tables that they make recursively.
+// The parser recurses over brackets and over the tables that dots make.
 void check_toml_depth(std::string_view text) {
   std::vector<int> outer;  // dots of the keys before the open brackets
   int dots = 0;            // of the key being read
@@ -99,76 +101,28 @@ void check_toml_depth(std::string_view text) {
   }
 }
 
-// toml++ up to 3.4 asks of a character beyond ASCII whether it is white space,
-// in many places, which is undefined behaviour for most of them. So it never
-// sees one: each byte travels as ASCII letters that occur nowhere in the text
-// and comes back afterwards.
-class AsciiDisguise {
- public:
-  // Throws InvalidInput where `text` is not UTF-8.
-  explicit AsciiDisguise(std::string_view text) {
-    constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
-    if (text.starts_with(kByteOrderMark)) {
-      text.remove_prefix(kByteOrderMark.size());
-    }
-    check(is_utf8(text), "the text is not UTF-8");
-    // z and q only where a mark begins, so that none overlaps another.
-    for (int i = 0; i < 100 && mark_.empty(); ++i) {
-      const std::string mark = fmt::format("zq{:02}", i);
-      mark_ = text.find(mark) == std::string_view::npos ? mark : "";
-    }
-    check(!mark_.empty(), "the text holds all of zq00 to zq99");
-    for (const char c : text) {
-      if (is_ascii(c)) {
-        ascii_ += c;
-      } else {
-        ascii_ += fmt::format("{}{:02X}", mark_, static_cast<unsigned char>(c));
-      }
-    }
-  }
-
-  const std::string& ascii() const { return ascii_; }
-
-  std::string undo(std::string_view text) const {
-    std::string result;
-    for (;;) {
-      const std::size_t at = text.find(mark_);
-      result += text.substr(0, at);
-      if (at == std::string_view::npos) {
-        return result;
-      }
-      text.remove_prefix(at + mark_.size());
-      // An error message may cut a byte short.
-      unsigned byte = 0;
-      const std::size_t digits = std::min<std::size_t>(2, text.size());
-      std::from_chars(text.data(), text.data() + digits, byte, 16);
-      result += static_cast<char>(byte);
-      text.remove_prefix(digits);
-    }
-  }
-
- private:
-  static bool is_ascii(char c) { return static_cast<unsigned char>(c) < 0x80; }
-
-  std::string mark_;
-  std::string ascii_;
-};
-
 Json parse_toml(std::string_view text, const std::string& name) {
-  const AsciiDisguise disguise(text);
-  check_toml_depth(disguise.ascii());
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+  if (text.starts_with(kByteOrderMark)) {
+    text.remove_prefix(kByteOrderMark.size());
+  }
+  check(is_utf8(text), "the text is not UTF-8");
+  check_toml_depth(text);
+  std::istringstream stream{std::string(text)};
   try {
-    const Json json = toml_to_json(toml::parse(disguise.ascii(), name));
-    return disguise.ascii().size() == text.size()
-               ? json
-               : parse_json(disguise.undo(dump_json(json)), name);
-  } catch (const toml::parse_error& error) {
-    const auto& begin = error.source().begin;
+    return toml_to_json(
+        toml::parse<toml::discard_comments, std::map, std::vector>(
+            stream, name));
+  } catch (const toml::exception& error) {
+    // "[error] toml::parse_value: what is wrong", then an excerpt.
+    std::string_view what = error.what();
+    what = what.substr(0, what.find('\n'));
+    what.remove_prefix(what.find(": ") + 2);
     throw InvalidInput(fmt::format(
-        "line {}, column {}: {}",
-        begin.line,
-        begin.column,
-        shortened(disguise.undo(error.description()), 200)));
+        "line {}, '{}': {}",
+        error.location().line(),
+        shortened(trim(error.location().line_str()), 60),
+        shortened(what, 200)));
   }
 }
 

@@ -179,7 +179,7 @@ Json differences(const T& config, const T& defaults = T{}) {
 }
 
 // The text of a TOML or JSON (by the name's extension .json) file as JSON.
-// Throws InvalidInput naming file, line and column of a syntax error.
+// Throws InvalidInput naming file and line of a syntax error.
 Json parse_config(std::string_view text, const std::filesystem::path& name);
 Json read_config_file(const std::filesystem::path& path);
 
