@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 
 class Dense(nn.Module):
-    def __init__(self, d_in, d_out, zero=False, gamma=True):
+    def __init__(self, d_in, d_out, zero=False, gain=True):
         super().__init__()
-        del gamma  # only capped cores have one
+        del gain  # only capped cores have one
         std = 0 if zero else math.sqrt(min(d_in, d_out)) / d_in
         self.weight = nn.Parameter(torch.randn(d_out, d_in) * std)
         self.bias = nn.Parameter(torch.zeros(d_out))
@@ -44,7 +44,7 @@ def squarest(n):
 class Monarch(nn.Module):
     """x (a, g) -> z (f, g) -> y (e, f): two batched matmuls."""
 
-    def __init__(self, d_in, d_out, zero=False, gamma=True):
+    def __init__(self, d_in, d_out, zero=False, gain=True):
         super().__init__()
         self.a = squarest(d_in)
         self.g = d_in // self.a
@@ -56,14 +56,14 @@ class Monarch(nn.Module):
             torch.randn(self.g, self.a, self.f) * self.std[0])
         self.second = nn.Parameter(
             torch.randn(self.f, self.g, self.e) * (0 if zero else self.std[1]))
-        self.gammas = nn.ParameterList(
-            [nn.Parameter(torch.ones(())) for _ in range(2)] if gamma else [])
+        self.gains = nn.ParameterList(
+            [nn.Parameter(torch.ones(())) for _ in range(2)] if gain else [])
         self.bias = nn.Parameter(torch.zeros(d_out))
 
     def core(self, i, core):
         rms = core.square().mean().sqrt()
         core = core / torch.clamp_min(rms / self.std[i], 1.0)
-        return core * self.gammas[i] if len(self.gammas) else core
+        return core * self.gains[i] if len(self.gains) else core
 
     def forward(self, x):
         shape = x.shape[:-1]
@@ -82,8 +82,8 @@ class Block(nn.Module):
         self.head_width = head_width
         self.multiplier = math.sqrt(3 / layers)
         self.norm1 = nn.LayerNorm(width)
-        self.q = linear(width, width, gamma=False)
-        self.k = linear(width, width, gamma=False)
+        self.q = linear(width, width, gain=False)
+        self.k = linear(width, width, gain=False)
         self.v = linear(width, width)
         self.out = linear(width, width, zero=True)
         self.q_norm = nn.LayerNorm(head_width, bias=False)

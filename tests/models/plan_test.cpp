@@ -235,9 +235,9 @@ TEST(Plan, EachKindOfLayerHasItsStructure) {
   EXPECT_EQ(planned.linear("ffn_in").structure.spec.family, "low_rank");
   EXPECT_EQ(planned.linear("ffn_out").structure.spec.family, "monarch");
   EXPECT_EQ(planned.linear("head").structure.spec.family, "btt");
-  EXPECT_FALSE(planned.linear("q").gamma);
-  EXPECT_FALSE(planned.linear("k").gamma);
-  EXPECT_TRUE(planned.linear("v").gamma);
+  EXPECT_FALSE(planned.linear("q").gain);
+  EXPECT_FALSE(planned.linear("k").gain);
+  EXPECT_TRUE(planned.linear("v").gain);
   EXPECT_TRUE(planned.linear("ffn_out").zero);
   EXPECT_TRUE(planned.linear("attention_out").zero);
   EXPECT_TRUE(planned.linear("head").zero);

@@ -39,11 +39,11 @@ torch::Tensor reference(EinsumLinear& module, const torch::Tensor& x) {
     const auto one = torch::ones({});
     const torch::Tensor a = capped(
         p["core_a"].tensor,
-        p.count("gamma_a") ? p["gamma_a"].tensor : one,
+        p.count("gain_a") ? p["gain_a"].tensor : one,
         cores[0].init_std);
     const torch::Tensor b = capped(
         p["core_b"].tensor,
-        p.count("gamma_b") ? p["gamma_b"].tensor : one,
+        p.count("gain_b") ? p["gain_b"].tensor : one,
         cores[1].init_std);
     y = torch::einsum(
             "bgefr,agdfr,nabg->ndef",
@@ -83,7 +83,7 @@ INSTANTIATE_TEST_SUITE_P(
     base::testing::TestName());
 
 // Cores away from their initial values, some over the cap, so that a wrong cap
-// or gamma shows.
+// or gain shows.
 void shake(EinsumLinear& module) {
   const torch::NoGradGuard no_grad;
   torch::manual_seed(1);
@@ -142,7 +142,7 @@ TEST_P(EinsumLinearTest, InitialStandardDeviationsAreTheParametrisations) {
     EXPECT_EQ(p[names[i]].rule.lr_multiplier, cores[i].lr_multiplier);
     EXPECT_TRUE(p[names[i]].rule.decay);
   }
-  for (const char* name : {"gamma_a", "gamma_b", "bias"}) {
+  for (const char* name : {"gain_a", "gain_b", "bias"}) {
     if (p.count(name)) {
       EXPECT_EQ(p[name].rule, ParameterRule{}) << name;
     }
@@ -201,10 +201,10 @@ TEST_P(EinsumLinearTest, GradientsMatchFiniteDifferences) {
   }
 }
 
-TEST(EinsumLinear, HasNoGammaWhenToldSo) {
-  const auto p = by_name(*layer("monarch", 64, 64, {.gamma = false}));
-  EXPECT_EQ(p.count("gamma_a"), 0U);
-  EXPECT_EQ(p.count("gamma_b"), 0U);
+TEST(EinsumLinear, HasNoGainWhenToldSo) {
+  const auto p = by_name(*layer("monarch", 64, 64, {.gain = false}));
+  EXPECT_EQ(p.count("gain_a"), 0U);
+  EXPECT_EQ(p.count("gain_b"), 0U);
 }
 
 TEST(EinsumLinear, CapHoldsTheCoresRms) {
@@ -260,8 +260,7 @@ TEST(EinsumLinearInference, FollowsTheParameters) {
     };
     module->set_inference(true);
     check("at first");
-    for (const char* name :
-         {"core_a", "core_b", "gamma_a", "gamma_b", "bias"}) {
+    for (const char* name : {"core_a", "core_b", "gain_a", "gain_b", "bias"}) {
       const torch::NoGradGuard no_grad;
       by_name(*module)[name].tensor.mul_(1.5).add_(0.1);
       check(name);

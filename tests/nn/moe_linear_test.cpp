@@ -51,7 +51,7 @@ torch::Tensor expert(
   const auto core = [&](const std::string& name, std::size_t i) {
     return capped(
         p.at("core_" + name).tensor,
-        p.count("gamma_" + name) ? p.at("gamma_" + name).tensor : one,
+        p.count("gain_" + name) ? p.at("gain_" + name).tensor : one,
         cores[i].init_std)[e];
   };
   return torch::einsum(

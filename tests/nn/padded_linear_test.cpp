@@ -47,15 +47,15 @@ TEST_P(PaddedLinearTest, IsTheEinsumOfThePaddedInputCutOff) {
   }
   const auto cores = structure::parametrisation(structure::padded(
       structure::realise(structure::parse("btt:0.25,pad"), 61, 97)));
-  const auto capped = [&](const char* core, const char* gamma, double most) {
+  const auto capped = [&](const char* core, const char* gain, double most) {
     const torch::Tensor m = p.at(core);
     const double rms = m.square().mean().sqrt().item<double>();
-    return p.at(gamma) * m / std::max(1.0, rms / most);
+    return p.at(gain) * m / std::max(1.0, rms / most);
   };
   const torch::Tensor a =
-      capped("inner.core_a", "inner.gamma_a", cores[0].init_std);
+      capped("inner.core_a", "inner.gain_a", cores[0].init_std);
   const torch::Tensor b =
-      capped("inner.core_b", "inner.gamma_b", cores[1].init_std);
+      capped("inner.core_b", "inner.gain_b", cores[1].init_std);
   torch::Tensor wide = torch::zeros({5, 3, n.d_in()}, torch::kFloat64);
   wide.narrow(-1, 0, 61).copy_(x.detach());
   torch::Tensor expected =

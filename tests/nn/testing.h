@@ -33,10 +33,10 @@ inline double rms(const torch::Tensor& t) {
   return wide(t).square().mean().sqrt().item<double>();
 }
 
-// gamma M / max(1, rms(M) / cap) in float64, from its definition.
+// gain M / max(1, rms(M) / cap) in float64, from its definition.
 inline torch::Tensor capped(
-    const torch::Tensor& core, const torch::Tensor& gamma, double cap) {
-  return wide(gamma) * wide(core) / std::max(1.0, rms(core) / cap);
+    const torch::Tensor& core, const torch::Tensor& gain, double cap) {
+  return wide(gain) * wide(core) / std::max(1.0, rms(core) / cap);
 }
 
 }  // namespace einforge::nn

@@ -144,8 +144,8 @@ TEST(Checkpoint, ForeignOrNewerIsAnError) {
   const std::string text = base::read_file(state);
   for (const auto& [from, to] :
        {std::pair{"\"einforge-checkpoint\"", "\"other\""},
-        std::pair{"\"version\": 1", "\"version\": 99"},
-        std::pair{"\"version\": 1", "\"version\": \"x\""}}) {
+        std::pair{"\"version\": 2", "\"version\": 99"},
+        std::pair{"\"version\": 2", "\"version\": \"x\""}}) {
     std::string changed = text;
     changed.replace(changed.find(from), std::string(from).size(), to);
     std::ofstream(state) << changed;

@@ -12,7 +12,7 @@ nn::EinsumLinearOptions linear_options(const LinearPlan& plan) {
   return {
       .bias = plan.bias,
       .zero = plan.zero,
-      .gamma = plan.gamma,
+      .gain = plan.gain,
       .base_width = plan.base_width};
 }
 

@@ -128,7 +128,7 @@ ModelPlan plan_gpt(
         .count = config.layers,
         .zero = kind == "attention_out" || kind == "ffn_out",
         // The LayerNorm on queries and keys would undo a gain.
-        .gamma = kind != "q" && kind != "k",
+        .gain = kind != "q" && kind != "k",
         // muP scales with a layer's own d_in in the base model.
         .base_width = d_in / width * base,
         .shared_expert = config.moe.shared_expert};
@@ -200,15 +200,15 @@ ModelPlan plan_mlp(
 }
 
 // Of one layer, counted by `numbers` in its structure: what its flags say of
-// its router and shared expert, `gammas` being a layer's.
+// its router and shared expert, `gains` being a layer's.
 template <typename Count>
 std::int64_t count_layer(
-    const LinearPlan& plan, std::int64_t gammas, Count&& numbers) {
+    const LinearPlan& plan, std::int64_t gains, Count&& numbers) {
   const structure::Structure& whole = plan.structure;
-  std::int64_t sum = numbers(whole) + gammas;
+  std::int64_t sum = numbers(whole) + gains;
   if (whole.spec.mixture) {
     sum -= plan.router ? 0 : structure::router_parameters(whole);
-    sum += plan.shared_expert ? numbers(structure::expert(whole)) + gammas : 0;
+    sum += plan.shared_expert ? numbers(structure::expert(whole)) + gains : 0;
   }
   return sum;
 }
@@ -216,19 +216,19 @@ std::int64_t count_layer(
 }  // namespace
 
 std::int64_t LinearPlan::parameters() const {
-  const std::int64_t gammas = gamma && !structure.dense ? 2 : 0;
+  const std::int64_t gains = gain && !structure.dense ? 2 : 0;
   const auto numbers = [](const structure::Structure& layer) {
     return structure::parameters(layer);
   };
   return count *
-         (count_layer(*this, gammas, numbers) + (bias ? structure.d_out : 0));
+         (count_layer(*this, gains, numbers) + (bias ? structure.d_out : 0));
 }
 
 std::int64_t LinearPlan::macs() const {
   const auto work = [](const structure::Structure& layer) {
     return structure::macs(layer);
   };
-  return count * count_layer(*this, /*gammas=*/0, work);
+  return count * count_layer(*this, /*gains=*/0, work);
 }
 
 std::int64_t ModelPlan::parameters() const {

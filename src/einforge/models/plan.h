@@ -17,14 +17,14 @@ struct LinearPlan {
   bool bias = true;
   // Ends a residual branch or is the head.
   bool zero = false;
-  bool gamma = true;
+  bool gain = true;
   std::int64_t base_width = 768;
   // Of a mixture: it has a router of its own, not another layer's.
   bool router = true;
   // Of a mixture: there is one more expert, which every token takes.
   bool shared_expert = false;
 
-  // Trainable numbers of all `count` layers, gammas, biases and routers
+  // Trainable numbers of all `count` layers, gains, biases and routers
   // included.
   std::int64_t parameters() const;
   // Multiply-accumulates of one forward pass of all of them for one token, as

@@ -65,9 +65,9 @@ EinsumLinear::EinsumLinear(
     core_b_ = add_parameter("core_b", ops::core_b_layout(b, n), rule(1));
     max_rms_a_ = cores[0].init_std;
     max_rms_b_ = cores[1].init_std;
-    if (options.gamma) {
-      gamma_a_ = add_parameter("gamma_a", torch::ones({}));
-      gamma_b_ = add_parameter("gamma_b", torch::ones({}));
+    if (options.gain) {
+      gain_a_ = add_parameter("gain_a", torch::ones({}));
+      gain_b_ = add_parameter("gain_b", torch::ones({}));
     }
   }
   if (options.bias) {
@@ -76,11 +76,11 @@ EinsumLinear::EinsumLinear(
 }
 
 torch::Tensor EinsumLinear::core_a() const {
-  return ops::rms_cap(core_a_, optional(gamma_a_), max_rms_a_);
+  return ops::rms_cap(core_a_, optional(gain_a_), max_rms_a_);
 }
 
 torch::Tensor EinsumLinear::core_b() const {
-  return ops::rms_cap(core_b_, optional(gamma_b_), max_rms_b_);
+  return ops::rms_cap(core_b_, optional(gain_b_), max_rms_b_);
 }
 
 torch::Tensor EinsumLinear::forward(
@@ -103,7 +103,7 @@ const EinsumLinear::Prepared& EinsumLinear::prepare(torch::ScalarType dtype) {
   std::array<std::int64_t, 8> now{};
   std::size_t at = 0;
   for (const torch::Tensor* parameter :
-       {&core_a_, &core_b_, &gamma_a_, &gamma_b_}) {
+       {&core_a_, &core_b_, &gain_a_, &gain_b_}) {
     if (parameter->defined()) {
       now[at] = static_cast<std::int64_t>(parameter->_version());
       now[at + 1] =

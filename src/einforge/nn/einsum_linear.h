@@ -16,15 +16,15 @@ struct EinsumLinearOptions {
   bool zero = false;
   // A learned scalar gain on each core; off for queries and keys that pass
   // through a LayerNorm, which would undo it.
-  bool gamma = true;
+  bool gain = true;
   // The d_in at which a dense layer's learning rate multiplier is 1.
   std::int64_t base_width = 768;
 };
 
 // A linear layer of any structure with the parametrisation that lets one
 // learning rate serve all structures and widths: y = einsum_linear(x, A, B)
-// with A = gamma_A cap(core_a), cap(M) = M / max(1, rms(M) / init_std) and B
-// likewise. Dense is one plain muP matrix, y = W x, without cap and gamma.
+// with A = gain_A cap(core_a), cap(M) = M / max(1, rms(M) / init_std) and B
+// likewise. Dense is one plain muP matrix, y = W x, without cap and gain.
 // Source: arXiv 2410.02117, section 5.
 class EinsumLinear : public TokenLayer {
  public:
@@ -81,8 +81,8 @@ class EinsumLinear : public TokenLayer {
   torch::Tensor weight_;
   torch::Tensor core_a_;
   torch::Tensor core_b_;
-  torch::Tensor gamma_a_;
-  torch::Tensor gamma_b_;
+  torch::Tensor gain_a_;
+  torch::Tensor gain_b_;
   torch::Tensor bias_;
   double max_rms_a_ = 0;
   double max_rms_b_ = 0;

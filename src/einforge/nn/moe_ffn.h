@@ -19,7 +19,7 @@ namespace einforge::nn {
 class FfnMoe : public MoeLayer {
  public:
   // @param linear one bias for the mixture; `zero` makes every out_e zero;
-  //   gamma has no meaning; base_width is that of `width`
+  //   gain has no meaning; base_width is that of `width`
   // @throw std::invalid_argument when active is not in 1 to experts
   FfnMoe(
       std::int64_t width,

@@ -56,9 +56,9 @@ MoeLinear::MoeLinear(
     core_b_ = add_parameter("core_b", ops::expert_core_b_layout(b, n), rule(1));
     max_rms_a_ = cores[0].init_std;
     max_rms_b_ = cores[1].init_std;
-    if (linear.gamma) {
-      gamma_a_ = add_parameter("gamma_a", torch::ones({}));
-      gamma_b_ = add_parameter("gamma_b", torch::ones({}));
+    if (linear.gain) {
+      gain_a_ = add_parameter("gain_a", torch::ones({}));
+      gain_b_ = add_parameter("gain_b", torch::ones({}));
     }
   }
   if (linear.bias) {
@@ -76,9 +76,9 @@ torch::Tensor MoeLinear::mix(
     const torch::Tensor& x, const std::optional<ops::MoeRouting>& given) {
   if (!expert_.dense) {
     const torch::Tensor a =
-        ops::rms_cap(core_a_, optional(gamma_a_), max_rms_a_);
+        ops::rms_cap(core_a_, optional(gain_a_), max_rms_a_);
     const torch::Tensor b =
-        ops::rms_cap(core_b_, optional(gamma_b_), max_rms_b_);
+        ops::rms_cap(core_b_, optional(gain_b_), max_rms_b_);
     if (!given && router() != nullptr) {
       return router()->forward_btt(x, a, b, optional(bias_));
     }

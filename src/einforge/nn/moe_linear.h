@@ -19,7 +19,7 @@ namespace einforge::nn {
 //
 // Each expert has the initial values, learning rates and RMS cap of an
 // EinsumLinear of its structure; the cap is on the RMS of all experts' cores
-// together, and they share the gammas.
+// together, and they share the gains.
 // Source: arXiv 2410.02117, section 6.
 class MoeLinear : public MoeLayer {
  public:
@@ -49,8 +49,8 @@ class MoeLinear : public MoeLayer {
   torch::Tensor weight_;  // (E, d_out, d_in) of dense experts
   torch::Tensor core_a_;  // (E, alpha, gamma, delta, phi, rho) of others
   torch::Tensor core_b_;  // (E, beta, gamma, epsilon, phi, rho)
-  torch::Tensor gamma_a_;
-  torch::Tensor gamma_b_;
+  torch::Tensor gain_a_;
+  torch::Tensor gain_b_;
   torch::Tensor bias_;  // (d_out) or undefined
   double max_rms_a_ = 0;
   double max_rms_b_ = 0;

@@ -12,6 +12,7 @@
 
 #include "einforge/base/error.h"
 #include "einforge/base/hash.h"
+#include "einforge/train/upgrade.h"
 
 namespace einforge::train {
 namespace {
@@ -19,7 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kFormat = "einforge-checkpoint";
-constexpr std::int64_t kVersion = 1;
 constexpr const char* kModelFile = "model.safetensors";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
 constexpr const char* kStateFile = "state.json";
@@ -119,9 +119,10 @@ base::Json read_state(const fs::path& path) {
       "'{}': expected a version; got none",
       where);
   base::check(
-      *version == kVersion,
-      "'{}': expected version {}; got {} (written by another einforge)",
+      *version >= kOldestVersion && *version <= kVersion,
+      "'{}': expected version {} to {}; got {} (written by another einforge)",
       where,
+      kOldestVersion,
       kVersion,
       version->dump());
   const auto own = state.find("checksum");
@@ -179,6 +180,7 @@ Checkpoint open_checkpoint(const fs::path& path) {
   checkpoint.model = parse_tensors(checkpoint.model_file, path / kModelFile);
   checkpoint.optimizer =
       parse_tensors(checkpoint.optimizer_file, path / kOptimizerFile);
+  upgrade(checkpoint.state.at("version").get<std::int64_t>(), checkpoint);
   return checkpoint;
 }
 
