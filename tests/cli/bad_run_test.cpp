@@ -76,7 +76,7 @@ std::vector<BadInput> train_cases() {
        {"expected auto, cpu, cuda or cuda:N; got 'gpu'"}},
       {"kind",
        changed("model.kind=rnn"),
-       {"model.kind: expected gpt or mlp; got 'rnn'"}},
+       {"model.kind: expected gpt, mlp or residual_mlp; got 'rnn'"}},
       {"width",
        changed("model.width=0"),
        {"model.width: expected 1 to", "got 0"}},

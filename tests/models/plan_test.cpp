@@ -223,7 +223,51 @@ TEST(Plan, AttentionCostsWhatItsLoopsDo) {
       }
     }
   }
-  EXPECT_EQ(plan(config, 0, kVocabulary).attention_macs * config.context, macs);
+  const ModelPlan planned = plan(config, 0, kVocabulary);
+  EXPECT_EQ(planned.attention_macs * config.context, macs);
+  // Without the mask, as the paper counts.
+  EXPECT_EQ(
+      planned.square_attention_macs,
+      config.layers * config.context * 2 * config.width);
+}
+
+// The second FFN matrix of 256 inputs, in a model of width 64.
+TEST(Plan, TheBaseModelHasAnFfnOfItsOwn) {
+  for (const char* structure : {"dense", "ffn_moe:E=4,k=2"}) {
+    for (const std::int64_t multiple : {1, 4}) {
+      const ModelConfig config = gpt(structure);
+      const BaseModel base(768, multiple);
+      const ModelPlan planned = plan(config, 0, kVocabulary, base);
+      EXPECT_EQ(planned.linear("ffn_in").base_width, 768);
+      EXPECT_EQ(planned.linear("ffn_out").base_width, 768 * multiple);
+      const std::string name = structure == std::string("dense")
+                                   ? "blocks_0.ffn_out.weight"
+                                   : "blocks_0.ffn.out";
+      for (const nn::Parameter& p :
+           make_model(config, 0, kVocabulary, base, 0)->trainable()) {
+        if (p.name == name) {
+          EXPECT_EQ(
+              p.rule.lr_multiplier,
+              768.0 * static_cast<double>(multiple) / 256);
+        }
+      }
+    }
+  }
+}
+
+TEST(Plan, CountsModelsWithoutBiasesAndCaps) {
+  for (const char* structure : {"dense", "monarch", "btt_moe:E=4,k=2"}) {
+    ModelConfig config = gpt(structure);
+    config.bias = false;
+    config.rms_cap = false;
+    const auto model = make_model(config, 0, kVocabulary, 768, 0);
+    EXPECT_EQ(plan(config, 0, kVocabulary).parameters(), counted(*model))
+        << structure;
+    for (const nn::Parameter& p : model->trainable()) {
+      EXPECT_EQ(p.name.find("bias"), std::string::npos) << p.name;
+      EXPECT_EQ(p.name.find("gain_"), std::string::npos) << p.name;
+    }
+  }
 }
 
 TEST(Plan, EachKindOfLayerHasItsStructure) {
@@ -314,6 +358,27 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"jitter",
             [](auto& c) { c.moe.router.jitter = 2; },
             "model.moe.router: expected jitter"},
+        Bad{"gates",
+            [](auto& c) {
+              c.structure.v = "btt_moe:E=4,k=1";
+              c.moe.router.gates = "chosen";
+            },
+            "model.moe.router: expected gates all or auto"},
+        Bad{"gates_word",
+            [](auto& c) { c.moe.router.gates = "best"; },
+            "model.moe.router: expected gates auto, chosen or all"},
+        Bad{"reduce",
+            [](auto& c) { c.moe.router.reduce = "max"; },
+            "model.moe.router: expected reduce mean or sum"},
+        Bad{"embedding_std",
+            [](auto& c) { c.embedding_std = -1; },
+            "model.embedding_std"},
+        Bad{"residual_mlp",
+            [](auto& c) {
+              c.kind = "residual_mlp";
+              c.structure.q = "dense";
+            },
+            "model.structure.q"},
         Bad{"mlp",
             [](auto& c) {
               c.kind = "mlp";

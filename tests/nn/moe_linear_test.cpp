@@ -289,8 +289,72 @@ TEST(FfnMoe, EveryExpertStartsAsTwoDenseLayersWould) {
   EXPECT_NEAR(rms(p.at("in").tensor), 1 / std::sqrt(64.0), 0.002);
   EXPECT_NEAR(rms(p.at("out").tensor), std::sqrt(64.0) / 256, 0.001);
   EXPECT_DOUBLE_EQ(p.at("in").rule.lr_multiplier, 768.0 / 64);
-  // The base model has the same proportions.
-  EXPECT_DOUBLE_EQ(p.at("out").rule.lr_multiplier, 768.0 / 64);
+  EXPECT_DOUBLE_EQ(p.at("out").rule.lr_multiplier, 768.0 / 256);
+  // 512 draws of N(0, 1 / 64), as in the paper's code.
+  EXPECT_NEAR(rms(p.at("router.weight").tensor), 1 / 8.0, 5 / 8.0 / 32);
+  // A base model with an FFN of its own; a router that starts at zero.
+  const FfnMoe other(
+      64,
+      256,
+      {.experts = 8, .router = {.init_std = 0}},
+      {},
+      generator(),
+      /*hidden_base_width=*/4 * 768);
+  const auto q = by_name(other);
+  EXPECT_DOUBLE_EQ(q.at("out").rule.lr_multiplier, 4 * 768.0 / 256);
+  EXPECT_EQ(rms(q.at("router.weight").tensor), 0);
+}
+
+// One expert per token: the model's loss must still teach the router.
+TEST(MixtureOfOne, ItsRouterHasAGradient) {
+  const MoeOptions options = {
+      .experts = 4,
+      .active = 1,
+      .router = {.balance_weight = 0, .z_weight = 0}};
+  // A jittered router computes its mixture in two operators, not one.
+  MoeOptions jittered = options;
+  jittered.router.jitter = 0.1;
+  std::map<std::string, std::shared_ptr<MoeLayer>> mixtures;
+  mixtures["jittered monarch"] = layer("monarch", 64, 64, jittered);
+  for (const char* spec : {"monarch", "btt:0.25", "low_rank:0.5", "dense"}) {
+    mixtures[spec] = layer(spec, 64, 64, options);
+  }
+  mixtures["ffn"] = std::make_shared<FfnMoe>(
+      64, 128, options, EinsumLinearOptions{}, generator());
+  for (auto& [name, module] : mixtures) {
+    SCOPED_TRACE(name);
+    shake(*module);
+    const torch::Tensor weight = by_name(*module).at("router.weight").tensor;
+    const torch::Tensor y = module->forward(torch::randn({32, 64}));
+    (y * torch::randn_like(y)).sum().backward();
+    ASSERT_TRUE(weight.grad().defined());
+    EXPECT_GT(rms(weight.grad()), 1e-3);
+  }
+}
+
+TEST(MoeLinear, WithoutTheCapCoresAreUsedAsTheyAre) {
+  const auto module =
+      layer("monarch", 64, 64, {.experts = 4, .active = 4}, {.cap = false});
+  shake(*module);
+  auto p = by_name(*module);
+  EXPECT_EQ(p.count("gain_a"), 0U);
+  const torch::Tensor x = torch::randn({6, 64});
+  const torch::Tensor y = module->forward(x);
+  // A softmax over all four experts is one over the chosen.
+  const torch::Tensor gates =
+      wide(x).matmul(wide(p.at("router.weight").tensor).t()).softmax(-1);
+  torch::Tensor expected = wide(p.at("bias").tensor).expand({6, 64}).clone();
+  for (std::int64_t e = 0; e < 4; ++e) {
+    expected +=
+        gates.select(1, e).unsqueeze(1) * torch::einsum(
+                                              "bgefr,agdfr,nabg->ndef",
+                                              {wide(p.at("core_b").tensor[e]),
+                                               wide(p.at("core_a").tensor[e]),
+                                               wide(x).view({6, 8, 1, 8})})
+                                              .reshape({6, 64});
+  }
+  EXPECT_LT(
+      (y - expected).abs().max().item<double>(), 2e-5 * (1 + rms(expected)));
 }
 
 TEST(FfnMoe, TakesNoTokens) {

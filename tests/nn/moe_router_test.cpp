@@ -1,5 +1,6 @@
 #include "einforge/nn/moe_router.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
@@ -221,7 +222,35 @@ TEST(MoeRouter, TakesNoTokens) {
   EXPECT_THROW((void)module->health(), std::logic_error);
 }
 
+// With one expert per token a softmax over the chosen would be 1 for every
+// logit.
+TEST(MoeRouter, OneExpertHasItsShareOfAll) {
+  const auto module = router({.balance_weight = 0, .z_weight = 0}, 8, 1);
+  const torch::Tensor x = torch::randn({20, 24});
+  const auto [experts, gates] = module->forward(x);
+  const auto [most, chosen] =
+      x.matmul(weight_of(*module).t()).softmax(-1).max(-1, /*keepdim=*/true);
+  EXPECT_TRUE(torch::allclose(gates, most));
+  EXPECT_TRUE(torch::equal(experts.to(torch::kInt64), chosen));
+}
+
+TEST(MoeRouter, StartsWithTheDeviationAskedFor) {
+  const MoeRouter fresh(
+      400, 16, 2, {.init_std = 1}, 768, at::detail::createCPUGenerator(1));
+  const torch::Tensor weight = weight_of(fresh);
+  // 6,400 draws: within five of their standard errors.
+  EXPECT_NEAR(weight.std().item<double>(), 1 / std::sqrt(400), 0.05 * 0.045);
+  EXPECT_NEAR(weight.mean().item<double>(), 0, 5 * 0.05 / 80);
+}
+
 TEST(MoeRouter, RefusesWhatMakesNoRouter) {
+  const RouterOptions chosen{.gates = "chosen"};
+  EXPECT_THROW(MoeRouter(24, 8, 1, chosen), base::InvalidInput);
+  EXPECT_NO_THROW(MoeRouter(24, 8, 2, chosen));
+  EXPECT_NO_THROW(MoeRouter(24, 1, 1, chosen));
+  EXPECT_THROW(MoeRouter(24, 8, 2, {.gates = "some"}), base::InvalidInput);
+  EXPECT_THROW(MoeRouter(24, 8, 2, {.reduce = "max"}), base::InvalidInput);
+  EXPECT_THROW(MoeRouter(24, 8, 2, {.init_std = -2}), base::InvalidInput);
   EXPECT_THROW(MoeRouter(24, 8, 9, {}), std::invalid_argument);
   EXPECT_THROW(MoeRouter(24, 8, 0, {}), std::invalid_argument);
   EXPECT_THROW(MoeRouter(24, 8, 2, {.jitter = 1}), base::InvalidInput);
@@ -230,10 +259,24 @@ TEST(MoeRouter, RefusesWhatMakesNoRouter) {
 
 TEST(RouterOptions, GoThroughJson) {
   const RouterOptions options{
-      .softmax_first = true, .jitter = 0.01, .bias_rate = 0.001};
+      .gates = "all", .jitter = 0.01, .bias_rate = 0.001};
   RouterOptions read;
   base::update_from_json(read, base::to_json(options));
   EXPECT_EQ(read, options);
+}
+
+TEST(RouterOptions, ReadWhatAnOlderVersionWrote) {
+  const auto gates = [](const char* text) {
+    RouterOptions options;
+    base::update_from_json(options, base::Json::parse(text));
+    return options.gates;
+  };
+  EXPECT_EQ(gates(R"({"softmax_first": true})"), "all");
+  // The default of old, written whether it was meant or not.
+  EXPECT_EQ(gates(R"({"softmax_first": false})"), "auto");
+  EXPECT_THROW(gates(R"({"softmax_first": 1})"), base::InvalidInput);
+  EXPECT_THROW(
+      gates(R"({"softmax_first": true, "gates": "all"})"), base::InvalidInput);
 }
 
 class Pair : public Layer {
@@ -249,20 +292,26 @@ class Pair : public Layer {
   std::shared_ptr<MoeRouter> other_;
 };
 
-TEST(Routers, AreFoundOnceAndTheirLossesAddUp) {
+TEST(Routers, AreFoundOnceAndTheirLossesReduced) {
   const auto module = std::make_shared<Pair>();
   const auto found = routers(*module);
   ASSERT_EQ(found.size(), 2U);
   EXPECT_EQ(found[0].first, "first");
   EXPECT_EQ(found[1].first, "other");
-  EXPECT_FALSE(auxiliary_loss(found).defined());
+  EXPECT_FALSE(auxiliary_loss(found, "mean").defined());
+  {
+    const torch::NoGradGuard no_grad;
+    weight_of(*module->other_).normal_();
+  }
   const torch::Tensor x = torch::randn({5, 24});
   module->shared_->forward(x);
   module->other_->forward(x);
-  EXPECT_DOUBLE_EQ(
-      auxiliary_loss(found).item<double>(),
-      (module->shared_->auxiliary_loss() + module->other_->auxiliary_loss())
-          .item<double>());
+  const double first = module->shared_->auxiliary_loss().item<double>();
+  const double other = module->other_->auxiliary_loss().item<double>();
+  EXPECT_NE(first, other);
+  EXPECT_NEAR(auxiliary_loss(found, "sum").item<double>(), first + other, 1e-8);
+  EXPECT_NEAR(
+      auxiliary_loss(found, "mean").item<double>(), (first + other) / 2, 1e-8);
 }
 
 }  // namespace

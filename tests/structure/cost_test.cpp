@@ -250,10 +250,18 @@ TEST(Cost, MixturesByHand) {
   EXPECT_EQ(parameters(dense), 8 * 64 * 256 + 8 * 64);
   EXPECT_EQ(macs(dense), 2 * 64 * 256 + 8 * 64);
   EXPECT_EQ(generic_rank(dense), 64);
-  const Structure low = realise(parse("low_rank_moe:E=4,k=1"), 1024, 1024);
+  const Structure low = realise(parse("low_rank_moe:0.5,E=4,k=1"), 1024, 1024);
   EXPECT_EQ(low.sizes.rho, 32);
   EXPECT_EQ(parameters(low), 4 * 2 * 1024 * 32 + 4 * 1024);
   EXPECT_EQ(generic_rank(low), 32);
+  // By default the experts share the full rank, rounded up.
+  const auto share = [](const char* text, std::int64_t in, std::int64_t out) {
+    return realise(parse(text), in, out).sizes.rho;
+  };
+  EXPECT_EQ(share("low_rank_moe:E=8,k=2", 1024, 4096), 128);
+  EXPECT_EQ(share("low_rank_moe:E=16,k=2", 4096, 256), 16);
+  EXPECT_EQ(share("low_rank_moe:E=3,k=2", 64, 64), 22);
+  EXPECT_EQ(share("low_rank_moe:E=100,k=2", 64, 64), 1);
   // The rank itself, at every width.
   for (const std::int64_t width : {64, 1024}) {
     const Spec spec = parse("btt_moe:E=16,k=2,rho=3");
@@ -335,7 +343,7 @@ TEST(Parametrisation, ExpertsHaveThatOfALayerOfTheirOwn) {
     }
   };
   same("btt_moe:E=16,k=2", "btt:0");
-  same("low_rank_moe:E=8,k=2", "low_rank");
+  same("low_rank_moe:0.5,E=8,k=2", "low_rank");
   same("dense_moe:E=8,k=2", "dense");
   // A router learns as a dense matrix does.
   EXPECT_EQ(

@@ -55,6 +55,7 @@ TEST(Parse, NormalisesTheText) {
       {"dense_moe:E=1,k=1", "dense_moe:E=1,k=1"},
       {"low_rank_moe:E=8,k=2", "low_rank_moe:E=8,k=2"},
       {"low_rank_moe:0.25,E=8,k=2", "low_rank_moe:0.25,E=8,k=2"},
+      {"low_rank_moe:1,E=8,k=2", "low_rank_moe:1,E=8,k=2"},
       {"low_rank_moe:E=8,k=2,rho=1", "low_rank_moe:0,E=8,k=2"},
       {"ffn-moe:E=8,k=2", "ffn_moe:E=8,k=2"},
   };
@@ -122,7 +123,8 @@ TEST(Parse, ExpertsOfAMixtureAreLayersOfTheFamilyItIsNamedAfter) {
   EXPECT_EQ(btt.rank, std::nullopt);
   EXPECT_EQ(parse("btt_moe:E=16,k=2,rho=4").rank, 4);
   EXPECT_EQ(parse("btt_moe:0.5,E=16,k=2").theta, parse("btt:0.5").theta);
-  EXPECT_EQ(parse("low_rank_moe:E=8,k=1").theta, parse("low_rank").theta);
+  EXPECT_EQ(parse("low_rank_moe:.5,E=8,k=1").theta, parse("low_rank").theta);
+  EXPECT_TRUE(parse("low_rank_moe:E=8,k=1").shared_rank);
   EXPECT_EQ(parse("low_rank_moe:E=8,k=1,rho=1").theta.rho, 0);
   EXPECT_EQ(parse("dense_moe:E=8,k=1").theta, parse("dense").theta);
   EXPECT_EQ(parse("ffn_moe:E=8,k=1").theta, parse("dense").theta);

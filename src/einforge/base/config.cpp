@@ -178,6 +178,22 @@ Json setting_to_json(std::string_view value, bool text) {
   return taken ? *std::move(json) : Json(std::string(value));
 }
 
+bool set_first(Json& json, std::string_view setting) {
+  const Setting parsed = parse_setting(setting);
+  if (parsed.keys.back() != "preset" && parsed.keys.back() != "kind") {
+    return false;
+  }
+  Json* place = &json;
+  for (const std::string& key : parsed.keys) {
+    if (!place->is_null() && !place->is_object()) {
+      return false;  // which update_from_json refuses
+    }
+    place = &(*place)[key];
+  }
+  *place = setting_to_json(parsed.value, /*text=*/true);
+  return true;
+}
+
 }  // namespace internal
 
 Json parse_config(std::string_view text, const std::filesystem::path& name) {

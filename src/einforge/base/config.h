@@ -48,6 +48,13 @@ struct AnyVisitor {
 };
 }  // namespace internal
 
+// A configuration may have a static prepare(config, json), called before its
+// fields are read: to choose defaults by what `json` says, or to translate what
+// an older version wrote.
+template <typename T>
+concept Prepares =
+    requires(T& config, Json& json) { T::prepare(config, json); };
+
 template <typename T>
 concept Config =
     requires(T& config) { T::fields(config, internal::AnyVisitor{}); };
@@ -88,6 +95,8 @@ struct Setting {
 };
 // Throws InvalidInput unless it is KEY.KEY=VALUE.
 Setting parse_setting(std::string_view setting);
+// Sets it in `json` if it is a `preset` or a `kind`, which prepare() may read.
+bool set_first(Json& json, std::string_view setting);
 // VALUE as JSON, for a field that holds text or not: `data.path=2024` is text.
 Json setting_to_json(std::string_view value, bool text);
 
@@ -105,6 +114,9 @@ void set_value(
     const Range& range);
 template <typename T>
 void check_range(const std::string& path, const T& value, const Range& range);
+
+template <typename T>
+void read_fields(T& config, const Json& json, const std::string& path);
 
 [[noreturn]] void throw_unknown_key(
     const std::string& path, const std::vector<std::string>& known);
@@ -137,6 +149,19 @@ void update_from_json(
       "{}: expected a table; got {}",
       path.empty() ? "config" : path,
       internal::excerpt(json));
+  if constexpr (Prepares<T>) {
+    Json prepared = json;
+    T::prepare(config, prepared);
+    internal::read_fields(config, prepared, path);
+  } else {
+    internal::read_fields(config, json, path);
+  }
+}
+
+namespace internal {
+
+template <typename T>
+void read_fields(T& config, const Json& json, const std::string& path) {
   std::vector<std::string> known;
   T::fields(
       config,
@@ -153,6 +178,8 @@ void update_from_json(
     }
   }
 }
+
+}  // namespace internal
 
 // to_json() without what is as in `defaults`: the same today and when there are
 // more fields.
@@ -198,8 +225,16 @@ T read_config(
     const std::filesystem::path& path,
     std::span<const std::string> settings = {}) {
   T config;
-  update_from_json(config, read_config_file(path));
+  Json json = read_config_file(path);
+  // What other keys' defaults depend on comes before what the file says.
+  std::vector<std::string> others;
   for (const std::string& setting : settings) {
+    if (!internal::set_first(json, setting)) {
+      others.push_back(setting);
+    }
+  }
+  update_from_json(config, json);
+  for (const std::string& setting : others) {
     apply_setting(config, setting);
   }
   return config;

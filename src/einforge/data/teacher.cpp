@@ -15,9 +15,6 @@ namespace {
 
 // Large enough that mean and variance are known to about 1%.
 constexpr std::int64_t kNormalisationSamples = 8192;
-// Small against the activations, whose variance He's initialisation keeps near
-// 1, but enough that f is not merely a function of x / |x| times |x|.
-constexpr double kBiasDeviation = 0.1;
 
 torch::Tensor normal(
     base::Random& random, at::IntArrayRef sizes, double deviation) {
@@ -55,7 +52,7 @@ Teacher::Teacher(
         layer + 1 < shape.layers ? shape.width : TeacherShape::kOutputs;
     const double deviation = std::sqrt(2.0 / static_cast<double>(fan_in));
     weights_.push_back(normal(random, {fan_in, fan_out}, deviation).to(device));
-    biases_.push_back(normal(random, {fan_out}, kBiasDeviation).to(device));
+    biases_.push_back(normal(random, {fan_out}, shape.bias_std).to(device));
     fan_in = fan_out;
   }
   const torch::Tensor y =

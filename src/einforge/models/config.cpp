@@ -1,6 +1,7 @@
 #include "einforge/models/config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "einforge/base/error.h"
@@ -26,8 +27,8 @@ void check_range(
 
 void ModelConfig::validate() const {
   base::check(
-      kind == "gpt" || kind == "mlp",
-      "model.kind: expected gpt or mlp; got '{}'",
+      kind == "gpt" || kind == "mlp" || kind == "residual_mlp",
+      "model.kind: expected gpt, mlp or residual_mlp; got '{}'",
       kind);
   check_range("width", width);
   check_range("layers", layers, 1024);
@@ -36,10 +37,16 @@ void ModelConfig::validate() const {
   } catch (const base::InvalidInput& error) {
     throw base::InvalidInput(fmt::format("model.moe.{}", error.what()));
   }
+  base::check(
+      embedding_std >= 0 && std::isfinite(embedding_std),
+      "model.embedding_std: expected at least 0; got {}",
+      embedding_std);
+  if (kind != "mlp") {
+    check_range("ffn_multiple", ffn_multiple, 64);
+  }
   if (kind == "gpt") {
     check_range("context", context);
     check_range("head_width", head_width);
-    check_range("ffn_multiple", ffn_multiple, 64);
     base::check(
         width % std::min(head_width, width) == 0,
         "model.width: expected a multiple of head_width {}; got {}",
@@ -47,17 +54,21 @@ void ModelConfig::validate() const {
         width);
   } else {
     // Silence would train something else than what was written.
+    const bool has_ffn = kind == "residual_mlp";
+    const std::string none;
     for (const auto& [key, value] :
          {std::pair{"q", structure.q},
           std::pair{"k", structure.k},
           std::pair{"v", structure.v},
           std::pair{"attention_out", structure.attention_out},
-          std::pair{"ffn_in", structure.ffn_in},
-          std::pair{"ffn_out", structure.ffn_out}}) {
+          std::pair{"ffn_in", has_ffn ? none : structure.ffn_in},
+          std::pair{"ffn_out", has_ffn ? none : structure.ffn_out}}) {
       base::check(
           value.empty(),
-          "model.structure.{}: an mlp has only all and head; got '{}'",
+          "model.structure.{}: a {} has only {} and head; got '{}'",
           key,
+          kind,
+          has_ffn ? "all, ffn_in, ffn_out" : "all",
           value);
     }
   }

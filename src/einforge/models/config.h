@@ -45,7 +45,7 @@ struct MoeConfig {
     visit(
         "shared_qkv_router",
         self.shared_qkv_router,
-        "q, k and v of a block go by one router, not each by its own");
+        "q, k and v of a block use one router, not each its own");
     visit(
         "shared_expert",
         self.shared_expert,
@@ -62,17 +62,32 @@ struct ModelConfig {
   std::int64_t context = 128;
   std::int64_t head_width = 64;
   std::int64_t ffn_multiple = 4;
+  bool bias = true;
+  double embedding_std = 1;
+  bool rms_cap = true;
   StructureConfig structure;
   MoeConfig moe;
 
   template <typename Self, typename Visit>
   static void fields(Self& self, Visit&& visit) {
-    visit("kind", self.kind, "gpt, or mlp for the regression task");
+    visit(
+        "kind",
+        self.kind,
+        "gpt, or for the regression task mlp or residual_mlp, the paper's");
     visit("width", self.width, "features of the residual stream or MLP");
-    visit("layers", self.layers, "transformer blocks or hidden MLP layers");
-    visit("context", self.context, "tokens a sequence (gpt)");
-    visit("head_width", self.head_width, "features an attention head (gpt)");
-    visit("ffn_multiple", self.ffn_multiple, "FFN width / width (gpt)");
+    visit("layers", self.layers, "blocks, or hidden layers of an mlp");
+    visit("context", self.context, "tokens per sequence (gpt)");
+    visit("head_width", self.head_width, "features per attention head (gpt)");
+    visit("ffn_multiple", self.ffn_multiple, "FFN width / width (not mlp)");
+    visit("bias", self.bias, "linear layers and LayerNorms have biases");
+    visit(
+        "embedding_std",
+        self.embedding_std,
+        "standard deviation of initial embeddings (gpt)");
+    visit(
+        "rms_cap",
+        self.rms_cap,
+        "caps the RMS of each core at its initial one, with a learned gain");
     visit("structure", self.structure, "structure of each kind of layer");
     visit("moe", self.moe, "mixtures of experts (docs/moe.md)");
   }

@@ -11,16 +11,12 @@
 namespace einforge::models {
 namespace {
 
-// Of token and position embeddings. A row is picked, not mixed, so its entries
-// are of order 1 at every width, like the features of the residual stream; with
-// GPT-2's 0.02 the first updates of the branches drown it (300 steps of d 128:
-// loss 2.77 against 2.68 with monarch, 2.75 against 2.74 with dense).
-constexpr double kEmbeddingStd = 1;
-
 torch::Tensor embedding(
-    std::int64_t rows, std::int64_t width, const at::Generator& generator) {
-  return torch::empty({rows, width}, torch::kFloat64)
-      .normal_(0, kEmbeddingStd, generator)
+    std::int64_t rows,
+    const ModelConfig& config,
+    const at::Generator& generator) {
+  return torch::empty({rows, config.width}, torch::kFloat64)
+      .normal_(0, config.embedding_std, generator)
       .to(torch::kFloat32);
 }
 
@@ -39,8 +35,9 @@ Block::Block(
     return make_linear(plan.linear(kind), config.moe, generator);
   };
   attention_norm_ = register_module(
-      "attention_norm", std::make_shared<nn::LayerNorm>(config.width));
-  // k goes by the router of q, which then stands before both.
+      "attention_norm",
+      std::make_shared<nn::LayerNorm>(config.width, config.bias));
+  // k uses the router of q, which then stands before both.
   const bool shared_router =
       plan.linear("q").structure.spec.mixture && !plan.linear("k").router;
   // Sequenced by hand: the order of arguments' evaluation is not, and the
@@ -59,9 +56,10 @@ Block::Block(
           std::move(k),
           std::move(v),
           std::move(out),
-          shared_router ? make_router(plan.linear("q"), config.moe) : nullptr));
+          shared_router ? make_router(plan.linear("q"), config.moe, generator)
+                        : nullptr));
   ffn_norm_ = register_module(
-      "ffn_norm", std::make_shared<nn::LayerNorm>(config.width));
+      "ffn_norm", std::make_shared<nn::LayerNorm>(config.width, config.bias));
   if (plan.ffn_moe()) {
     ffn_ = register_module(
         "ffn",
@@ -98,16 +96,16 @@ Gpt::Gpt(
     : Model(std::move(plan)), multiplier_(branch_multiplier(config)) {
   const std::int64_t vocabulary = this->plan().linear("head").structure.d_out;
   token_embedding_ = add_parameter(
-      "token_embedding", embedding(vocabulary, config.width, generator));
+      "token_embedding", embedding(vocabulary, config, generator));
   position_embedding_ = add_parameter(
-      "position_embedding", embedding(config.context, config.width, generator));
+      "position_embedding", embedding(config.context, config, generator));
   for (std::int64_t i = 0; i < config.layers; ++i) {
     blocks_.push_back(register_module(
         fmt::format("blocks_{}", i),
         std::make_shared<Block>(config, this->plan(), generator)));
   }
-  norm_ =
-      register_module("norm", std::make_shared<nn::LayerNorm>(config.width));
+  norm_ = register_module(
+      "norm", std::make_shared<nn::LayerNorm>(config.width, config.bias));
   head_ = register_module(
       "head", make_linear(this->plan().linear("head"), config.moe, generator));
 }

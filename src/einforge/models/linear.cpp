@@ -12,6 +12,7 @@ nn::EinsumLinearOptions linear_options(const LinearPlan& plan) {
   return {
       .bias = plan.bias,
       .zero = plan.zero,
+      .cap = plan.cap,
       .gain = plan.gain,
       .base_width = plan.base_width};
 }
@@ -59,18 +60,22 @@ std::shared_ptr<nn::TokenLayer> make_ffn_moe(
       in.structure.d_out,
       moe_options(in, moe),
       linear,
-      generator);
+      generator,
+      out.base_width);
 }
 
 std::shared_ptr<nn::MoeRouter> make_router(
-    const LinearPlan& plan, const MoeConfig& moe) {
+    const LinearPlan& plan,
+    const MoeConfig& moe,
+    const at::Generator& generator) {
   const structure::Mixture& mixture = plan.structure.spec.mixture.value();
   return std::make_shared<nn::MoeRouter>(
       plan.structure.d_in,
       mixture.experts,
       mixture.active,
       moe.router,
-      plan.base_width);
+      plan.base_width,
+      generator);
 }
 
 }  // namespace einforge::models

@@ -24,6 +24,8 @@ std::shared_ptr<nn::TokenLayer> make_ffn_moe(
 
 // The router that stands before several mixtures like the planned one.
 std::shared_ptr<nn::MoeRouter> make_router(
-    const LinearPlan& plan, const MoeConfig& moe);
+    const LinearPlan& plan,
+    const MoeConfig& moe,
+    const at::Generator& generator);
 
 }  // namespace einforge::models

@@ -15,7 +15,7 @@ class Model : public nn::Layer {
  public:
   // gpt: x (batch, time) int64 tokens, time <= context; returns the logits
   //   (batch, time, vocabulary).
-  // mlp: x (batch, inputs) float32; returns (batch, outputs).
+  // mlp, residual_mlp: x (batch, inputs) float32; returns (batch, outputs).
   virtual torch::Tensor forward(const torch::Tensor& x) = 0;
 
   // The mean loss over all of y, float32: cross-entropy in nats of the next
@@ -38,7 +38,7 @@ std::shared_ptr<Model> make_model(
     const ModelConfig& config,
     std::int64_t inputs,
     std::int64_t outputs,
-    std::int64_t base_width,
+    const BaseModel& base,
     std::uint64_t seed);
 
 }  // namespace einforge::models

@@ -113,56 +113,132 @@ void share_router(ModelPlan& plan) {
   plan.linears[2].router = false;
 }
 
-ModelPlan plan_gpt(
-    const ModelConfig& config, std::int64_t vocabulary, std::int64_t base) {
+std::int64_t norm_parameters(const ModelConfig& config, std::int64_t width) {
+  return config.bias ? 2 * width : width;
+}
+
+// Where gates leave a router without a gradient, an error that names the key.
+void check_gates(const ModelConfig& config, const ModelPlan& plan) {
+  for (const LinearPlan& linear : plan.linears) {
+    if (const auto& mixture = linear.structure.spec.mixture) {
+      try {
+        config.moe.router.check_gates(mixture->experts, mixture->active);
+      } catch (const base::InvalidInput& error) {
+        throw base::InvalidInput(fmt::format(
+            "model.moe.{}, for {}", error.what(), linear.structure.spec.text));
+      }
+    }
+  }
+}
+
+// The FFN of a block: its two matrices, or their mixture.
+std::vector<LinearPlan> plan_ffn(
+    const ModelConfig& config, const BaseModel& base) {
   const std::int64_t width = config.width;
   const std::int64_t ffn = config.ffn_multiple * width;
+  const auto [in, out] = inside_ffn(config.structure);
+  const bool mixture = is_ffn_moe(in);
+  return {
+      {.kind = "ffn_in",
+       .structure = realise(in, width, ffn),
+       .count = config.layers,
+       .bias = config.bias && !mixture,
+       .cap = config.rms_cap,
+       .base_width = base.width,
+       .shared_expert = config.moe.shared_expert},
+      {.kind = "ffn_out",
+       .structure = realise(out, ffn, width),
+       .count = config.layers,
+       .bias = config.bias,
+       .zero = true,
+       .cap = config.rms_cap,
+       .base_width = base.ffn_multiple * base.width,
+       .router = !mixture,
+       .shared_expert = config.moe.shared_expert}};
+}
+
+ModelPlan plan_gpt(
+    const ModelConfig& config, std::int64_t vocabulary, const BaseModel& base) {
+  const std::int64_t width = config.width;
   const StructureConfig& structure = config.structure;
-  const auto block = [&](const std::string& kind,
-                         const Choice& choice,
-                         std::int64_t d_in,
-                         std::int64_t d_out) {
+  const auto square = [&](const std::string& kind, const std::string& own) {
     return LinearPlan{
         .kind = kind,
-        .structure = realise(choice, d_in, d_out),
+        .structure = realise(outside_ffn(structure, kind, own), width, width),
         .count = config.layers,
-        .zero = kind == "attention_out" || kind == "ffn_out",
+        .bias = config.bias,
+        .zero = kind == "attention_out",
+        .cap = config.rms_cap,
         // The LayerNorm on queries and keys would undo a gain.
         .gain = kind != "q" && kind != "k",
-        // muP scales with a layer's own d_in in the base model.
-        .base_width = d_in / width * base,
+        .base_width = base.width,
         .shared_expert = config.moe.shared_expert};
   };
-  const auto square = [&](const std::string& kind, const std::string& own) {
-    return block(kind, outside_ffn(structure, kind, own), width, width);
-  };
-  const auto [in, out] = inside_ffn(structure);
   ModelPlan plan;
   plan.linears = {
       square("q", structure.q),
       square("k", structure.k),
       square("v", structure.v),
-      square("attention_out", structure.attention_out),
-      block("ffn_in", in, width, ffn),
-      block("ffn_out", out, ffn, width),
+      square("attention_out", structure.attention_out)};
+  if (config.moe.shared_qkv_router) {
+    share_router(plan);
+  }
+  for (LinearPlan& linear : plan_ffn(config, base)) {
+    plan.linears.push_back(std::move(linear));
+  }
+  plan.linears.push_back(
       {.kind = "head",
        .structure = realise(head(structure), width, vocabulary),
        .bias = false,
        .zero = true,
-       .base_width = base}};
-  if (config.moe.shared_qkv_router) {
-    share_router(plan);
-  }
-  if (plan.ffn_moe()) {
-    plan.linears[4].bias = false;
-    plan.linears[5].router = false;
-  }
+       .cap = config.rms_cap,
+       .base_width = base.width});
   plan.embedding_parameters = (vocabulary + config.context) * width;
-  // Two LayerNorms with bias a block, one at the end; gains of q and k.
+  // Two LayerNorms a block and one at the end; gains of q and k.
   const std::int64_t head_width = std::min(config.head_width, width);
   plan.norm_parameters =
-      (2 * config.layers + 1) * 2 * width + config.layers * 2 * head_width;
+      (2 * config.layers + 1) * norm_parameters(config, width) +
+      config.layers * 2 * head_width;
   plan.attention_macs = config.layers * (config.context + 1) * width;
+  plan.square_attention_macs = config.layers * 2 * config.context * width;
+  return plan;
+}
+
+// The dense layer from the inputs: their number does not grow with the width,
+// so its rate does not shrink.
+LinearPlan plan_input(const ModelConfig& config, std::int64_t inputs) {
+  return {
+      .kind = "input",
+      .structure =
+          structure::realise(structure::parse("dense"), inputs, config.width),
+      .bias = config.bias,
+      .base_width = inputs};
+}
+
+LinearPlan plan_output(
+    const ModelConfig& config, std::int64_t outputs, const BaseModel& base) {
+  return {
+      .kind = "head",
+      .structure = realise(head(config.structure), config.width, outputs),
+      .bias = config.bias,
+      .zero = true,
+      .cap = config.rms_cap,
+      .base_width = base.width};
+}
+
+ModelPlan plan_residual_mlp(
+    const ModelConfig& config,
+    std::int64_t inputs,
+    std::int64_t outputs,
+    const BaseModel& base) {
+  ModelPlan plan;
+  plan.linears = {plan_input(config, inputs)};
+  for (LinearPlan& linear : plan_ffn(config, base)) {
+    plan.linears.push_back(std::move(linear));
+  }
+  plan.linears.push_back(plan_output(config, outputs, base));
+  plan.norm_parameters =
+      (config.layers + 1) * norm_parameters(config, config.width);
   return plan;
 }
 
@@ -170,7 +246,7 @@ ModelPlan plan_mlp(
     const ModelConfig& config,
     std::int64_t inputs,
     std::int64_t outputs,
-    std::int64_t base) {
+    const BaseModel& base) {
   const StructureConfig& structure = config.structure;
   const Choice hidden = choose(structure, "all", "");
   if (is_ffn_moe(hidden)) {
@@ -182,20 +258,15 @@ ModelPlan plan_mlp(
   }
   ModelPlan plan;
   plan.linears = {
-      // Its d_in does not grow with the width, so its rate does not shrink.
-      {.kind = "input",
-       .structure =
-           structure::realise(structure::parse("dense"), inputs, config.width),
-       .base_width = inputs},
+      plan_input(config, inputs),
       {.kind = "hidden",
        .structure = realise(hidden, config.width, config.width),
        .count = config.layers,
-       .base_width = base,
+       .bias = config.bias,
+       .cap = config.rms_cap,
+       .base_width = base.width,
        .shared_expert = config.moe.shared_expert},
-      {.kind = "head",
-       .structure = realise(head(structure), config.width, outputs),
-       .zero = true,
-       .base_width = base}};
+      plan_output(config, outputs, base)};
   return plan;
 }
 
@@ -216,7 +287,7 @@ std::int64_t count_layer(
 }  // namespace
 
 std::int64_t LinearPlan::parameters() const {
-  const std::int64_t gains = gain && !structure.dense ? 2 : 0;
+  const std::int64_t gains = cap && gain && !structure.dense ? 2 : 0;
   const auto numbers = [](const structure::Structure& layer) {
     return structure::parameters(layer);
   };
@@ -266,10 +337,14 @@ ModelPlan plan(
     const ModelConfig& config,
     std::int64_t inputs,
     std::int64_t outputs,
-    std::int64_t base_width) {
+    const BaseModel& base) {
   config.validate();
-  return config.kind == "gpt" ? plan_gpt(config, outputs, base_width)
-                              : plan_mlp(config, inputs, outputs, base_width);
+  ModelPlan plan = config.kind == "gpt" ? plan_gpt(config, outputs, base)
+                   : config.kind == "mlp"
+                       ? plan_mlp(config, inputs, outputs, base)
+                       : plan_residual_mlp(config, inputs, outputs, base);
+  check_gates(config, plan);
+  return plan;
 }
 
 }  // namespace einforge::models

@@ -17,6 +17,7 @@ struct LinearPlan {
   bool bias = true;
   // Ends a residual branch or is the head.
   bool zero = false;
+  bool cap = true;
   bool gain = true;
   std::int64_t base_width = 768;
   // Of a mixture: it has a router of its own, not another layer's.
@@ -38,15 +39,18 @@ struct ModelPlan {
   std::vector<LinearPlan> linears;
   std::int64_t embedding_parameters = 0;
   std::int64_t norm_parameters = 0;
-  // Of causal attention itself, a token's mean over the context: queries times
-  // keys and weights times values of the (context + 1) / 2 visible places,
-  // (context + 1) width in all, for each block.
+  // Of causal attention itself, the mean per token over the context: queries
+  // times keys and weights times values of the (context + 1) / 2 visible
+  // places, (context + 1) width in all, for each block.
   std::int64_t attention_macs = 0;
+  // The same of all context places, 2 context width: with those that the mask
+  // leaves out, as the paper's code counts.
+  std::int64_t square_attention_macs = 0;
 
   std::int64_t parameters() const;
-  // Of one forward pass for one token (gpt) or sample (mlp).
+  // Of one forward pass for one token (gpt) or sample.
   std::int64_t macs() const;
-  // Forward + backward: 2 FLOPs a MAC, backward twice forward.
+  // Forward + backward: 2 FLOPs per MAC, backward twice forward.
   double flops() const { return 6.0 * static_cast<double>(macs()); }
   // Throws std::out_of_range for a kind that it has not.
   const LinearPlan& linear(const std::string& kind) const;
@@ -58,14 +62,23 @@ struct ModelPlan {
 // The family of structures that replaces a whole FFN.
 inline constexpr const char* kFfnMoe = "ffn_moe";
 
-// `outputs` is the vocabulary (gpt) or the number of targets (mlp), `inputs`
-// the features of a sample (mlp; unused by gpt), `base_width` the width whose
-// muP multiplier is 1.
+// The model at which all muP multipliers are 1.
+struct BaseModel {
+  BaseModel(std::int64_t base_width = 768, std::int64_t base_ffn_multiple = 1)
+      : width(base_width), ffn_multiple(base_ffn_multiple) {}
+
+  std::int64_t width;
+  // Its FFN width / width.
+  std::int64_t ffn_multiple;
+};
+
+// `outputs` is the vocabulary (gpt) or the number of targets, `inputs` the
+// features of a sample (unused by gpt).
 // Throws base::InvalidInput that names the key of what makes no model.
 ModelPlan plan(
     const ModelConfig& config,
     std::int64_t inputs,
     std::int64_t outputs,
-    std::int64_t base_width = 768);
+    const BaseModel& base = {});
 
 }  // namespace einforge::models

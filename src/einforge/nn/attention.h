@@ -27,7 +27,7 @@ class Attention : public Layer {
 
   // @param x (batch, time, width)
   // @return (batch, time, width)
-  // FLOPs beside the four layers': 4 width (time + 1) / 2 a token.
+  // FLOPs beside the four layers': 4 width (time + 1) / 2 per token.
   torch::Tensor forward(const torch::Tensor& x);
 
  private:

@@ -33,7 +33,7 @@ EinsumLinear::EinsumLinear(
     const structure::Structure& structure,
     const EinsumLinearOptions& options,
     const at::Generator& generator)
-    : structure_(structure) {
+    : structure_(structure), cap_(options.cap) {
   const auto cores = structure::parametrisation(structure, options.base_width);
   const structure::Sizes& n = structure.sizes;
   const auto rule = [&](std::size_t core) {
@@ -65,7 +65,7 @@ EinsumLinear::EinsumLinear(
     core_b_ = add_parameter("core_b", ops::core_b_layout(b, n), rule(1));
     max_rms_a_ = cores[0].init_std;
     max_rms_b_ = cores[1].init_std;
-    if (options.gain) {
+    if (options.cap && options.gain) {
       gain_a_ = add_parameter("gain_a", torch::ones({}));
       gain_b_ = add_parameter("gain_b", torch::ones({}));
     }
@@ -76,11 +76,11 @@ EinsumLinear::EinsumLinear(
 }
 
 torch::Tensor EinsumLinear::core_a() const {
-  return ops::rms_cap(core_a_, optional(gain_a_), max_rms_a_);
+  return cap_ ? ops::rms_cap(core_a_, optional(gain_a_), max_rms_a_) : core_a_;
 }
 
 torch::Tensor EinsumLinear::core_b() const {
-  return ops::rms_cap(core_b_, optional(gain_b_), max_rms_b_);
+  return cap_ ? ops::rms_cap(core_b_, optional(gain_b_), max_rms_b_) : core_b_;
 }
 
 torch::Tensor EinsumLinear::forward(
@@ -117,7 +117,7 @@ const EinsumLinear::Prepared& EinsumLinear::prepare(torch::ScalarType dtype) {
     p.core_a = core_a().to(dtype);
     p.core_b = core_b().to(dtype);
   }
-  // Not kept: of no account, and then always right.
+  // Not kept: its cost is negligible, and then it is always right.
   p.bias = bias_.defined() ? bias_.to(dtype) : bias_;
   return p;
 }

@@ -14,8 +14,11 @@ struct EinsumLinearOptions {
   // core contracted is the one that is zero, so that the other one's gradient
   // comes alive after one step.
   bool zero = false;
-  // A learned scalar gain on each core; off for queries and keys that pass
-  // through a LayerNorm, which would undo it.
+  // Caps the RMS of each core at that of its initial values; without it long
+  // runs of structured layers diverge.
+  bool cap = true;
+  // With the cap, a learned scalar gain on each core; off for queries and keys
+  // that pass through a LayerNorm, which would undo it.
   bool gain = true;
   // The d_in at which a dense layer's learning rate multiplier is 1.
   std::int64_t base_width = 768;
@@ -84,6 +87,7 @@ class EinsumLinear : public TokenLayer {
   torch::Tensor gain_a_;
   torch::Tensor gain_b_;
   torch::Tensor bias_;
+  bool cap_;
   double max_rms_a_ = 0;
   double max_rms_b_ = 0;
 };

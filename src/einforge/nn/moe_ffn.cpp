@@ -16,6 +16,13 @@ torch::Tensor activate(const torch::Tensor& x) {
   return torch::gelu(x, "tanh");
 }
 
+MoeOptions with_own_init(MoeOptions options) {
+  if (options.router.init_std == RouterOptions::kDefaultInit) {
+    options.router.init_std = 1;
+  }
+  return options;
+}
+
 }  // namespace
 
 FfnMoe::FfnMoe(
@@ -23,10 +30,12 @@ FfnMoe::FfnMoe(
     std::int64_t hidden,
     const MoeOptions& options,
     const EinsumLinearOptions& linear,
-    const at::Generator& generator)
-    : MoeLayer(width, options, linear.base_width), width_(width) {
-  // muP scales each matrix by its own d_in in the base model.
-  const std::int64_t hidden_base = hidden * linear.base_width / width;
+    const at::Generator& generator,
+    std::int64_t hidden_base_width)
+    : MoeLayer(width, with_own_init(options), linear.base_width, generator),
+      width_(width) {
+  const std::int64_t hidden_base =
+      hidden_base_width > 0 ? hidden_base_width : linear.base_width;
   const auto add = [&](const char* name,
                        const structure::Structure& matrix,
                        std::int64_t base_width,

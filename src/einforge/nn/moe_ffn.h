@@ -18,15 +18,20 @@ namespace einforge::nn {
 // Source: arXiv 2101.03961.
 class FfnMoe : public MoeLayer {
  public:
+  // A router that has its default init_std starts with entries N(0, 1 / width),
+  // as in the paper's code.
+  //
   // @param linear one bias for the mixture; `zero` makes every out_e zero;
-  //   gain has no meaning; base_width is that of `width`
+  //   cap and gain have no meaning; base_width is that of `width`
+  // @param hidden_base_width that of `hidden`; 0: the same
   // @throw std::invalid_argument when active is not in 1 to experts
   FfnMoe(
       std::int64_t width,
       std::int64_t hidden,
       const MoeOptions& options,
       const EinsumLinearOptions& linear,
-      const at::Generator& generator);
+      const at::Generator& generator,
+      std::int64_t hidden_base_width = 0);
 
   torch::Tensor forward(
       const torch::Tensor& x,

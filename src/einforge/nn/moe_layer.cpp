@@ -5,13 +5,21 @@
 namespace einforge::nn {
 
 MoeLayer::MoeLayer(
-    std::int64_t d_in, const MoeOptions& options, std::int64_t base_width)
+    std::int64_t d_in,
+    const MoeOptions& options,
+    std::int64_t base_width,
+    const at::Generator& generator)
     : options_(options) {
   if (!options.external_router) {
     router_ = register_module(
         "router",
         std::make_shared<MoeRouter>(
-            d_in, options.experts, options.active, options.router, base_width));
+            d_in,
+            options.experts,
+            options.active,
+            options.router,
+            base_width,
+            generator));
   }
 }
 

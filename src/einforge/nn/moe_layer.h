@@ -31,7 +31,10 @@ class MoeLayer : public TokenLayer {
 
  protected:
   MoeLayer(
-      std::int64_t d_in, const MoeOptions& options, std::int64_t base_width);
+      std::int64_t d_in,
+      const MoeOptions& options,
+      std::int64_t base_width,
+      const at::Generator& generator);
 
   ops::MoeRouting route(
       const torch::Tensor& x, const std::optional<ops::MoeRouting>& given);

@@ -23,7 +23,9 @@ MoeLinear::MoeLinear(
     const MoeOptions& options,
     const EinsumLinearOptions& linear,
     const at::Generator& generator)
-    : MoeLayer(expert.d_in, options, linear.base_width), expert_(expert) {
+    : MoeLayer(expert.d_in, options, linear.base_width, generator),
+      expert_(expert),
+      cap_(linear.cap) {
   const auto cores = structure::parametrisation(expert, linear.base_width);
   const structure::Sizes& n = expert.sizes;
   // As in EinsumLinear, for all experts at once.
@@ -56,7 +58,7 @@ MoeLinear::MoeLinear(
     core_b_ = add_parameter("core_b", ops::expert_core_b_layout(b, n), rule(1));
     max_rms_a_ = cores[0].init_std;
     max_rms_b_ = cores[1].init_std;
-    if (linear.gain) {
+    if (linear.cap && linear.gain) {
       gain_a_ = add_parameter("gain_a", torch::ones({}));
       gain_b_ = add_parameter("gain_b", torch::ones({}));
     }
@@ -76,9 +78,9 @@ torch::Tensor MoeLinear::mix(
     const torch::Tensor& x, const std::optional<ops::MoeRouting>& given) {
   if (!expert_.dense) {
     const torch::Tensor a =
-        ops::rms_cap(core_a_, optional(gain_a_), max_rms_a_);
+        cap_ ? ops::rms_cap(core_a_, optional(gain_a_), max_rms_a_) : core_a_;
     const torch::Tensor b =
-        ops::rms_cap(core_b_, optional(gain_b_), max_rms_b_);
+        cap_ ? ops::rms_cap(core_b_, optional(gain_b_), max_rms_b_) : core_b_;
     if (!given && router() != nullptr) {
       return router()->forward_btt(x, a, b, optional(bias_));
     }

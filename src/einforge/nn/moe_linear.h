@@ -46,6 +46,7 @@ class MoeLinear : public MoeLayer {
   torch::Tensor with_bias(const torch::Tensor& y) const;
 
   structure::Structure expert_;
+  bool cap_;
   torch::Tensor weight_;  // (E, d_out, d_in) of dense experts
   torch::Tensor core_a_;  // (E, alpha, gamma, delta, phi, rho) of others
   torch::Tensor core_b_;  // (E, beta, gamma, epsilon, phi, rho)

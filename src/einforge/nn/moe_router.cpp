@@ -4,6 +4,7 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <tuple>
 
@@ -27,18 +28,25 @@ MoeRouter::MoeRouter(
     std::int64_t experts,
     std::int64_t active,
     const RouterOptions& options,
-    std::int64_t base_width)
+    std::int64_t base_width,
+    const at::Generator& generator)
     : experts_(experts), active_(active), options_(options) {
   options.validate();
+  options.check_gates(experts, active);
   if (active < 1 || active > experts) {
     throw std::invalid_argument(fmt::format(
         "[moe_router] expected active in 1 to {} experts; got {}",
         experts,
         active));
   }
+  torch::Tensor initial = torch::zeros({experts, d_in}, torch::kFloat64);
+  if (options.init_std > 0) {
+    const double std = options.init_std / std::sqrt(static_cast<double>(d_in));
+    initial.normal_(0, std, generator);
+  }
   weight_ = add_parameter(
       "weight",
-      torch::zeros({experts, d_in}),
+      initial.to(torch::kFloat32),
       {static_cast<double>(base_width) / static_cast<double>(d_in),
        /*decay=*/true});
   if (options.bias_rate > 0) {
@@ -80,10 +88,8 @@ bool MoeRouter::jitters() const {
 }
 
 ops::MoeRouteOptions MoeRouter::route_options() const {
-  ops::MoeRouteOptions options;
-  if (options_.softmax_first) {
-    options.softmax_first = true;
-  }
+  ops::MoeRouteOptions options{
+      .softmax_first = options_.softmax_over_all(active_)};
   if (bias_.defined()) {
     options.bias = bias_;
   }
@@ -167,14 +173,19 @@ std::vector<std::pair<std::string, MoeRouter*>> routers(
 }
 
 torch::Tensor auxiliary_loss(
-    const std::vector<std::pair<std::string, MoeRouter*>>& routers) {
+    const std::vector<std::pair<std::string, MoeRouter*>>& routers,
+    const std::string& reduce) {
   std::vector<torch::Tensor> losses;
   for (const auto& [name, router] : routers) {
     if (router->auxiliary_loss().defined()) {
       losses.push_back(router->auxiliary_loss());
     }
   }
-  return losses.empty() ? torch::Tensor() : torch::stack(losses).sum();
+  if (losses.empty()) {
+    return {};
+  }
+  const torch::Tensor all = torch::stack(losses);
+  return reduce == "sum" ? all.sum() : all.mean();
 }
 
 }  // namespace einforge::nn

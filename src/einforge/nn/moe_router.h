@@ -23,35 +23,40 @@ struct RouterHealth {
   double largest_share = 0;      // the busiest expert's share of all tokens
 };
 
-// Picks k of E experts for each token: logits = W x, W starting at zero and
-// without a bias; the k highest; gates by a softmax over the chosen. Training
-// adds a loss that keeps the load even; its weights are in the options:
+// Picks k of E experts for each token: logits = W x, without a bias; the k
+// highest; gates by a softmax over the chosen, or over all E where k is 1.
+// Training adds a loss that keeps the load even; its weights are in the
+// options:
 //
 //   balance_weight E sum_i(p_i f_i) + z_weight mean(logsumexp(logits)^2)
 //
 // p_i the mean over tokens of softmax(logits)_i, f_i the share of assignments
 // that expert i has. Or, free of a loss: a bias b_i, added to the logits for
-// the choice only, that moves by bias_rate sign(mean load - load_i) a step.
+// the choice only, that moves by bias_rate sign(mean load - load_i) per step.
 //
 // The logits are float32 whatever autocast says.
 // Source: arXiv 2410.02117, section 6; arXiv 2101.03961, section 2.2 (load),
 // arXiv 2202.08906, section 3.1 (z-loss); arXiv 2408.15664 (bias).
 class MoeRouter : public Layer {
  public:
+  // @param options an init_std of -1 is 0
   // @param base_width the d_in at which the learning rate's multiplier is 1
+  // @param generator of the initial weights; not drawn from where init_std is 0
   // @throw std::invalid_argument when active is not in 1 to experts
+  // @throw base::InvalidInput for options that make no router
   MoeRouter(
       std::int64_t d_in,
       std::int64_t experts,
       std::int64_t active,
       const RouterOptions& options,
-      std::int64_t base_width = 768);
+      std::int64_t base_width = 768,
+      const at::Generator& generator = {});
 
   // @param x (..., d_in)
   // @return experts (T, k) int32 and gates (T, k)
   ops::MoeRouting forward(const torch::Tensor& x);
 
-  // The same, and at once the mixture of two-core layers that goes by it.
+  // The same, and at once the mixture of two-core layers that uses it.
   //
   // @param bias (d_out), added to the mixture
   // @return (..., d_out)
@@ -80,7 +85,7 @@ class MoeRouter : public Layer {
  private:
   bool jitters() const;
   ops::MoeRouteOptions route_options() const;
-  // Keeps what health() tells, and makes the loss.
+  // Keeps what health() returns, and computes the loss.
   void observe(const torch::Tensor& logits, const torch::Tensor& chosen);
 
   std::int64_t experts_;
@@ -102,8 +107,10 @@ class MoeRouter : public Layer {
 std::vector<std::pair<std::string, MoeRouter*>> routers(
     torch::nn::Module& module);
 
-// The sum of their losses; undefined where none has one.
+// The mean or the sum of their losses, see RouterOptions; undefined where none
+// has one.
 torch::Tensor auxiliary_loss(
-    const std::vector<std::pair<std::string, MoeRouter*>>& routers);
+    const std::vector<std::pair<std::string, MoeRouter*>>& routers,
+    const std::string& reduce);
 
 }  // namespace einforge::nn

@@ -13,7 +13,7 @@ class TokenLayer : public Layer {
  public:
   // @param x (..., d_in); its leading dimensions make T tokens
   // @param routing of the T tokens, where a mixture of experts has no router of
-  //   its own; other layers take no notice of it
+  //   its own; other layers ignore it
   // @return (..., d_out)
   virtual torch::Tensor forward(
       const torch::Tensor& x,

@@ -210,6 +210,10 @@ std::int64_t choose_rho(
         *spec.rank);
     return *spec.rank;
   }
+  if (spec.shared_rank) {
+    const std::int64_t experts = spec.mixture->experts;
+    return (width + experts - 1) / experts;
+  }
   const Theta& t = spec.theta;
   const double exact = std::pow(static_cast<double>(width), t.rho);
   const std::int64_t plain = std::max<std::int64_t>(1, std::llround(exact));

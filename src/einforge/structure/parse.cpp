@@ -81,10 +81,13 @@ std::string exponent_text(double value) {
   return value == kTwoThirds ? "2/3" : fmt::format("{}", value);
 }
 
+constexpr double kSharedRank = -1;
+
 // Which exponents of a family the user may set, and their defaults.
 struct Rule {
   std::string name;
-  std::optional<double> rho;  // empty: the family fixes it
+  // Empty: the family fixes it. kSharedRank: the experts share the full rank.
+  std::optional<double> rho;
   std::optional<double> alpha;
   // The output exponent that goes with alpha.
   std::string out_key;
@@ -103,7 +106,7 @@ const std::vector<Rule>& rules() {
       {"btt", 0.25, 0.5, "epsilon", true, ""},
       {"dense_moe", {}, {}, "", false, "dense"},
       {"ffn_moe", {}, {}, "", false, "dense"},
-      {"low_rank_moe", 0.5, {}, "", false, "low_rank"},
+      {"low_rank_moe", kSharedRank, {}, "", false, "low_rank"},
       {"btt_moe", 0, 0.5, "epsilon", true, "btt"},
   };
   return kRules;
@@ -257,6 +260,10 @@ Spec make_spec(const Rule& rule, const Arguments& arguments) {
     // A rank of 1 is d^0.
     spec.rank = *arguments.rank > 1 ? arguments.rank : std::nullopt;
   }
+  if (rho == kSharedRank) {
+    rho = 1;
+    spec.shared_rank = true;
+  }
   const double alpha = arguments.alpha.value_or(rule.alpha.value_or(1));
   const double out_default = rule.out_mirrors ? complement(alpha) : alpha;
   const double out = arguments.out.value_or(out_default);
@@ -266,7 +273,7 @@ Spec make_spec(const Rule& rule, const Arguments& arguments) {
   std::vector<std::string> parts;
   if (!rule.expert.empty()) {
     spec.mixture = make_mixture(rule, arguments);
-    if (!spec.rank && rule.rho && rho != *rule.rho) {
+    if (!spec.rank && !spec.shared_rank && rule.rho && rho != *rule.rho) {
       parts.push_back(exponent_text(rho));
     }
     parts.push_back(fmt::format("E={}", spec.mixture->experts));

@@ -28,6 +28,8 @@ struct Spec {
   std::optional<Mixture> mixture;
   // n_rho itself, whatever the width, in place of theta.rho, which is 0 then.
   std::optional<std::int64_t> rank;
+  // n_rho = min(d_in, d_out) / experts, rounded up; theta.rho is 1 then.
+  bool shared_rank = false;
   // Rounds a width without a near factorisation up to one that has one.
   bool pad = false;
   bool operator==(const Spec&) const = default;

@@ -10,12 +10,19 @@ namespace einforge::train {
 
 struct DataConfig {
   std::string path;
+  std::string teacher = "biased";
   std::int64_t batch_size = 32;
 
   template <typename Self, typename Visit>
   static void fields(Self& self, Visit&& visit) {
     visit("path", self.path, "folder that `einforge data prepare` made (gpt)");
-    visit("batch_size", self.batch_size, "sequences or samples a micro-batch");
+    visit(
+        "teacher",
+        self.teacher,
+        "function that the regression task learns: biased, or paper, which is "
+        "deeper by a layer and has no biases");
+    visit(
+        "batch_size", self.batch_size, "sequences or samples per micro-batch");
   }
   bool operator==(const DataConfig&) const = default;
 };
@@ -23,6 +30,7 @@ struct DataConfig {
 struct OptimizerConfig {
   double learning_rate = 3e-3;
   std::int64_t base_width = 768;
+  std::int64_t base_ffn_multiple = 1;
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;
@@ -34,13 +42,18 @@ struct OptimizerConfig {
   static void fields(Self& self, Visit&& visit) {
     visit("learning_rate", self.learning_rate, "Adam rate at base_width");
     visit("base_width", self.base_width, "width whose muP multiplier is 1");
+    visit(
+        "base_ffn_multiple",
+        self.base_ffn_multiple,
+        "FFN width / width of the base model: the second FFN matrix has rate "
+        "multiplier base_ffn_multiple x base_width / its d_in");
     visit("beta1", self.beta1, "Adam's first moment decay");
     visit("beta2", self.beta2, "Adam's second moment decay");
     visit("epsilon", self.epsilon, "Adam's epsilon");
     visit(
         "weight_decay", self.weight_decay, "decoupled; not for biases, gains");
     visit("clip_norm", self.clip_norm, "largest gradient norm; 0: no clipping");
-    visit("accumulate", self.accumulate, "micro-batches an optimiser step");
+    visit("accumulate", self.accumulate, "micro-batches per optimiser step");
   }
   bool operator==(const OptimizerConfig&) const = default;
 };
@@ -71,6 +84,8 @@ struct ScheduleConfig {
 };
 
 struct TrainConfig {
+  std::string preset = "none";
+  std::string flops = "causal";
   models::ModelConfig model;
   DataConfig data;
   OptimizerConfig optimizer;
@@ -87,14 +102,24 @@ struct TrainConfig {
 
   template <typename Self, typename Visit>
   static void fields(Self& self, Visit&& visit) {
+    visit(
+        "preset",
+        self.preset,
+        "paper: the paper's choices for this kind of model are the defaults of "
+        "all other keys (docs/training.md)");
+    visit(
+        "flops",
+        self.flops,
+        "of attention: causal counts what the mask leaves, paper the full "
+        "square, as the paper's code does");
     visit("model", self.model, "the network");
     visit("data", self.data, "what it learns from");
     visit("optimizer", self.optimizer, "AdamW");
     visit("schedule", self.schedule, "learning rate over time");
     visit("steps", self.steps, "optimiser steps");
-    visit("log_every", self.log_every, "steps a row of log.jsonl");
+    visit("log_every", self.log_every, "steps per row of log.jsonl");
     visit("eval_every", self.eval_every, "steps; 0: only at the end");
-    visit("eval_batches", self.eval_batches, "batches an evaluation");
+    visit("eval_batches", self.eval_batches, "batches per evaluation");
     visit(
         "checkpoint_every",
         self.checkpoint_every,
@@ -104,6 +129,8 @@ struct TrainConfig {
     visit("device", self.device, "auto, cpu, cuda or cuda:N");
     visit("dtype", self.dtype, "auto, float32 or bfloat16 (autocast)");
   }
+  // Before the keys of `json` are read: their defaults, where it has a preset.
+  static void prepare(TrainConfig& config, base::Json& json);
   // Throws base::InvalidInput that names the key, what was expected and came.
   void validate() const;
   bool operator==(const TrainConfig&) const = default;

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "einforge/base/json.h"
+#include "einforge/data/teacher_shape.h"
 #include "einforge/models/plan.h"
 #include "einforge/train/config.h"
 
@@ -16,6 +17,8 @@ struct TaskShape {
   std::int64_t outputs = 0;  // the vocabulary (gpt) or number of targets
   // Tokens (gpt) or samples (mlp) of a micro-batch.
   std::int64_t tokens = 0;
+  // Of a model that knows nothing: every run starts with it.
+  double untrained_loss = 0;
   // Identifies the data in a checkpoint: {"tokens":, "hash":} or {"teacher":}.
   base::Json identity;
 };
@@ -26,13 +29,18 @@ inline constexpr std::uint64_t kTeacherSeed = 0;
 // Reads at most the metadata. Throws base::InvalidInput.
 TaskShape task_shape(const TrainConfig& config);
 
-// The model's plan at that shape.
+// The model's plan at that shape, with attention's MACs counted as the config
+// wants it.
 models::ModelPlan plan_model(const TrainConfig& config, const TaskShape& shape);
+models::BaseModel base_model(const TrainConfig& config);
+
+// Of the regression task.
+data::TeacherShape teacher_shape(const TrainConfig& config);
 
 // What a model costs, known before it is trained.
 struct ModelSummary {
   std::int64_t parameters = 0;
-  // Forward + backward FLOPs (2 a MAC, backward twice forward) of one token
+  // Forward + backward FLOPs (2 per MAC, backward twice forward) of one token
   // (gpt) or sample (mlp), attention and head included.
   double flops_per_token = 0;
   // Tokens of one optimiser step.

@@ -47,7 +47,7 @@ class TextTask : public Task {
 class TeacherTask : public Task {
  public:
   TeacherTask(const TrainConfig& config, torch::Device device)
-      : teacher_(kTeacherSeed, device),
+      : teacher_(kTeacherSeed, device, teacher_shape(config)),
         batch_size_(config.data.batch_size),
         seed_(config.seed) {}
 
@@ -68,7 +68,7 @@ class TeacherTask : public Task {
 
 std::unique_ptr<Task> make_task(
     const TrainConfig& config, torch::Device device) {
-  if (config.model.kind == "mlp") {
+  if (config.model.kind != "gpt") {
     return std::make_unique<TeacherTask>(config, device);
   }
   return std::make_unique<TextTask>(config, device);
