@@ -186,7 +186,7 @@ TEST_F(SearchTest, ReportsCollapsedRouters) {
     for (const base::Json& warning : trial.routers["warnings"]) {
       const std::string message = warning["message"];
       EXPECT_THAT(message, HasSubstr(warning["layer"].get<std::string>()));
-      warned += warning["kind"] == "crowded";
+      warned += warning["kind"] == "overloaded";
     }
   }
   EXPECT_EQ(warned, 6);

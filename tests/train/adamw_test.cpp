@@ -112,6 +112,73 @@ TEST(AdamW, ReportsTheNormBeforeClipping) {
   EXPECT_FALSE(setup.parameters[0].tensor.grad().defined());
 }
 
+// Squares of these overflow float32; the norm does not.
+TEST(AdamW, ClipsGradientsWhoseSquaresOverflow) {
+  const auto stepped = [](double scale) {
+    Parameters setup;
+    AdamW optimizer(setup.parameters, config());
+    for (int step = 1; step <= 3; ++step) {
+      for (const nn::Parameter& p : setup.parameters) {
+        p.tensor.mutable_grad() =
+            gradient(initial(0).sum() + p.tensor.detach(), 3) * scale;
+      }
+      optimizer.step(step, 1);
+    }
+    EXPECT_EQ(optimizer.failed_step().item<float>(), 0);
+    return setup.parameters[2].tensor.detach();
+  };
+  // Clipped, both are the same direction of norm 1.
+  EXPECT_TRUE(torch::allclose(stepped(1e30), stepped(1e3), 1e-5, 1e-6));
+}
+
+TEST(AdamW, AStepThatCannotBeRightChangesNothing) {
+  struct Case {
+    double value;
+    double clip;
+    bool fails;
+  };
+  for (const Case& c :
+       {Case{NAN, 1, true},
+        Case{INFINITY, 1, true},
+        Case{3e38, 1, true},  // the norm overflows
+        Case{1e37, 1, false},
+        Case{1e25, 0, true},  // unclipped, the second moment would
+        Case{1e25, 1e20, true},
+        Case{1e15, 0, false}}) {
+    SCOPED_TRACE(fmt::format("{} clipped to {}", c.value, c.clip));
+    Parameters setup;
+    OptimizerConfig settings = config();
+    settings.clip_norm = c.clip;
+    AdamW optimizer(setup.parameters, settings);
+    const auto everything = [&] {
+      NamedTensors all = optimizer.tensors();
+      std::vector<torch::Tensor> flat;
+      for (const nn::Parameter& p : setup.parameters) {
+        all.emplace_back(p.name, p.tensor.detach());
+      }
+      for (const auto& [name, tensor] : all) {
+        flat.push_back(tensor.reshape({-1}));
+      }
+      return torch::cat(flat);
+    };
+    setup.set_gradients(1);
+    optimizer.step(1, 1);
+    const torch::Tensor before = everything();
+    setup.set_gradients(2);
+    setup.parameters[1].tensor.mutable_grad().slice(0, 0, 9).fill_(c.value);
+    optimizer.step(2, 1);
+    EXPECT_EQ(optimizer.failed_step().item<float>(), c.fails ? 2 : 0);
+    EXPECT_EQ(everything().equal(before), c.fails);
+    EXPECT_TRUE(everything().isfinite().all().item<bool>());
+    // Nor does a later one, whatever its gradients.
+    const torch::Tensor after = everything();
+    setup.set_gradients(3);
+    optimizer.step(3, 1);
+    EXPECT_EQ(optimizer.failed_step().item<float>(), c.fails ? 2 : 0);
+    EXPECT_EQ(everything().equal(after), c.fails);
+  }
+}
+
 TEST(AdamW, StatesThatLieDifferentlyInMemoryAreRight) {
   // The kernel walks memory: a permuted parameter must give the same numbers.
   const torch::Tensor start = torch::linspace(-1, 1, 24).view({4, 6});

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "einforge/base/error.h"
+#include "einforge/base/files.h"
+#include "einforge/base/hash.h"
 #include "tests/train/testing.h"
 
 namespace einforge::train {
@@ -136,21 +138,135 @@ TEST(Checkpoint, AllDamagedIsAnError) {
   EXPECT_THROW(newest(folder), base::InvalidInput);
 }
 
+// A state.json with these values, and the checksum of what it then is.
+void write_state(const fs::path& path, const base::Json& values) {
+  base::Json state = base::Json::parse(base::read_file(path));
+  state.update(values);
+  state.erase("checksum");
+  state["checksum"] = base::hash_hex(state.dump());
+  std::ofstream(path) << state.dump();
+}
+
 TEST(Checkpoint, ForeignOrNewerIsAnError) {
+  for (const base::Json& values :
+       {base::Json{{"format", "other"}},
+        base::Json{{"version", 99}},
+        base::Json{{"version", 0}},
+        base::Json{{"version", "x"}},
+        base::Json{{"step", -1}},
+        base::Json{{"step", "x"}}}) {
+    const TemporaryFolder root;
+    CheckpointFolder folder(root / "checkpoints");
+    write(folder, 1);
+    write(folder, 2);
+    write_state(root / "checkpoints/step_00000002/state.json", values);
+    EXPECT_THROW(newest(folder), base::InvalidInput) << values.dump();
+  }
+}
+
+// Every byte of it: what a flip makes of it is damage, whatever it says then.
+TEST(Checkpoint, AFlippedBitOfItsStateIsDamage) {
   const TemporaryFolder root;
   CheckpointFolder folder(root / "checkpoints");
   write(folder, 1);
-  const fs::path state = root / "checkpoints/step_00000001/state.json";
-  const std::string text = base::read_file(state);
-  for (const auto& [from, to] :
-       {std::pair{"\"einforge-checkpoint\"", "\"other\""},
-        std::pair{"\"version\": 2", "\"version\": 99"},
-        std::pair{"\"version\": 2", "\"version\": \"x\""}}) {
-    std::string changed = text;
-    changed.replace(changed.find(from), std::string(from).size(), to);
-    std::ofstream(state) << changed;
-    EXPECT_THROW(newest(folder), base::InvalidInput) << to;
+  write(folder, 2);
+  const fs::path path = root / "checkpoints/step_00000002/state.json";
+  const std::string text = base::read_file(path);
+  const std::string state = base::Json::parse(text).dump();
+  for (std::size_t i = 0; i < text.size(); i += 3) {
+    std::string flipped = text;
+    flipped[i] = static_cast<char>(flipped[i] ^ (1 << (i % 7)));
+    // White space between values means nothing.
+    const base::Json json = base::Json::parse(flipped, nullptr, false);
+    if (!json.is_discarded() && json.dump() == state) {
+      continue;
+    }
+    std::ofstream(path) << flipped;
+    const auto checkpoint = newest(folder);
+    ASSERT_TRUE(checkpoint.has_value()) << i;
+    EXPECT_EQ(checkpoint->step, 1) << i << "\n" << flipped;
   }
+}
+
+// A folder under another's name says nothing of that step.
+TEST(Checkpoint, TheNameOfAFolderIsItsStep) {
+  const TemporaryFolder root;
+  CheckpointFolder folder(root / "checkpoints");
+  write(folder, 10);
+  fs::copy(
+      root / "checkpoints/step_00000010", root / "checkpoints/step_00000050");
+  for (const char* name :
+       {"step_5", "step_00000005x", "step_99999999999999999999", "step_"}) {
+    fs::create_directories(root / "checkpoints" / name);
+  }
+  std::ofstream(root / "checkpoints/step_00000070") << "a file";
+  EXPECT_EQ(folder.steps(), (std::vector<std::int64_t>{50, 10}));
+  EXPECT_EQ(newest(folder)->step, 10);
+  EXPECT_EQ(warnings.size(), 1U);
+}
+
+// What was just written stays, whatever else lies there; what is damaged or
+// another run's does not count and is not deleted.
+TEST(Checkpoint, OnlyItsOwnWholeOnesRotate) {
+  const TemporaryFolder root;
+  const fs::path at = root / "checkpoints";
+  const auto ours = [](const Checkpoint& c) {
+    return c.state.value("run", "") != "another";
+  };
+  {
+    CheckpointFolder before(at, ours);
+    for (const std::int64_t step : {10, 20, 30, 40}) {
+      write(before, step, 9);
+    }
+    before.write(50, tensors(1), tensors(1), {{"run", "another"}}, 9);
+    before.write(5, tensors(1), tensors(1), {{"run", "another"}}, 9);
+  }
+  fs::resize_file(at / "step_00000040/model.safetensors", 10);
+  fs::create_directories(at / "step_00000060");  // empty
+  CheckpointFolder folder(at, ours);  // of a process that has seen none of it
+  using Steps = std::vector<std::int64_t>;
+  write(folder, 39, 2);
+  EXPECT_EQ(folder.steps(), (Steps{60, 50, 40, 39, 30, 5}));
+  write(folder, 41, 2);
+  EXPECT_EQ(folder.steps(), (Steps{60, 50, 41, 40, 39, 5}));
+  write(folder, 42, 1);
+  EXPECT_EQ(folder.steps(), (Steps{60, 50, 42, 40, 5}));
+  // One of the step that is damaged takes its place.
+  write(folder, 40, 1);
+  EXPECT_EQ(folder.steps(), (Steps{60, 50, 40, 5}));
+  EXPECT_EQ(newest(CheckpointFolder(at)).value().step, 50);
+}
+
+TEST(Checkpoint, LeftoversOfKilledWritesAreSwept) {
+  const TemporaryFolder root;
+  const fs::path at = root / "checkpoints";
+  CheckpointFolder folder(at);
+  write(folder, 1);
+  fs::remove(at / "step_00000001/model.safetensors");  // damaged
+  for (const char* name : {".old_1", ".old_7", ".new_1", ".new_9"}) {
+    fs::create_directories(at / name / "inside");
+    std::ofstream(at / name / "inside/file") << "left";
+  }
+  // Even where nobody has swept.
+  write(folder, 1);
+  EXPECT_EQ(newest(folder)->step, 1);
+  CheckpointFolder(at).sweep();
+  std::size_t entries = 0;
+  for (const auto& entry : fs::directory_iterator(at)) {
+    ++entries;
+    EXPECT_EQ(entry.path().filename(), "step_00000001");
+  }
+  EXPECT_EQ(entries, 1U);
+}
+
+TEST(Checkpoint, NamesTensorsThatAreNotFinite) {
+  NamedTensors all = tensors(1);
+  EXPECT_EQ(not_finite(all), "");
+  EXPECT_NO_THROW(check_finite("file", all));
+  all[1].second = all[1].second.clone();
+  all[1].second[1][0][1] = -INFINITY;
+  EXPECT_EQ(not_finite(all), "core");
+  EXPECT_THROW(check_finite("file", all), base::InvalidInput);
 }
 
 TEST(Checkpoint, LeftoversOfAKilledWriteDoNotMatter) {

@@ -45,6 +45,45 @@ print('read', len(train))
   EXPECT_NE(python.output.find("read 30"), std::string::npos);
 }
 
+TEST(EventFile, TensorBoardReadsItsSettings) {
+  const TemporaryFolder folder;
+  {
+    EventFile file(folder.path(), 0);
+    file.append_settings(
+        {{"model.width", 256},
+         {"optimizer.learning_rate", 3e-3},
+         {"model.structure.all", "btt:0.25"},
+         {"model.bias", true},
+         {"none", nullptr}});
+    file.append(0, {{"val/loss", 4.5}});
+  }
+  const CommandResult python = run_python(
+      folder.path(),
+      fmt::format(
+          R"(
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator)
+from tensorboard.plugins.hparams import plugin_data_pb2
+events = EventAccumulator(r'{}')
+events.Reload()
+content = events.PluginTagToContent('hparams')
+data = plugin_data_pb2.HParamsPluginData.FromString(
+    content['_hparams_/session_start_info'])
+values = data.session_start_info.hparams
+assert sorted(values) == ['model.bias', 'model.structure.all', 'model.width',
+                          'optimizer.learning_rate'], values
+assert values['model.width'].number_value == 256
+assert values['optimizer.learning_rate'].number_value == 3e-3
+assert values['model.structure.all'].string_value == 'btt:0.25'
+assert values['model.bias'].bool_value is True
+assert [e.value for e in events.Scalars('val/loss')] == [4.5]
+print('read')
+)",
+          folder.path().string()));
+  EXPECT_EQ(python.code, 0) << python.output;
+  EXPECT_NE(python.output.find("read"), std::string::npos);
+}
+
 TEST(EventFile, ResumedRunReplacesLaterSteps) {
   const TemporaryFolder folder;
   {

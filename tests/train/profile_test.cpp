@@ -12,7 +12,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-TEST(ShortKernelName, KeepsWhatTellsKernelsApart) {
+TEST(ShortKernelName, KeepsWhatDistinguishesKernels) {
   EXPECT_EQ(
       short_kernel_name(
           "void einforge::(anonymous namespace)::btt_kernel<(int)32, 64, "

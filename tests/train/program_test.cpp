@@ -85,6 +85,84 @@ TEST_F(ProgramTest, TrainsAndWritesText) {
   EXPECT_EQ(
       base::Json::parse(first.output)["text"].get<std::string>().size(), 40U);
   EXPECT_EQ(run(generate + " --tokens 40 --seed 1").output, first.output);
+  // Any folder from that of the run down to the checkpoint.
+  for (const char* inner : {"/checkpoints", "/checkpoints/step_00000030"}) {
+    const CommandResult same = run(fmt::format(
+        "generate {}{} --prompt 'one t' --json --tokens 40 --seed 1",
+        (root_ / "run").string(),
+        inner));
+    EXPECT_EQ(same.output, first.output) << inner;
+  }
+}
+
+// The command that an interrupted run prints, given to a shell as it is.
+TEST_F(ProgramTest, EverySignalLeavesACheckpointAndACommandThatGoesOn) {
+  const std::string folder = (root_ / "it's a run; $HOME").string();
+  fs::copy_file(root_ / "tiny.toml", root_ / "a config's.toml");
+  for (const char* signal : {"INT", "TERM", "HUP"}) {
+    SCOPED_TRACE(signal);
+    fs::remove_all(folder);
+    const CommandResult stopped = run_command(fmt::format(
+        "export EINFORGE_PROGRESS=0 OMP_NUM_THREADS=1; {0} train \"{1}/a "
+        "config's.toml\" --set steps=1000000 --set 'data.path={1}/data' "
+        "--out \"{1}/it's a run; \\$HOME\" & "
+        "until ls -d \"{1}/it's a run; \\$HOME\"/checkpoints/step_*; do "
+        "sleep 0.05; done > /dev/null 2>&1; kill -{2} $!; wait $!",
+        einforge_program(),
+        root_.path().string(),
+        signal));
+    EXPECT_EQ(stopped.code, 130) << stopped.output;
+    const auto begin = stopped.output.find("einforge train");
+    ASSERT_NE(begin, std::string::npos) << stopped.output;
+    std::string command =
+        stopped.output.substr(begin, stopped.output.find('\n', begin) - begin);
+    const auto until = fs::absolute(einforge_program()).parent_path().string();
+    // A few steps more, not a million.
+    command += " --set steps=$(($(ls -d \"" + root_.path().string() +
+               "/it's a run; \\$HOME\"/checkpoints/step_* | tail -1 | grep -o "
+               "'[0-9]*$' | sed 's/^0*//') + 3)) --json";
+    const CommandResult resumed = run_command(
+        "export EINFORGE_PROGRESS=0 OMP_NUM_THREADS=1 PATH=" + until +
+        ":$PATH; " + command);
+    EXPECT_EQ(resumed.code, 0) << command << "\n" << resumed.output;
+    EXPECT_NE(resumed.output.find("finished"), std::string::npos)
+        << resumed.output;
+  }
+}
+
+TEST_F(ProgramTest, ADivergedRunIsAnErrorWithAReason) {
+  const CommandResult result = run(
+      train("--set optimizer.learning_rate=1e30 --set steps=30") + out("run"));
+  expect_one_line(result, 1);
+  EXPECT_NE(result.output.find("diverged"), std::string::npos);
+  const CommandResult json =
+      run(train("--set optimizer.learning_rate=1e30 --set steps=30 --json") +
+          out("json"));
+  EXPECT_EQ(json.code, 1);
+  EXPECT_NE(json.output.find("\"diverged\""), std::string::npos);
+}
+
+// The threads' way of waiting is chosen before the runtime reads it, unless
+// somebody has.
+TEST_F(ProgramTest, LimitsHowLongThreadsSpin) {
+  const auto environment = [&](const std::string& own) {
+    return run_command(fmt::format(
+        "unset OMP_WAIT_POLICY GOMP_SPINCOUNT; export EINFORGE_PROGRESS=0 {}; "
+        "{} {} > /dev/null 2>&1 & "
+        "until ls -d {}/checkpoints/step_*; do sleep 0.05; done > /dev/null "
+        "2>&1; tr '\\0' '\\n' < /proc/$!/environ; kill -9 $!",
+        own,
+        einforge_program(),
+        train("--set steps=1000000") + out("run" + own),
+        (root_ / ("run" + own)).string()));
+  };
+  EXPECT_NE(
+      environment("X=1").output.find("GOMP_SPINCOUNT="), std::string::npos);
+  for (const char* own : {"OMP_WAIT_POLICY=active", "GOMP_SPINCOUNT=7"}) {
+    const std::string all = environment(own).output;
+    EXPECT_NE(all.find(own), std::string::npos) << all;
+    EXPECT_EQ(all.find("GOMP_SPINCOUNT=2"), std::string::npos) << all;
+  }
 }
 
 TEST_F(ProgramTest, ProfilesWithoutChangingTheRun) {

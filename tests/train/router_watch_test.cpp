@@ -79,13 +79,13 @@ std::vector<std::string> add(
 
 TEST(RouterWarnings, LastFromTheSecondRowOn) {
   const std::vector<std::int64_t> fine = {32, 32};
-  const std::vector<std::int64_t> crowded = {60, 4};
+  const std::vector<std::int64_t> overloaded = {60, 4};
   const std::vector<std::int64_t> dead = {64, 0};
   RouterWarnings warnings;
-  EXPECT_EQ(add(warnings, crowded, 10), Texts{});
+  EXPECT_EQ(add(warnings, overloaded, 10), Texts{});
   EXPECT_EQ(add(warnings, fine, 20), Texts{});
   EXPECT_TRUE(warnings.lasting().empty());  // a moment's
-  EXPECT_EQ(add(warnings, crowded, 30), Texts{});
+  EXPECT_EQ(add(warnings, overloaded, 30), Texts{});
   EXPECT_EQ(
       add(warnings, dead, 40),
       (Texts{"router of blocks_0.ffn: expert 0 took 100% of 64 tokens at step "
@@ -98,12 +98,12 @@ TEST(RouterWarnings, LastFromTheSecondRowOn) {
   EXPECT_EQ(add(warnings, dead, 60), Texts{});
   EXPECT_EQ(add(warnings, fine, 70), Texts{});
   ASSERT_EQ(warnings.lasting().size(), 2U);
-  EXPECT_EQ(warnings.lasting()[0].kind, "crowded");
+  EXPECT_EQ(warnings.lasting()[0].kind, "overloaded");
   EXPECT_EQ(warnings.lasting()[0].since, 30);
   EXPECT_EQ(warnings.lasting()[0].step, 60);
   // Anew, it is said anew.
-  EXPECT_EQ(add(warnings, crowded, 80), Texts{});
-  EXPECT_EQ(add(warnings, crowded, 90).size(), 1U);
+  EXPECT_EQ(add(warnings, overloaded, 80), Texts{});
+  EXPECT_EQ(add(warnings, overloaded, 90).size(), 1U);
   EXPECT_EQ(warnings.lasting().size(), 2U);
   EXPECT_EQ(warnings.lasting()[0].since, 80);
 }

@@ -4,116 +4,22 @@
 #include <torch/torch.h>
 
 #include <cmath>
-#include <fstream>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
-#include "einforge/base/random.h"
 #include "einforge/base/safetensors.h"
 #include "einforge/base/text.h"
-#include "einforge/data/prepare.h"
 #include "einforge/train/load_model.h"
 #include "tests/base/test_name.h"
-#include "tests/train/testing.h"
+#include "tests/train/trainer_fixture.h"
 #ifdef EINFORGE_HAVE_CUDA
 #include <c10/cuda/CUDAFunctions.h>
 #endif
 
 namespace einforge::train {
 namespace {
-
-namespace fs = std::filesystem;
-
-// Text with something to learn: sentences of words drawn from a short list.
-void write_text(const fs::path& path) {
-  const std::vector<std::string> words = {
-      "the",
-      "river",
-      "runs",
-      "under",
-      "a",
-      "stone",
-      "bridge",
-      "and",
-      "sea",
-      "wind",
-      "takes",
-      "old",
-      "ships",
-      "home",
-      "before",
-      "night"};
-  base::Random random(1);
-  std::ofstream file(path);
-  for (int paragraph = 0; paragraph < 400; ++paragraph) {
-    for (int word = 0; word < 30; ++word) {
-      file << words[random.below(words.size())] << ' ';
-    }
-    file << "\n\n";
-  }
-}
-
-class TrainerTest : public testing::Test {
- protected:
-  TrainerTest() {
-    write_text(root_ / "text.txt");
-    data::prepare(
-        {.inputs = {(root_ / "text.txt").string()},
-         .out = root_ / "data",
-         .progress = false});
-  }
-
-  TrainConfig config(const std::string& structure = "monarch") const {
-    TrainConfig c;
-    c.model.width = 16;
-    c.model.layers = 1;
-    c.model.context = 16;
-    c.model.structure.all = structure;
-    c.data.path = (root_ / "data").string();
-    c.data.batch_size = 4;
-    c.optimizer.base_width = 16;
-    c.schedule = {.kind = "cosine", .warmup_steps = 3};
-    c.steps = 23;
-    c.log_every = 4;
-    c.eval_every = 10;
-    c.eval_batches = 2;
-    c.checkpoint_every = 7;
-    c.device = "cpu";
-    return c;
-  }
-
-  TrainOptions options(const std::string& name) const {
-    return {.directory = root_ / name, .progress = false};
-  }
-
-  // The bytes of the newest checkpoint's model and optimiser.
-  std::string weights(const std::string& name) const {
-    fs::path newest;
-    for (const auto& entry :
-         fs::directory_iterator(root_ / name / "checkpoints")) {
-      newest = std::max(newest, entry.path());
-    }
-    return base::read_file(newest / "model.safetensors") +
-           base::read_file(newest / "optimizer.safetensors");
-  }
-
-  // The log without its timings.
-  std::vector<base::Json> log(const std::string& name) const {
-    std::vector<base::Json> rows;
-    const std::string text = base::read_file(root_ / name / "log.jsonl");
-    for (const std::string& line : base::split(base::trim(text), '\n')) {
-      rows.push_back(base::Json::parse(line));
-      rows.back().erase("seconds");
-      rows.back().erase("tokens_per_second");
-    }
-    return rows;
-  }
-
-  TemporaryFolder root_;
-};
 
 TEST_F(TrainerTest, LogsCurvesAndCheckpoints) {
   TrainOptions o = options("run");
@@ -158,37 +64,6 @@ TEST_F(TrainerTest, SummaryCountsWhatIsTrained) {
   EXPECT_EQ(summarise(c).parameters, parameters);
 }
 
-// Stopped at any step and resumed, a run ends in the same bits.
-TEST_F(TrainerTest, ResumesBitwise) {
-  for (const std::string structure :
-       {"dense", "monarch", "btt_moe:E=4,k=2", "ffn_moe:E=4,k=2"}) {
-    TrainConfig c = config(structure);
-    // All that has a state of its own, or draws.
-    c.model.moe.router.bias_rate = 0.01;
-    c.model.moe.router.jitter = 0.1;
-    c.optimizer.accumulate = 2;
-    c.optimizer.weight_decay = 0.1;
-    const std::string whole = "whole_" + structure;
-    train(c, options(whole));
-    for (const std::int64_t stop : {1, 9, 10, 14, 22}) {
-      const std::string name = structure + std::to_string(stop);
-      TrainOptions o = options(name);
-      std::int64_t done = 0;
-      o.on_step = [&](std::int64_t step, double) { done = step; };
-      o.should_stop = [&] { return done == stop; };
-      const TrainResult first = train(c, o);
-      EXPECT_EQ(first.outcome, Outcome::kInterrupted);
-      EXPECT_EQ(first.steps, stop);
-      o.should_stop = nullptr;
-      o.resume = true;
-      const TrainResult second = train(c, o);
-      EXPECT_EQ(second.outcome, Outcome::kFinished);
-      EXPECT_EQ(weights(name), weights(whole)) << name;
-      EXPECT_EQ(log(name), log(whole)) << name;
-    }
-  }
-}
-
 TEST_F(TrainerTest, LogsTheHealthOfRouters) {
   TrainConfig c = config("btt_moe:E=4,k=2");
   c.model.moe.router.bias_rate = 0.01;
@@ -213,8 +88,7 @@ TEST_F(TrainerTest, LogsTheHealthOfRouters) {
       for (const std::int64_t tokens : routers[r]["tokens"]) {
         sum += tokens;
       }
-      EXPECT_EQ(sum, 8 * 16 * 2);  // every token twice: none is dropped
-      EXPECT_EQ(routers[r]["dropped"], 0);
+      EXPECT_EQ(sum, 8 * 16 * 2);  // every token twice
       EXPECT_GE(routers[r]["token_entropy"], 0);
       EXPECT_LE(routers[r]["aggregate_entropy"], std::log(4.0) + 1e-9);
     }
@@ -241,7 +115,7 @@ log = event_accumulator.EventAccumulator(r"{}")
 log.Reload()
 tags = log.Tags()["scalars"]
 for what in ["token_entropy", "aggregate_entropy", "balance_loss", "z_loss",
-             "dropped", "dead", "largest_share"]:
+             "dead", "largest_share"]:
     assert "router/blocks_0.ffn_in/" + what in tags, tags
 for step in range(len(log.Scalars("router_tokens/blocks_0.ffn_in/0"))):
     assert sum(log.Scalars("router_tokens/blocks_0.ffn_in/" + str(e))[step].value
@@ -255,10 +129,11 @@ print("fine")
   EXPECT_FALSE(log("plain").back().contains("routers"));
 }
 
-// With one expert a token its gate is 1 whatever the router does, and without
-// losses nothing moves the router from zero: the first expert takes all.
+// At a rate that float32 takes for 0 nothing moves the router from zero: the
+// first expert takes all.
 TEST_F(TrainerTest, ACollapsedRouterIsNamed) {
   TrainConfig c = config("dense");
+  c.optimizer.learning_rate = 1e-300;
   c.model.structure.v = "btt_moe:E=4,k=1";
   c.model.moe.router = {.balance_weight = 0, .z_weight = 0};
   TrainOptions o = options("run");
@@ -268,9 +143,9 @@ TEST_F(TrainerTest, ACollapsedRouterIsNamed) {
   const std::string first = testing::internal::GetCapturedStderr();
   const std::string dead =
       "router of blocks_0.attention.v: experts 1, 2, 3 took none of 64 tokens";
-  const std::string crowded =
+  const std::string overloaded =
       "router of blocks_0.attention.v: expert 0 took 100% of 64 tokens";
-  for (const std::string& what : {dead, crowded}) {
+  for (const std::string& what : {dead, overloaded}) {
     const std::string line =
         "einforge: warning: " + what + " at step 8, since step 4\n";
     const auto at = first.find(line);
@@ -282,13 +157,15 @@ TEST_F(TrainerTest, ACollapsedRouterIsNamed) {
   o.stop_at_step = -1;
   testing::internal::CaptureStderr();
   const TrainResult result = train(c, o);
-  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_EQ(
+      testing::internal::GetCapturedStderr().find("router of"),
+      std::string::npos);
   // But each row of the log after the warm-up has them.
   for (const base::Json& row : log("run")) {
     if (row["step"] == 0) {
       EXPECT_FALSE(row.contains("warnings"));
     } else {
-      EXPECT_EQ(row["warnings"], base::Json({dead, crowded}));
+      EXPECT_EQ(row["warnings"], base::Json({dead, overloaded}));
     }
   }
   const base::Json& warnings = result.routers["warnings"];
@@ -299,7 +176,7 @@ TEST_F(TrainerTest, ACollapsedRouterIsNamed) {
   EXPECT_EQ(warnings[0]["step"], 20);  // the last that is due
   EXPECT_EQ(warnings[0]["message"], dead + " at step 20, since step 4");
   EXPECT_EQ(warnings[0]["experts"], base::Json({1, 2, 3}));
-  EXPECT_EQ(warnings[1]["kind"], "crowded");
+  EXPECT_EQ(warnings[1]["kind"], "overloaded");
 }
 
 #ifdef EINFORGE_HAVE_CUDA
@@ -336,97 +213,6 @@ TEST_F(TrainerTest, DoesNotWaitForTheGpuBetweenLogs) {
   }
 }
 #endif
-
-TEST_F(TrainerTest, CheckpointsOnlyWhenStopped) {
-  TrainConfig c = config();
-  c.checkpoint_every = -1;
-  TrainOptions o = options("stopped");
-  o.stop_at_step = 12;
-  EXPECT_EQ(train(c, o).outcome, Outcome::kPaused);
-  EXPECT_TRUE(fs::exists(root_ / "stopped/checkpoints/step_00000012"));
-  o.resume = true;
-  o.stop_at_step = -1;
-  EXPECT_EQ(train(c, o).outcome, Outcome::kFinished);
-  EXPECT_FALSE(fs::exists(root_ / "stopped/checkpoints/step_00000023"));
-}
-
-TEST_F(TrainerTest, PausesAndGoesOn) {
-  const TrainConfig c = config();
-  train(c, options("whole"));
-  TrainOptions o = options("rungs");
-  std::set<std::int64_t> steps;
-  o.on_point = [&](const store::CurvePoint& p) { steps.insert(p.step); };
-  o.resume = true;  // from nothing, as a search does
-  o.stop_at_step = 8;
-  const TrainResult first = train(c, o);
-  EXPECT_EQ(first.outcome, Outcome::kPaused);
-  EXPECT_EQ(first.steps, 8);
-  EXPECT_TRUE(std::isfinite(first.final_loss));
-  const TrainResult again = train(c, o);  // nothing left to do
-  EXPECT_EQ(again.outcome, Outcome::kPaused);
-  EXPECT_EQ(again.final_loss, first.final_loss);
-  o.stop_at_step = -1;
-  EXPECT_EQ(train(c, o).outcome, Outcome::kFinished);
-  EXPECT_EQ(steps, (std::set<std::int64_t>{0, 8, 10, 20, 23}));
-  EXPECT_EQ(weights("rungs"), weights("whole"));
-}
-
-TEST_F(TrainerTest, DamagedNewestCheckpointIsPassedOver) {
-  const TrainConfig c = config();
-  train(c, options("whole"));
-  TrainOptions o = options("run");
-  o.stop_at_step = 16;
-  train(c, o);
-  fs::resize_file(
-      root_ / "run/checkpoints/step_00000016/optimizer.safetensors", 100);
-  o.resume = true;
-  o.stop_at_step = -1;
-  testing::internal::CaptureStderr();
-  EXPECT_EQ(train(c, o).outcome, Outcome::kFinished);
-  EXPECT_NE(
-      testing::internal::GetCapturedStderr().find("damaged checkpoint"),
-      std::string::npos);
-  EXPECT_EQ(weights("run"), weights("whole"));
-  EXPECT_EQ(log("run").size(), log("whole").size());
-}
-
-TEST_F(TrainerTest, RefusesAnotherRunsCheckpoint) {
-  TrainConfig c = config();
-  TrainOptions o = options("run");
-  train(c, o);
-  EXPECT_THROW(train(c, o), base::InvalidInput);  // not asked to resume
-  o.resume = true;
-  TrainConfig other = c;
-  other.model.width = 32;
-  EXPECT_THROW(train(other, o), base::InvalidInput);
-  other = c;
-  other.seed = 1;
-  EXPECT_THROW(train(other, o), base::InvalidInput);
-  other = c;
-  other.optimizer.learning_rate = 1;
-  EXPECT_THROW(train(other, o), base::InvalidInput);
-  other = c;
-  other.model.moe.router.z_weight = 1;
-  EXPECT_THROW(train(other, o), base::InvalidInput);
-  other = c;
-  other.steps = 5;
-  EXPECT_THROW(train(other, o), base::InvalidInput);
-  other = c;
-  other.steps = 30;
-  other.eval_every = 3;
-  EXPECT_EQ(train(other, o).steps, 30);
-}
-
-TEST_F(TrainerTest, DivergenceIsAnOutcome) {
-  TrainConfig c = config("dense");
-  c.optimizer.learning_rate = 1e30;
-  c.optimizer.clip_norm = 0;
-  c.schedule.kind = "constant";
-  const TrainResult result = train(c, options("run"));
-  EXPECT_EQ(result.outcome, Outcome::kDiverged);
-  EXPECT_NE(result.reason.find("step"), std::string::npos) << result.reason;
-  EXPECT_LT(result.steps, c.steps);
-}
 
 TEST_F(TrainerTest, UnwritableFolderIsAnIoError) {
   TrainOptions o;

@@ -1,6 +1,8 @@
 #include "einforge/train/adamw.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 namespace einforge::train {
 
@@ -26,6 +28,7 @@ AdamW::AdamW(
   const auto options = groups_.front().parameters.front().options();
   step_ = torch::zeros({}, options.requires_grad(false));
   norm_ = torch::zeros({}, options.requires_grad(false));
+  failed_step_ = torch::zeros({}, options.requires_grad(false));
 }
 
 void AdamW::step(std::int64_t step, double rate_factor) {
@@ -39,13 +42,25 @@ void AdamW::step(std::int64_t step, double rate_factor) {
       all.push_back(gradient);
     }
   }
-  norm_ = at::stack(at::_foreach_norm(all, 2)).norm();
+  // The squares of a finite gradient may overflow float32, not float64.
+  const torch::Tensor norm =
+      at::stack(at::_foreach_norm(all, 2, torch::kFloat64)).norm();
+  norm_ = norm.to(torch::kFloat32);
+  torch::Tensor clipped = norm;
   std::optional<torch::Tensor> divisor;
   if (config_.clip_norm > 0) {
+    clipped = norm.clamp_max(config_.clip_norm);
     // The kernel divides the gradients by this in its own pass over them.
     divisor = (norm_ / config_.clip_norm).clamp_min(1);
   }
   step_.fill_(static_cast<double>(step));
+  // The second moments are float32.
+  static const double kMost = std::sqrt(std::numeric_limits<float>::max());
+  const torch::Tensor usable = norm_.isfinite().logical_and(clipped <= kMost);
+  failed_step_ =
+      torch::where(usable.logical_or(failed_step_ > 0), failed_step_, step_);
+  // The kernel's flag for leaving all as it is.
+  const torch::Tensor skip = (failed_step_ > 0).to(torch::kFloat32);
   auto gradient = all.begin();
   for (Group& group : groups_) {
     const auto count = static_cast<std::ptrdiff_t>(group.parameters.size());
@@ -66,7 +81,8 @@ void AdamW::step(std::int64_t step, double rate_factor) {
         config_.epsilon,
         /*amsgrad=*/false,
         /*maximize=*/false,
-        divisor);
+        divisor,
+        skip);
     for (torch::Tensor& parameter : group.parameters) {
       parameter.mutable_grad().reset();
     }

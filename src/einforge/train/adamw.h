@@ -22,13 +22,19 @@ class AdamW {
  public:
   AdamW(std::vector<nn::Parameter> parameters, const OptimizerConfig& config);
 
-  // One step from the gradients, then drops them. `step` counts from 1.
+  // One step from the gradients, then drops them. `step` counts from 1. A step
+  // whose gradients are no numbers, or so large that their norm (or, clipped,
+  // their squares) overflow float32, changes nothing, nor does any after it.
   // Throws c10::Error when a parameter has no gradient.
   void step(std::int64_t step, double rate_factor);
 
-  // Of the gradients of the last step, before clipping: a float32 scalar on
-  // the parameters' device.
+  // Of the gradients of the last step, before clipping, summed in float64: a
+  // float32 scalar on the parameters' device, infinite where it overflows.
   const torch::Tensor& gradient_norm() const { return norm_; }
+
+  // The step from which on nothing changed, 0 for none: a float32 scalar on
+  // the parameters' device.
+  const torch::Tensor& failed_step() const { return failed_step_; }
 
   // The moments, "first.NAME" and "second.NAME"; what is copied into them is
   // the state from then on.
@@ -48,6 +54,7 @@ class AdamW {
   std::vector<Group> groups_;
   torch::Tensor step_;
   torch::Tensor norm_;
+  torch::Tensor failed_step_;
 };
 
 }  // namespace einforge::train

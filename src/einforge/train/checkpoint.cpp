@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <map>
 #include <utility>
 
@@ -24,6 +25,9 @@ constexpr const char* kModelFile = "model.safetensors";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
 constexpr const char* kStateFile = "state.json";
 constexpr std::string_view kPrefix = "step_";
+// Of folders that are being written or removed.
+constexpr std::string_view kNewPrefix = ".new_";
+constexpr std::string_view kOldPrefix = ".old_";
 
 // A checkpoint that was ours and is no longer whole, as opposed to one that is
 // somebody else's.
@@ -96,6 +100,8 @@ std::string checksum(base::Json state) {
   return base::hash_hex(state.dump());
 }
 
+// What was damaged may say anything, so the checksum comes first: only of what
+// is as it was written can the rest be taken at its word.
 base::Json read_state(const fs::path& path) {
   std::string bytes;
   try {
@@ -104,32 +110,29 @@ base::Json read_state(const fs::path& path) {
     throw Damaged(error.what());
   }
   const std::string where = (path / kStateFile).string();
-  base::Json state = base::Json::parse(bytes, nullptr, false);
-  if (!state.is_object()) {
+  std::optional<base::Json> parsed = base::try_parse_json(bytes);
+  if (!parsed || !parsed->is_object()) {
     throw Damaged(fmt::format("'{}': expected a JSON object", where));
   }
-  const auto format = state.find("format");
+  base::Json& state = *parsed;
+  const auto own = state.find("checksum");
+  if (own == state.end() || *own != checksum(state)) {
+    throw Damaged(fmt::format("'{}': checksum mismatch", where));
+  }
   base::check(
-      format != state.end() && *format == kFormat,
+      state.value("format", base::Json()) == kFormat,
       "'{}': expected an einforge checkpoint; got something else",
       where);
-  const auto version = state.find("version");
+  const base::Json version = state.value("version", base::Json());
   base::check(
-      version != state.end() && version->is_number_integer(),
-      "'{}': expected a version; got none",
-      where);
-  base::check(
-      *version >= kOldestVersion && *version <= kVersion,
+      version.is_number_integer() && version >= kOldestVersion &&
+          version <= kVersion,
       "'{}': expected version {} to {}; got {} (written by another einforge)",
       where,
       kOldestVersion,
       kVersion,
-      version->dump());
-  const auto own = state.find("checksum");
-  if (own == state.end() || *own != checksum(state)) {
-    throw Damaged(fmt::format("'{}': its checksum is wrong", where));
-  }
-  return state;
+      version.dump());
+  return std::move(state);
 }
 
 base::MappedFile open_tensors(
@@ -143,8 +146,8 @@ base::MappedFile open_tensors(
   const std::string expected =
       state.value("/files"_json_pointer / name, std::string());
   if (base::hash_hex(text(file.bytes())) != expected) {
-    throw Damaged(fmt::format(
-        "'{}': its bytes are not those written", (path / name).string()));
+    throw Damaged(
+        fmt::format("'{}': checksum mismatch", (path / name).string()));
   }
   return file;
 }
@@ -226,8 +229,36 @@ void load_tensors(
       views.size());
 }
 
-CheckpointFolder::CheckpointFolder(fs::path directory)
-    : directory_(std::move(directory)) {}
+std::string not_finite(const NamedTensors& tensors) {
+  const torch::NoGradGuard no_grad;
+  std::vector<torch::Tensor> finite;
+  for (const auto& [name, tensor] : tensors) {
+    finite.push_back(tensor.isfinite().all());
+  }
+  if (finite.empty()) {
+    return "";
+  }
+  const torch::Tensor all = at::stack(finite).cpu();
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (!all.const_data_ptr<bool>()[i]) {
+      return tensors[i].first;
+    }
+  }
+  return "";
+}
+
+void check_finite(const fs::path& path, const NamedTensors& tensors) {
+  const std::string name = not_finite(tensors);
+  base::check(
+      name.empty(),
+      "'{}': expected finite weights; tensor '{}' has some that are not (the "
+      "run diverged)",
+      path.string(),
+      name);
+}
+
+CheckpointFolder::CheckpointFolder(fs::path directory, IsOurs is_ours)
+    : directory_(std::move(directory)), is_ours_(std::move(is_ours)) {}
 
 fs::path CheckpointFolder::path_of(std::int64_t step) const {
   return directory_ / fmt::format("{}{:08}", kPrefix, step);
@@ -238,25 +269,69 @@ std::vector<std::int64_t> CheckpointFolder::steps() const {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(directory_, error)) {
     const std::string name = entry.path().filename();
-    const bool ours =
-        name.starts_with(kPrefix) && name.size() <= 24 &&
-        std::all_of(name.begin() + kPrefix.size(), name.end(), [](char c) {
-          return c >= '0' && c <= '9';
-        });
-    if (ours && name.size() > kPrefix.size()) {
-      steps.push_back(std::stoll(name.substr(kPrefix.size())));
+    std::int64_t step = -1;
+    if (name.starts_with(kPrefix)) {
+      std::from_chars(
+          name.data() + kPrefix.size(), name.data() + name.size(), step);
+    }
+    // Nothing but the name that path_of() gives back.
+    if (step >= 0 && path_of(step).filename() == name &&
+        entry.is_directory(error)) {
+      steps.push_back(step);
     }
   }
   std::sort(steps.rbegin(), steps.rend());
   return steps;
 }
 
+void CheckpointFolder::sweep() const {
+  std::error_code error;
+  std::vector<fs::path> leftovers;
+  for (const auto& entry : fs::directory_iterator(directory_, error)) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with(kNewPrefix) || name.starts_with(kOldPrefix)) {
+      leftovers.push_back(entry.path());
+    }
+  }
+  for (const fs::path& path : leftovers) {
+    fs::remove_all(path, error);
+  }
+}
+
 void CheckpointFolder::remove(std::int64_t step) const {
   // Renamed first: a folder half removed must not pass for a checkpoint.
-  const fs::path trash = directory_ / fmt::format(".old_{}", step);
+  const fs::path trash = directory_ / fmt::format("{}{}", kOldPrefix, step);
   std::error_code error;
+  fs::remove_all(trash, error);
   fs::rename(path_of(step), trash, error);
   fs::remove_all(trash, error);
+}
+
+Checkpoint CheckpointFolder::open(std::int64_t step) const {
+  Checkpoint checkpoint = open_checkpoint(path_of(step));
+  if (checkpoint.step != step) {
+    throw Damaged(fmt::format(
+        "'{}': its state is of step {}",
+        path_of(step).string(),
+        checkpoint.step));
+  }
+  return checkpoint;
+}
+
+bool CheckpointFolder::is_whole_and_ours(std::int64_t step) {
+  const auto found = known_.find(step);
+  if (found != known_.end()) {
+    return found->second;
+  }
+  bool whole = false;
+  try {
+    const Checkpoint checkpoint = open(step);
+    whole = !is_ours_ || is_ours_(checkpoint);
+  } catch (const base::InvalidInput&) {
+    // Damaged or of another version; not for us to delete.
+  }
+  known_[step] = whole;
+  return whole;
 }
 
 void CheckpointFolder::write(
@@ -266,7 +341,7 @@ void CheckpointFolder::write(
     base::Json state,
     std::int64_t keep) {
   base::make_directory(directory_);
-  const fs::path temporary = directory_ / fmt::format(".new_{}", step);
+  const fs::path temporary = directory_ / fmt::format("{}{}", kNewPrefix, step);
   std::error_code error;
   fs::remove_all(temporary, error);
   base::make_directory(temporary);
@@ -296,9 +371,13 @@ void CheckpointFolder::write(
     fs::remove_all(temporary, error);
     throw;
   }
-  const std::vector<std::int64_t> all = steps();
-  for (std::size_t i = static_cast<std::size_t>(keep); i < all.size(); ++i) {
-    remove(all[i]);
+  known_[step] = true;
+  std::int64_t others = keep - 1;
+  for (const std::int64_t other : steps()) {
+    if (other != step && is_whole_and_ours(other) && others-- <= 0) {
+      remove(other);
+      known_.erase(other);
+    }
   }
 }
 
@@ -308,7 +387,7 @@ std::optional<Checkpoint> CheckpointFolder::newest(
   std::vector<std::string> skipped;
   for (const std::int64_t step : all) {
     try {
-      Checkpoint checkpoint = open_checkpoint(path_of(step));
+      Checkpoint checkpoint = open(step);
       for (const std::string& message : skipped) {
         warn(message);
       }

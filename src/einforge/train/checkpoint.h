@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -45,17 +46,34 @@ void load_tensors(
     const std::filesystem::path& path,
     const NamedTensors& targets);
 
+// The name of the first tensor with a value that is not finite; empty if there
+// is none.
+std::string not_finite(const NamedTensors& tensors);
+
+// Throws base::InvalidInput that names the file and the tensor if there is one.
+void check_finite(
+    const std::filesystem::path& path, const NamedTensors& tensors);
+
 // The checkpoints of one run.
 class CheckpointFolder {
  public:
-  // `directory` holds the step_* folders; it need not exist.
-  explicit CheckpointFolder(std::filesystem::path directory);
+  using IsOurs = std::function<bool(const Checkpoint&)>;
+
+  // `directory` holds the step_* folders; it need not exist. `is_ours`
+  // distinguishes checkpoints of this run from those of another.
+  explicit CheckpointFolder(
+      std::filesystem::path directory, IsOurs is_ours = {});
 
   // Steps that have a folder, newest first; it may be damaged.
   std::vector<std::int64_t> steps() const;
 
-  // Writes the checkpoint of `step` and then drops all but the newest `keep`.
-  // `state` is completed with format, version, step and hashes. Throws
+  // Removes what killed writes have left; for the process that writes here.
+  void sweep() const;
+
+  // Writes the checkpoint of `step` and then deletes older ones: of those that
+  // are whole and ours, what was just written and the newest others stay,
+  // `keep` in all. Damaged and foreign ones do not count and stay where they
+  // are. `state` is completed with format, version, step and hashes. Throws
   // base::IoError and leaves earlier checkpoints as they were.
   void write(
       std::int64_t step,
@@ -73,8 +91,14 @@ class CheckpointFolder {
  private:
   std::filesystem::path path_of(std::int64_t step) const;
   void remove(std::int64_t step) const;
+  // The checkpoint of `step`, whole. Throws as open_checkpoint() does.
+  Checkpoint open(std::int64_t step) const;
+  // Opens one that this process has neither written nor opened yet.
+  bool is_whole_and_ours(std::int64_t step);
 
   std::filesystem::path directory_;
+  IsOurs is_ours_;
+  std::map<std::int64_t, bool> known_;  // what is_whole_and_ours() found
 };
 
 }  // namespace einforge::train

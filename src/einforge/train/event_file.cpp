@@ -97,7 +97,7 @@ std::uint32_t crc32c(std::string_view bytes) {
 
 EventFile::EventFile(
     const std::filesystem::path& directory, std::int64_t first_step)
-    : file_(directory / file_name()) {
+    : file_(base::File::append(directory / file_name())) {
   std::string version = event(0);
   append_bytes(version, 3, "brain.Event:2");
   write_record(version);
@@ -124,13 +124,54 @@ void EventFile::append(
   write_record(message);
 }
 
+void EventFile::append_settings(const base::Json& settings) {
+  // SessionStartInfo: 1 hparams, a map from names to google.protobuf.Value.
+  std::string session;
+  for (const auto& item : settings.items()) {
+    std::string value;
+    if (item.value().is_boolean()) {
+      append_key(value, 4, kVarint);
+      append_varint(value, item.value().get<bool>() ? 1 : 0);
+    } else if (item.value().is_number()) {
+      append_key(value, 2, k64Bit);
+      append_raw(value, item.value().get<double>());
+    } else if (item.value().is_string()) {
+      append_bytes(value, 3, item.value().get<std::string>());
+    } else {
+      continue;
+    }
+    std::string entry;
+    append_bytes(entry, 1, item.key());
+    append_bytes(entry, 2, value);
+    append_bytes(session, 1, entry);
+  }
+  // HParamsPluginData: 3 session_start_info.
+  std::string content;
+  append_bytes(content, 3, session);
+  // SummaryMetadata: 1 plugin_data { 1 plugin_name, 2 content }.
+  std::string plugin;
+  append_bytes(plugin, 1, "hparams");
+  append_bytes(plugin, 2, content);
+  std::string metadata;
+  append_bytes(metadata, 1, plugin);
+  // Summary.Value: 1 tag, 9 metadata.
+  std::string value;
+  append_bytes(value, 1, "_hparams_/session_start_info");
+  append_bytes(value, 9, metadata);
+  std::string summary;
+  append_bytes(summary, 1, value);
+  std::string message = event(0);
+  append_bytes(message, 5, summary);
+  write_record(message);
+}
+
 void EventFile::write_record(std::string_view message) {
   std::string record;
   append_raw(record, static_cast<std::uint64_t>(message.size()));
   append_raw(record, masked_crc(record));
   record.append(message);
   append_raw(record, masked_crc(message));
-  file_.append(record);
+  file_.write(record);
 }
 
 }  // namespace einforge::train

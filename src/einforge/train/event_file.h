@@ -7,15 +7,16 @@
 #include <utility>
 #include <vector>
 
-#include "einforge/train/append_file.h"
+#include "einforge/base/files.h"
+#include "einforge/base/json.h"
 
 namespace einforge::train {
 
-// A TensorBoard event file with scalars: TFRecord frames with masked CRC-32C
-// checksums around hand-encoded Event messages, which are small enough not to
-// need a protobuf library.
-// Source: tensorflow/core/util/event.proto,
-// tensorflow/core/lib/io/record_writer.
+// A TensorBoard event file with scalars and a run's settings: TFRecord frames
+// with masked CRC-32C checksums around hand-encoded Event messages, which are
+// small enough not to need a protobuf library. Source:
+// tensorflow/core/util/event.proto, tensorflow/core/lib/io/record_writer,
+// tensorboard/plugins/hparams/plugin_data.proto.
 class EventFile {
  public:
   // Opens a new file in `directory`. TensorBoard drops what earlier files say
@@ -27,10 +28,14 @@ class EventFile {
       std::int64_t step,
       const std::vector<std::pair<std::string, double>>& scalars);
 
+  // What the HPARAMS page of TensorBoard compares runs by: an object of
+  // numbers, strings and booleans; others are left out.
+  void append_settings(const base::Json& settings);
+
  private:
   void write_record(std::string_view message);
 
-  AppendFile file_;
+  base::File file_;
 };
 
 // CRC-32C (Castagnoli, reflected polynomial 0x82f63b78) of the bytes.

@@ -2,26 +2,30 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <optional>
 #include <utility>
 
+#include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/train/checkpoint.h"
 #include "einforge/train/device.h"
+#include "einforge/train/summary.h"
 
 namespace einforge::train {
 namespace {
 
 Checkpoint open(const std::filesystem::path& path) {
-  const std::filesystem::path folder = path / "checkpoints";
-  if (!std::filesystem::is_directory(folder)) {
-    return open_checkpoint(path);
+  namespace fs = std::filesystem;
+  // Of a run, or its checkpoints.
+  fs::path folder = path / "checkpoints";
+  if (!fs::is_directory(folder)) {
+    folder = path;
+    if (CheckpointFolder(path).steps().empty()) {
+      return open_checkpoint(path);
+    }
   }
-  std::optional<Checkpoint> checkpoint =
-      CheckpointFolder(folder).newest([](const std::string& message) {
-        fmt::print(stderr, "einforge: warning: {}\n", message);
-      });
+  std::optional<Checkpoint> checkpoint = CheckpointFolder(folder).newest(
+      [](const std::string& message) { base::warn(message); });
   base::check(
       checkpoint.has_value(),
       "'{}': expected a checkpoint; got none",
@@ -53,20 +57,20 @@ LoadedModel load_model(
         loaded.config.model,
         state.at("inputs").get<std::int64_t>(),
         state.at("outputs").get<std::int64_t>(),
-        loaded.config.optimizer.base_width,
+        base_model(loaded.config),
         loaded.config.seed);
     loaded.tokens = state.at("task").value("tokens", "");
-  } catch (const base::Json::exception& error) {
+  } catch (const base::Json::exception&) {
     throw base::InvalidInput(fmt::format(
-        "'{}': its state.json lacks something: {}",
-        checkpoint.path.string(),
-        error.what()));
+        "'{}': expected config, inputs, outputs and task in state.json; "
+        "something is missing",
+        checkpoint.path.string()));
   }
   loaded.step = checkpoint.step;
-  load_tensors(
-      checkpoint.model,
-      checkpoint.path / "model.safetensors",
-      state_tensors(*loaded.model));
+  const std::filesystem::path file = checkpoint.path / "model.safetensors";
+  const NamedTensors weights = state_tensors(*loaded.model);
+  load_tensors(checkpoint.model, file, weights);
+  check_finite(file, weights);
   loaded.model->to(resolve_device(device));
   loaded.model->eval();
   return loaded;

@@ -20,9 +20,10 @@ struct LoadedModel {
 // What a checkpoint keeps of a model: its parameters and its buffers.
 NamedTensors state_tensors(const models::Model& model);
 
-// The trained model of a checkpoint folder or, given a run's folder, of its
-// newest whole checkpoint, in evaluation mode. The data folder is not needed.
-// Throws base::InvalidInput when there is none, or it is damaged or foreign.
+// The trained model of a checkpoint folder or, given a run's folder or the
+// folder of its checkpoints, of the newest whole one, in evaluation mode. The
+// data folder is not needed. Throws base::InvalidInput when there is none, or
+// it is damaged or foreign.
 LoadedModel load_model(
     const std::filesystem::path& path, const std::string& device = "cpu");
 

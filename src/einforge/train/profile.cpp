@@ -138,9 +138,9 @@ std::pair<std::string, std::string> split_name(const std::string& name) {
       name.substr(open + 1, close - open - 1)};
 }
 
-// What tells Torch's kernels apart: functors, operations, the functions that
+// What distinguishes Torch's kernels: functors, operations, the functions that
 // launch them.
-std::vector<std::string> telling_words(const std::string& arguments) {
+std::vector<std::string> distinctive_words(const std::string& arguments) {
   std::vector<std::string> words;
   std::string first;
   for (std::size_t i = 0; i < arguments.size();) {
@@ -309,8 +309,8 @@ std::string short_kernel_name(std::string_view name) {
   if (base.size() + arguments.size() + 2 <= kLongestName) {
     return fmt::format("{}<{}>", base, arguments);
   }
-  return shorten(
-      fmt::format("{}<{}>", base, fmt::join(telling_words(arguments), ", ")));
+  return shorten(fmt::format(
+      "{}<{}>", base, fmt::join(distinctive_words(arguments), ", ")));
 }
 
 ProfileWindow profile_window(

@@ -18,9 +18,9 @@ namespace einforge::train {
 struct Profile {
   struct Row {
     std::string name;  // of a kernel, see short_kernel_name(), or an operator
-    double milliseconds = 0;  // a step, without what it called
+    double milliseconds = 0;  // per step, without what it called
     double share = 0;         // of all rows
-    double calls = 0;         // a step
+    double calls = 0;         // per step
   };
   // On a GPU rows are its kernels and copies, else operators of the CPU.
   bool gpu = false;
@@ -29,9 +29,9 @@ struct Profile {
   // there were no steps before to time.
   double profiled_milliseconds = 0;
   std::optional<double> milliseconds;
-  // In which the GPU did anything, a step.
+  // In which the GPU did anything, per step.
   std::optional<double> busy_milliseconds;
-  std::vector<Row> rows;  // dearest first
+  std::vector<Row> rows;  // most expensive first
 
   // Of a step without the profiler, if known: launches are slower with it.
   std::optional<double> idle_share() const;
@@ -39,11 +39,11 @@ struct Profile {
 
 base::Json to_json(const Profile& profile);
 
-// For people, the dearest rows only.
+// For people, the most expensive rows only.
 std::string profile_table(const Profile& profile);
 
 // The name of a kernel without return type, parameters and namespaces; where
-// its template arguments are long, only those of them that tell kernels apart.
+// its template arguments are long, only those of them that distinguish kernels.
 // At most 70 characters.
 std::string short_kernel_name(std::string_view name);
 

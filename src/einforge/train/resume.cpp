@@ -1,8 +1,9 @@
 #include "einforge/train/resume.h"
 
-#include <string>
+#include <fmt/format.h>
 
-#include "einforge/base/error.h"
+#include <algorithm>
+#include <string>
 
 namespace einforge::train {
 namespace {
@@ -14,6 +15,7 @@ base::Json essentials(const base::Json& own, const base::Json& identity) {
   base::Json json = {
       {"model", config.value("model", base::Json())},
       {"optimizer", config.value("optimizer", base::Json())},
+      {"flops", config.value("flops", base::Json())},
       {"seed", config.value("seed", base::Json())},
       {"data", identity}};
   json["data"]["batch_size"] =
@@ -23,7 +25,7 @@ base::Json essentials(const base::Json& own, const base::Json& identity) {
 
 }  // namespace
 
-void check_same_run(
+std::string difference(
     const TrainConfig& config,
     const base::Json& task_identity,
     const Checkpoint& checkpoint) {
@@ -33,18 +35,19 @@ void check_same_run(
       checkpoint.state.value("task", base::Json::object()));
   for (const auto& item : here.items()) {
     const base::Json other = there.value(item.key(), base::Json());
-    std::string key = item.key().substr(1);
-    for (char& c : key) {
-      c = c == '/' ? '.' : c;
+    if (other == item.value()) {
+      continue;
     }
-    base::check(
-        other == item.value(),
+    std::string key = item.key().substr(1);
+    std::ranges::replace(key, '/', '.');
+    return fmt::format(
         "'{}' is of another run: expected {} {}; got {}",
         checkpoint.path.string(),
         key,
         item.value().dump(),
         other.dump());
   }
+  return "";
 }
 
 }  // namespace einforge::train

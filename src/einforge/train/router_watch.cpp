@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 #include <numeric>
 
 namespace einforge::train {
@@ -69,10 +70,29 @@ base::Json to_json(const RouterRow& row) {
       {"aggregate_entropy", health.aggregate_entropy},
       {"balance_loss", health.balance_loss},
       {"z_loss", health.z_loss},
-      // There is no capacity that a token could exceed.
-      {"dropped", 0},
       {"dead", health.dead},
       {"largest_share", health.largest_share}};
+}
+
+RouterRow router_row(const base::Json& json) {
+  RouterRow row;
+  row.layer = json.at("layer").get<std::string>();
+  row.active = json.at("active").get<std::int64_t>();
+  // Written as null where it is no number.
+  const auto number = [&](const char* key) {
+    const base::Json& value = json.at(key);
+    return value.is_null() ? std::numeric_limits<double>::quiet_NaN()
+                           : value.get<double>();
+  };
+  nn::RouterHealth& health = row.health;
+  health.tokens = json.at("tokens").get<std::vector<std::int64_t>>();
+  health.token_entropy = number("token_entropy");
+  health.aggregate_entropy = number("aggregate_entropy");
+  health.balance_loss = number("balance_loss");
+  health.z_loss = number("z_loss");
+  health.dead = json.at("dead").get<std::int64_t>();
+  health.largest_share = number("largest_share");
+  return row;
 }
 
 base::Json to_json(const RouterWarning& warning) {
@@ -129,7 +149,7 @@ std::vector<RouterWarning> find_warnings(
     const auto busiest = std::max_element(counts.begin(), counts.end());
     found.push_back(
         {row.layer,
-         "crowded",
+         "overloaded",
          {busiest - counts.begin()},
          fmt::format("{:.0f}%", 100 * row.health.largest_share),
          tokens,
@@ -193,8 +213,8 @@ void RouterWarnings::restore(const base::Json& state) {
   lasting_ = warnings_of(state.at("lasting"));
 }
 
-RouterWatch::RouterWatch(torch::nn::Module& model)
-    : routers_(nn::routers(model)) {
+RouterWatch::RouterWatch(torch::nn::Module& model, std::string reduce)
+    : routers_(nn::routers(model)), reduce_(std::move(reduce)) {
   for (auto& [name, router] : routers_) {
     // The mixture that it routes for, or the attention of a shared one.
     name.resize(name.rfind('.'));
@@ -202,7 +222,7 @@ RouterWatch::RouterWatch(torch::nn::Module& model)
 }
 
 torch::Tensor RouterWatch::loss() const {
-  return nn::auxiliary_loss(routers_);
+  return nn::auxiliary_loss(routers_, reduce_);
 }
 
 void RouterWatch::update_biases() {

@@ -23,13 +23,15 @@ struct RouterRow {
 };
 
 // {"layer", "active", "tokens": [of each expert], "token_entropy",
-//  "aggregate_entropy", "balance_loss", "z_loss", "dropped", "dead",
-//  "largest_share"}; docs/moe.md says what they mean.
+//  "aggregate_entropy", "balance_loss", "z_loss", "dead", "largest_share"};
+// docs/moe.md says what they mean.
 base::Json to_json(const RouterRow& row);
+// The row that to_json() wrote. Throws base::Json::exception.
+RouterRow router_row(const base::Json& json);
 
 struct RouterWarning {
   std::string layer;
-  std::string kind;  // "dead" or "crowded"
+  std::string kind;  // "dead" or "overloaded"
   std::vector<std::int64_t> experts;
   std::string took;  // by them: "none" or "73%" of so many tokens
   std::int64_t tokens = 0;
@@ -78,13 +80,13 @@ class RouterWarnings {
 // The routers of a model, as a trainer deals with them.
 class RouterWatch {
  public:
-  // The model must outlive it.
-  explicit RouterWatch(torch::nn::Module& model);
+  // The model must outlive it. `reduce`: mean or sum, of the losses.
+  RouterWatch(torch::nn::Module& model, std::string reduce);
 
   bool empty() const { return routers_.empty(); }
 
-  // The sum of the routers' weighted losses of the last forward pass; undefined
-  // where there is none.
+  // The mean or the sum of the routers' weighted losses of the last forward
+  // pass; undefined where there is none.
   torch::Tensor loss() const;
   // Moves the balancing biases; once an optimiser step.
   void update_biases();
@@ -94,6 +96,7 @@ class RouterWatch {
 
  private:
   std::vector<std::pair<std::string, nn::MoeRouter*>> routers_;
+  std::string reduce_;
 };
 
 }  // namespace einforge::train

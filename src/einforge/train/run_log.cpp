@@ -1,6 +1,7 @@
 #include "einforge/train/run_log.h"
 
 #include <cmath>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,10 +23,10 @@ fs::path cut(const fs::path& path, std::int64_t step) {
   const std::string text = base::read_file(path);
   std::string kept;
   for (const std::string& line : base::split(text, '\n')) {
-    const base::Json row = base::Json::parse(line, nullptr, false);
-    if (row.is_object() && row.contains("step") &&
-        row["step"].is_number_integer() &&
-        row["step"].get<std::int64_t>() <= step) {
+    const std::optional<base::Json> row = base::try_parse_json(line);
+    if (row && row->is_object() && row->contains("step") &&
+        row->at("step").is_number_integer() &&
+        row->at("step").get<std::int64_t>() <= step) {
       kept += line + "\n";
     }
   }
@@ -48,7 +49,6 @@ void add_router(const RouterRow& row, Scalars& scalars) {
   add("aggregate_entropy", health.aggregate_entropy);
   add("balance_loss", health.balance_loss);
   add("z_loss", health.z_loss);
-  add("dropped", 0);
   add("dead", static_cast<double>(health.dead));
   add("largest_share", health.largest_share);
   for (std::size_t e = 0; e < health.tokens.size(); ++e) {
@@ -60,8 +60,12 @@ void add_router(const RouterRow& row, Scalars& scalars) {
 
 }  // namespace
 
-RunLog::RunLog(const fs::path& directory, std::int64_t step)
-    : log_(cut(directory / "log.jsonl", step)), events_(directory, step + 1) {}
+RunLog::RunLog(
+    const fs::path& directory, std::int64_t step, const base::Json& settings)
+    : log_(base::File::append(cut(directory / "log.jsonl", step))),
+      events_(directory, step + 1) {
+  events_.append_settings(settings);
+}
 
 void RunLog::append(const LogRow& row) {
   base::Json json = {{"step", row.step}, {"tokens", row.tokens}};
@@ -93,7 +97,7 @@ void RunLog::append(const LogRow& row) {
   if (!row.warnings.empty()) {
     json["warnings"] = row.warnings;
   }
-  log_.append(json.dump() + "\n");
+  log_.write(base::dump_json(json) + "\n");
   events_.append(row.step, scalars);
 }
 

@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "einforge/train/append_file.h"
+#include "einforge/base/files.h"
+#include "einforge/base/json.h"
 #include "einforge/train/event_file.h"
 #include "einforge/train/router_watch.h"
 
@@ -39,15 +40,18 @@ struct LogRow {
 // is logged exactly once.
 class RunLog {
  public:
-  // `step` is where the run begins or goes on. Throws base::IoError, as the
-  // others do.
-  RunLog(const std::filesystem::path& directory, std::int64_t step);
+  // `step` is where the run begins or goes on; `settings`, for TensorBoard, a
+  // flat object. Throws base::IoError, as the others do.
+  RunLog(
+      const std::filesystem::path& directory,
+      std::int64_t step,
+      const base::Json& settings);
 
   void append(const LogRow& row);
   void sync() { log_.sync(); }
 
  private:
-  AppendFile log_;
+  base::File log_;
   EventFile events_;
 };
 
