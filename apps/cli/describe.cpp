@@ -29,6 +29,7 @@ struct Options {
   std::optional<std::int64_t> d_in;
   std::optional<std::int64_t> d_out;
   structure::FactorOptions factors;
+  std::string flops;
   bool list = false;
   JsonOption json;
 };
@@ -75,7 +76,7 @@ void print_mixture(const Structure& layer) {
   }
 }
 
-void print_layer(const Structure& layer) {
+void print_layer(const Structure& layer, bool paper) {
   const Taxonomy real = structure::taxonomy(layer);
   const Taxonomy ideal = structure::taxonomy(layer.spec.theta);
   const std::int64_t dense = layer.d_in * layer.d_out;
@@ -116,11 +117,15 @@ void print_layer(const Structure& layer) {
     base::print("  degenerate: costs more than dense and adds nothing\n");
   }
   base::print(
-      "\n  parameters  {}\n  MACs        {}\n  FLOPs       {} a vector, "
-      "forward\n  rank        {} of {}\n",
+      "\n  parameters  {}\n  MACs        {}\n  FLOPs       {} per vector, "
+      "forward{}\n  rank        {} of {}\n",
       against_dense(structure::parameters(layer)),
       against_dense(structure::macs(layer)),
       2 * structure::macs(layer),
+      paper ? fmt::format(
+                  "; the paper's unit, forward MACs: {}",
+                  structure::macs(layer))
+            : "",
       structure::generic_rank(layer),
       std::min(layer.d_in, layer.d_out));
   if (!layer.dense) {
@@ -234,7 +239,7 @@ void describe(const Options& options) {
       structure::realise(spec, d_in, d_out, options.factors);
   options.json.write(structure::to_json(layer));
   if (!options.json.instead()) {
-    print_layer(layer);
+    print_layer(layer, options.flops == "paper");
   }
 }
 
@@ -269,6 +274,11 @@ void add_describe(CLI::App& app) {
       options->factors.tolerance,
       "how far a realised exponent may be from the asked one",
       {0, 1});
+  command
+      ->add_option(
+          "--flops", options->flops, "paper: show compute in its unit too")
+      ->type_name("causal|paper")
+      ->check(CLI::IsMember({"causal", "paper"}));
   command->add_flag(
       "--list", options->list, "the named structures and the paper's sweep");
   options->json.add(*command);

@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/help.h"
 #include "cli/options.h"
+#include "cli/spinning.h"
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/process.h"
@@ -87,6 +88,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  einforge::cli::limit_spinning(argv);
   base::prepare_process();
   const int code = run(argc, argv);
   const int error = base::output_error();

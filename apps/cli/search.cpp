@@ -47,6 +47,7 @@ struct SearchFlags {
   std::vector<std::string> settings;
   std::string out;
   std::string device;
+  std::string flops;
   std::optional<std::int64_t> workers;
   bool dry_run = false;
   bool retry_failed = false;
@@ -62,6 +63,9 @@ search::SearchConfig read_config(const SearchFlags& flags) {
   }
   if (!flags.device.empty()) {
     config.train.device = flags.device;
+  }
+  if (!flags.flops.empty()) {
+    config.train.flops = flags.flops;
   }
   if (flags.workers) {
     config.workers = *flags.workers;
@@ -317,6 +321,13 @@ void add_search(CLI::App& app) {
       flags->workers,
       "trials trained side by side",
       {1, 256});
+  search
+      ->add_option(
+          "--flops",
+          flags->flops,
+          "paper: count attention's full square, as the paper does")
+      ->type_name("causal|paper")
+      ->check(CLI::IsMember({"causal", "paper"}));
   search->add_option("--device", flags->device, "auto, cpu, cuda or cuda:N")
       ->type_name("DEVICE");
   search->add_flag(

@@ -26,6 +26,7 @@ struct Options {
   std::vector<std::string> settings;
   std::string out;
   std::string device;
+  std::string flops;
   bool resume = false;
   JsonOption json;
   std::int64_t profile = 0;
@@ -75,7 +76,7 @@ void print_summary(
       "in -> out",
       "count",
       "parameters",
-      "MACs/token",
+      "MACs",
       "(alpha,beta,gamma -> delta,epsilon,phi; rho)");
   for (const models::LinearPlan& linear : plan.linears) {
     base::print(
@@ -92,19 +93,29 @@ void print_summary(
     base::print(
         "{:<15}{:<24}{:>13}  {:>6}{:>12}{:>14}\n",
         "attention",
-        "causal",
+        config.flops == "paper" ? "causal, full square" : "causal",
         "",
         config.model.layers,
         0,
         plan.attention_macs);
   }
   const auto summary = train::summarise(config);
+  const char* unit = config.model.kind == "gpt" ? "token" : "sample";
   base::print(
-      "{} parameters, {} FLOPs a token (forward + backward), {} tokens a "
-      "step, {} steps, {} FLOPs in all\n",
+      "{} parameters, {} FLOPs per {} (forward + backward{}), {} {}s per step, "
+      "{} steps, {} FLOPs in all\n",
       base::human_count(static_cast<double>(summary.parameters)),
       base::human_count(summary.flops_per_token),
+      unit,
+      // The paper's plots have the MACs of a forward pass.
+      config.flops == "paper"
+          ? fmt::format(
+                ", attention's full square; in the paper's unit, forward MACs: "
+                "{}",
+                base::human_count(summary.flops_per_token / 6))
+          : "",
       summary.tokens_per_step,
+      unit,
       config.steps,
       base::human_count(
           summary.flops_per_token *
@@ -127,12 +138,19 @@ const char* outcome_name(train::Outcome outcome) {
 
 // The command that goes on with an interrupted run.
 std::string resume_command(const Options& options) {
-  std::vector<std::string> words = {"einforge", "train", options.config};
+  // Standard input is gone; the run has kept what it said.
+  std::vector<std::string> words = {
+      "einforge",
+      "train",
+      options.config == "-" ? options.out + "/config.json" : options.config};
   for (const std::string& setting : options.settings) {
     words.insert(words.end(), {"--set", setting});
   }
   if (!options.device.empty()) {
     words.insert(words.end(), {"--device", options.device});
+  }
+  if (!options.flops.empty()) {
+    words.insert(words.end(), {"--flops", options.flops});
   }
   words.insert(words.end(), {"--out", options.out, "--resume"});
   for (std::string& word : words) {
@@ -147,11 +165,14 @@ int run(Options options) {
   if (!options.device.empty()) {
     config.device = options.device;
   }
+  if (!options.flops.empty()) {
+    config.flops = options.flops;
+  }
   config.validate();
   if (options.out.empty()) {
-    options.out = (std::filesystem::path("runs") /
-                   std::filesystem::path(options.config).stem())
-                      .string();
+    const std::filesystem::path name =
+        options.config == "-" ? "stdin" : options.config;
+    options.out = (std::filesystem::path("runs") / name.stem()).string();
   }
   if (!options.json.instead()) {
     print_summary(config, train::plan_model(config, train::task_shape(config)));
@@ -232,6 +253,13 @@ void add_train(CLI::App& app) {
       ->type_name("FOLDER");
   command->add_option("--device", options->device, "auto, cpu, cuda, cuda:N")
       ->type_name("DEVICE");
+  command
+      ->add_option(
+          "--flops",
+          options->flops,
+          "paper: count attention's full square, as the paper does")
+      ->type_name("causal|paper")
+      ->check(CLI::IsMember({"causal", "paper"}));
   command->add_flag(
       "--resume",
       options->resume,
