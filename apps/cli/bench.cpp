@@ -180,7 +180,9 @@ void add_bench(CLI::App& app) {
       app.add_subcommand("bench", "Times structured layers against dense ones");
   command
       ->add_option(
-          "--suite", options->suite, "layers, paper, decode, moe or widths")
+          "--suite",
+          options->suite,
+          "layers, paper, decode, moe, widths or coverage")
       ->type_name("SUITE")
       ->capture_default_str();
   command

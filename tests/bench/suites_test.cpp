@@ -4,6 +4,10 @@
 
 #include <map>
 #include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "einforge/base/error.h"
 
@@ -70,6 +74,44 @@ TEST(Suites, MoeHasThreeRoutingsOfEachWidthAndOneFeedForwardNetwork) {
   EXPECT_EQ(cases[8].layer.sizes.values(), (Values{64, 1, 64, 1, 64, 64, 1}));
   EXPECT_EQ(cases[9].layer.spec.family, "ffn_moe");
   EXPECT_EQ(cases[9].layer.d_out, 4096);
+}
+
+TEST(Suites, CoverageHasEveryShapeByEveryStructureAndMixtures) {
+  const auto cases = layer_cases({.name = "coverage"}, /*cuda=*/true);
+  std::map<std::string, std::set<std::pair<std::int64_t, std::int64_t>>> shapes;
+  std::set<std::tuple<std::int64_t, std::int64_t, std::int64_t>> mixtures;
+  for (const LayerCase& which : cases) {
+    EXPECT_EQ(which.tokens, 16384);
+    EXPECT_EQ(
+        which.implementations, (std::vector<std::string>{"dense", "einforge"}));
+    EXPECT_EQ(which.passes.size(), 2);
+    shapes[which.layer.spec.text].emplace(which.layer.d_in, which.layer.d_out);
+    if (which.layer.spec.mixture) {
+      mixtures.emplace(
+          which.layer.d_in,
+          which.layer.spec.mixture->experts,
+          which.layer.spec.mixture->active);
+    }
+  }
+  for (const char* text :
+       {"monarch",
+        "btt:0.25",
+        "kronecker",
+        "tensor_train:0.25",
+        "low_rank:0.5",
+        "btt_moe:E=16,k=2",
+        "btt_moe:E=8,k=2"}) {
+    EXPECT_GE(shapes[text].size(), 31U + 10U) << text;
+  }
+  for (const std::int64_t width : {1024, 2048}) {
+    for (const std::int64_t experts : {4, 8, 16, 32, 64, 128}) {
+      for (const std::int64_t active : {1, 2, 4, 8}) {
+        EXPECT_EQ(
+            mixtures.contains({width, experts, active}), active <= experts)
+            << width << " " << experts << " " << active;
+      }
+    }
+  }
 }
 
 TEST(Suites, WidthsAreOfGptsAndNoPowersOfTwo) {

@@ -1,5 +1,7 @@
 #include "einforge/bench/suites.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "einforge/base/error.h"
@@ -48,6 +50,51 @@ std::vector<Spec> paper_specs() {
   return specs;
 }
 
+// The shapes of the layers of transformers, and others beside them: multiples
+// of 16 that are no powers of two, ratios of 1:3 and 3:8.
+std::vector<Width> coverage_widths() {
+  return {
+      {512, 512},    {512, 2048},   {2048, 512},   {768, 768},   {768, 3072},
+      {3072, 768},   {1024, 1024},  {1024, 4096},  {4096, 1024}, {1280, 1280},
+      {1280, 5120},  {5120, 1280},  {1536, 6144},  {6144, 1536}, {1600, 1600},
+      {1600, 6400},  {2048, 2048},  {2048, 8192},  {8192, 2048}, {2560, 2560},
+      {2560, 10240}, {3072, 3072},  {3072, 8192},  {4096, 4096}, {4096, 11008},
+      {4096, 14336}, {14336, 4096}, {4096, 16384}, {5120, 5120}, {5120, 13824},
+      {8192, 8192},  {880, 880},    {1104, 1104},  {1008, 3024}, {1152, 3072},
+      {1360, 1360},  {1936, 1936},  {2320, 2320},  {2736, 2736}, {3504, 9344},
+      {4400, 4400}};
+}
+
+// All of them by the structures that the product offers, and mixtures of more
+// or fewer experts at two widths.
+std::vector<Layer> coverage_layers() {
+  std::vector<Spec> specs;
+  for (const char* text :
+       {"monarch",
+        "btt:0.25",
+        "kronecker",
+        "tensor_train:0.25",
+        "low_rank:0.5",
+        "btt_moe:E=16,k=2",
+        "btt_moe:E=8,k=2"}) {
+    specs.push_back(structure::parse(text));
+  }
+  std::vector<Layer> layers = grid(specs, coverage_widths());
+  for (const std::int64_t width : {1024, 2048}) {
+    for (const int experts : {4, 8, 16, 32, 64, 128}) {
+      for (const int active : {1, 2, 4, 8}) {
+        if (active <= experts) {
+          layers.push_back(
+              {structure::parse(
+                   fmt::format("btt_moe:E={},k={}", experts, active)),
+               {width, width}});
+        }
+      }
+    }
+  }
+  return layers;
+}
+
 // The defaults of a suite.
 struct Defaults {
   std::vector<Layer> layers;
@@ -85,6 +132,13 @@ Defaults defaults_of(const std::string& suite, bool cuda) {
         {3072, 3072}};
     return {grid(specs, others), specs, others, {many}};
   }
+  if (suite == "coverage") {
+    return {
+        coverage_layers(),
+        {monarch[0], moe[0]},
+        coverage_widths(),
+        {cuda ? 16384 : many}};
+  }
   if (suite == "moe") {
     std::vector<Layer> layers = grid(moe, widths);
     layers.push_back({structure::parse("ffn_moe:E=8,k=2"), {1024, 4096}});
@@ -92,7 +146,8 @@ Defaults defaults_of(const std::string& suite, bool cuda) {
   }
   base::check(
       suite == "decode",
-      "--suite: expected layers, paper, decode, moe or widths; got '{}'",
+      "--suite: expected layers, paper, decode, moe, widths or coverage; got "
+      "'{}'",
       suite);
   return {
       grid(monarch, widths),
@@ -109,8 +164,14 @@ bool is_btt(const structure::Sizes& sizes) {
 
 std::vector<std::string> implementations_of(
     const Suite& suite, const structure::Structure& layer) {
-  if (!suite.implementations.empty() || suite.name != "paper") {
+  if (!suite.implementations.empty()) {
     return suite.implementations;
+  }
+  if (suite.name == "coverage") {
+    return {"dense", "einforge"};
+  }
+  if (suite.name != "paper") {
+    return {};
   }
   std::vector<std::string> names{"dense", "einforge", "bmm"};
   const bool low_rank = layer.sizes.gamma == 1 && layer.sizes.phi == 1;

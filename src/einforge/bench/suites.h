@@ -22,6 +22,9 @@ struct Suite {
   // "decode": 1 to 64 tokens, forward only.
   // "moe": BTT-MoE of 16 experts, 2 of them active, at 1024, 2048 and 4096 with
   //   three routings, and a feed-forward MoE of 8 dense experts at 1024.
+  // "widths": monarch and BTT-MoE at widths that are no powers of two.
+  // "coverage": 41 shapes by seven structures, and mixtures of 4 to 128 experts
+  //   with 1 to 8 active, what a user gets beside dense.
   std::string name = "layers";
   std::vector<std::string> structures;  // as structure::parse() takes them
   std::vector<Width> widths;

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <cuda_bf16.h>
-
 #include <cstdint>
 
 // The few instructions that CUDA C++ has no plain name for.
@@ -50,6 +48,12 @@ __device__ __forceinline__ uint4 load_shared(uint32_t shared) {
 __device__ __forceinline__ float load_shared_float(uint32_t shared) {
   float v;
   asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(shared));
+  return v;
+}
+
+__device__ __forceinline__ uint32_t load_shared_word(uint32_t shared) {
+  uint32_t v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(shared));
   return v;
 }
 
@@ -125,9 +129,27 @@ __device__ __forceinline__ uint32_t high_pair(uint32_t first, uint32_t second) {
   return __byte_perm(first, second, 0x7632);
 }
 
+// Two values as bfloat16, the first in the low half.
 __device__ __forceinline__ uint32_t round_pair(float first, float second) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-  return reinterpret_cast<const uint32_t&>(pair);
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+
+// Products and sums of pairs of bfloat16.
+__device__ __forceinline__ uint32_t multiply_pair(uint32_t a, uint32_t b) {
+  uint32_t pair;
+  // There is no product alone before sm_90: a b - 0.
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+      : "=r"(pair)
+      : "r"(a), "r"(b), "r"(0x80008000U));
+  return pair;
+}
+__device__ __forceinline__ uint32_t
+fma_pair(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t pair;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(a), "r"(b), "r"(c));
+  return pair;
 }
 
 // One of two vectors, without a branch: word by word, which the compiler does

@@ -17,4 +17,11 @@ namespace einforge::ops {
 // docs/design/btt_backward.md has the bytes.
 EinsumLinearKernel fused_btt_kernel();
 
+// The row "two_pass": a block-tensor-train layer of any size as two batched
+// products with z in memory between them, bfloat16, by kernels that are
+// compiled for the layer's sizes when they are first needed (kernels/jit/).
+// Backward, z and dz are made again and lie in memory one after the other.
+// docs/design/plans.md has the bytes.
+EinsumLinearKernel two_pass_btt_kernel();
+
 }  // namespace einforge::ops

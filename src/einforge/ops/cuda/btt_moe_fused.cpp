@@ -6,7 +6,9 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
@@ -18,6 +20,7 @@
 #include "einforge/ops/btt_moe_linear.h"
 #include "einforge/ops/cuda/btt_operands.h"
 #include "einforge/ops/cuda/btt_tuner.h"
+#include "einforge/ops/cuda/btt_two_pass.h"
 #include "einforge/ops/cuda/moe_router.h"
 #include "einforge/ops/kernel_choice.h"
 #include "einforge/ops/moe_routing.h"
@@ -130,6 +133,15 @@ Tensor run_rows(
       });
 }
 
+// Both stages on chip at the sizes that there is a kernel for, or two passes
+// with z in memory at any size.
+enum class Way { kResident, kTwoPass };
+
+constexpr std::string_view name_of(Way way) {
+  return way == Way::kResident ? "fused" : "two_pass";
+}
+
+template <Way kWay>
 bool supports(const BttMoeProblem& problem) {
   const EinsumLinearProblem& expert = problem.expert;
   if (expert.dtype != torch::kBFloat16 ||
@@ -144,6 +156,13 @@ bool supports(const BttMoeProblem& problem) {
   }
   const ek::BttSizes sizes = btt::sizes_of(c);
   const ek::DeviceLimits& limits = device_limits();
+  if constexpr (kWay == Way::kTwoPass) {
+    return limits.major == 9 && two_pass::supports(
+                                    sizes,
+                                    expert.tokens * problem.active,
+                                    static_cast<int>(problem.experts),
+                                    expert.pass);
+  }
   if (expert.pass == Pass::kForward) {
     return ek::resident_routed_supports(sizes, limits);
   }
@@ -152,12 +171,18 @@ bool supports(const BttMoeProblem& problem) {
 }
 
 Tensor forward(
+    Way way,
     const BttMoeProblem& problem,
     const BttMoeOperands& operands,
     const Dispatch& dispatch,
     const Tensor& bias) {
   const Layer layer(problem, operands);
   const Tensor x = btt::aligned(operands.x);
+  const Tensor gates = operands.gates.to(torch::kFloat32);
+  if (dispatch.gates.defined() && way == Way::kTwoPass) {
+    return two_pass::sum(
+        {layer.sizes, layer.cores, dispatch.rows}, x, gates, bias);
+  }
   if (dispatch.gates.defined()) {
     const Tensor padded = btt::padded_bias(
         bias, layer.sizes, ek::btt_packed_sizes(layer.sizes, kPlan));
@@ -177,8 +202,10 @@ Tensor forward(
               stream);
         });
   }
-  const Tensor rows = run_rows(layer.sizes, layer.cores, x, dispatch.rows);
-  const Tensor gates = operands.gates.to(torch::kFloat32);
+  const Tensor rows =
+      way == Way::kTwoPass
+          ? two_pass::rows({layer.sizes, layer.cores, dispatch.rows}, x)
+          : run_rows(layer.sizes, layer.cores, x, dispatch.rows);
   Tensor y = torch::empty({x.size(0), layer.sizes.d_out()}, x.options());
   C10_CUDA_CHECK(ek::moe_combine(
       {.rows = btt::data(rows),
@@ -197,9 +224,14 @@ Dispatch dispatch_of(
       {operands.experts, operands.gates.to(torch::kFloat32)}, problem.experts);
 }
 
+template <Way kWay>
 Tensor forward(const BttMoeProblem& problem, const BttMoeOperands& operands) {
   return forward(
-      problem, operands, dispatch_of(problem, operands), /*bias=*/Tensor());
+      kWay,
+      problem,
+      operands,
+      dispatch_of(problem, operands),
+      /*bias=*/Tensor());
 }
 
 // Of the router, beside the layer's own. What else its scores and gates went
@@ -255,6 +287,7 @@ Tensor finish_routed(
 // With r = rows of the transposed layer on dy: dx[t] = sum_j g[t,j] r[t,j], and
 // since <dy, layer(x)> = <r, x>, dg[t,j] = r[t,j] . x[t].
 BttMoeGradients backward(
+    Way way,
     const BttMoeProblem& problem,
     const Tensor& grad,
     const BttMoeOperands& operands,
@@ -262,18 +295,29 @@ BttMoeGradients backward(
     const Dispatch& dispatch,
     RouterGradient* router) {
   const Layer layer(problem, operands);
+  const two_pass::Layer passes{layer.sizes, layer.cores, dispatch.rows};
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const Tensor x = btt::aligned(operands.x);
   const Tensor dy = btt::aligned(grad);
   const Tensor gates = operands.gates.to(torch::kFloat32);
+  Tensor dz;  // where both dx and the cores' gradients want it
+  const auto input_rows = [&] {
+    return way == Way::kTwoPass ? two_pass::rows(
+                                      passes.transposed(),
+                                      dy,
+                                      mask[1] || mask[2] ? &dz : nullptr)
+                                : run_rows(
+                                      layer.sizes.transposed(),
+                                      layer.cores.transposed(),
+                                      dy,
+                                      dispatch.rows);
+  };
   BttMoeGradients result;
   if (router != nullptr && (mask[0] || router->asked)) {
-    const Tensor rows = run_rows(
-        layer.sizes.transposed(), layer.cores.transposed(), dy, dispatch.rows);
+    const Tensor rows = input_rows();
     result.x = finish_routed(rows, x, operands, mask[0], *router);
   } else if (mask[0] || mask[3]) {
-    const Tensor rows = run_rows(
-        layer.sizes.transposed(), layer.cores.transposed(), dy, dispatch.rows);
+    const Tensor rows = input_rows();
     result.x = mask[0] ? torch::empty_like(x) : Tensor();
     result.gates = mask[3] ? torch::empty_like(gates) : Tensor();
     C10_CUDA_CHECK(ek::moe_combine(
@@ -295,6 +339,10 @@ BttMoeGradients backward(
     result.core_b = torch::empty_like(operands.core_b);
     const Tensor& first = layer.ab ? result.core_a : result.core_b;
     const Tensor& second = layer.ab ? result.core_b : result.core_a;
+    if (way == Way::kTwoPass) {
+      two_pass::core_gradients(passes, x, dy, gates, dz, first, second);
+      return result;
+    }
     btt::core_gradients(
         layer.sizes,
         layer.cores,
@@ -310,13 +358,29 @@ BttMoeGradients backward(
   return result;
 }
 
+template <Way kWay>
 BttMoeGradients backward(
     const BttMoeProblem& problem,
     const Tensor& grad,
     const BttMoeOperands& operands,
     const GradientMask& mask) {
   return backward(
-      problem, grad, operands, mask, dispatch_of(problem, operands), nullptr);
+      kWay,
+      problem,
+      grad,
+      operands,
+      mask,
+      dispatch_of(problem, operands),
+      nullptr);
+}
+
+template <Way kWay>
+BttMoeKernel kernel() {
+  return {
+      .name = name_of(kWay),
+      .supports = supports<kWay>,
+      .forward = forward<kWay>,
+      .backward = backward<kWay>};
 }
 
 BttMoeProblem problem_of(
@@ -335,9 +399,28 @@ BttMoeProblem problem_of(
 }
 
 // As choose_row() does.
-void log(const BttMoeProblem& problem) {
+void log(const BttMoeProblem& problem, Way way) {
   internal::note_choice(
-      "fused", [&] { return problem.to_string() + ", with router"; });
+      name_of(way), [&] { return problem.to_string() + ", with router"; });
+}
+
+// Which way a mixture goes with its router, both passes the same; or none.
+std::optional<Way> way_of(
+    const fused::RoutedOperands& operands, std::int64_t active) {
+  const std::string& forced = forced_kernel();
+  const BttMoeProblem forward = problem_of(operands, active, Pass::kForward);
+  const BttMoeProblem backward = problem_of(operands, active, Pass::kBackward);
+  const auto takes = [&](Way way, auto supported) {
+    return (forced.empty() || forced == name_of(way)) && supported(forward) &&
+           supported(backward);
+  };
+  if (takes(Way::kResident, supports<Way::kResident>)) {
+    return Way::kResident;
+  }
+  if (takes(Way::kTwoPass, supports<Way::kTwoPass>)) {
+    return Way::kTwoPass;
+  }
+  return std::nullopt;
 }
 
 BttMoeOperands operands_of(
@@ -357,7 +440,6 @@ namespace fused {
 bool takes_routed(const RoutedOperands& operands, std::int64_t active) {
   const Tensor& x = operands.x;
   const Tensor& router = operands.router;
-  const std::string& forced = forced_kernel();
   for (const Tensor* core : {&operands.core_a, &operands.core_b}) {
     if (core->scalar_type() != x.scalar_type() ||
         core->device() != x.device()) {
@@ -368,8 +450,7 @@ bool takes_routed(const RoutedOperands& operands, std::int64_t active) {
     return false;
   }
   if (!x.is_cuda() || router.dim() != 2 || router.device() != x.device() ||
-      active < 1 || active > router.size(0) || !takes_logits(x, router) ||
-      !(forced.empty() || forced == fused_moe_kernel().name)) {
+      active < 1 || active > router.size(0) || !takes_logits(x, router)) {
     return false;
   }
   const structure::Sizes sizes = expert_sizes(operands.core_a, operands.core_b);
@@ -379,8 +460,7 @@ bool takes_routed(const RoutedOperands& operands, std::int64_t active) {
              static_cast<int>(router.size(0)),
              static_cast<int>(router.size(1)),
              /*with_rows=*/true) &&
-         supports(problem_of(operands, active, Pass::kForward)) &&
-         supports(problem_of(operands, active, Pass::kBackward));
+         way_of(operands, active).has_value();
 }
 
 RoutedForward routed_forward(
@@ -394,9 +474,11 @@ RoutedForward routed_forward(
   const Dispatch dispatch =
       Dispatch::of(result.routing, operands.router.size(0));
   const BttMoeProblem problem = problem_of(operands, active, Pass::kForward);
-  log(problem);
+  const Way way = way_of(operands, active).value();
+  log(problem, way);
   result.y =
       forward(
+          way,
           problem,
           operands_of(operands, result.routing),
           dispatch,
@@ -426,8 +508,10 @@ RoutedGradients routed_backward(
       .asked = mask[1]};
   const BttMoeProblem problem =
       problem_of(operands, saved.routing.gates.size(1), Pass::kBackward);
-  log(problem);
+  const Way way = way_of(operands, problem.active).value();
+  log(problem, way);
   const BttMoeGradients found = backward(
+      way,
       problem,
       grads.y.reshape({problem.expert.tokens, -1}).contiguous(),
       operands_of(operands, saved.routing),
@@ -444,11 +528,11 @@ RoutedGradients routed_backward(
 }  // namespace fused
 
 BttMoeKernel fused_moe_kernel() {
-  return {
-      .name = "fused",
-      .supports = supports,
-      .forward = forward,
-      .backward = backward};
+  return kernel<Way::kResident>();
+}
+
+BttMoeKernel two_pass_moe_kernel() {
+  return kernel<Way::kTwoPass>();
 }
 
 }  // namespace einforge::ops

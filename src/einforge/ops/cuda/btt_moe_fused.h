@@ -14,6 +14,10 @@ namespace einforge::ops {
 // docs/design/btt_moe_kernels.md has the bytes.
 BttMoeKernel fused_moe_kernel();
 
+// Mixtures of BTT experts of any size and rank in two passes
+// (ops/cuda/btt_two_pass.h), with z of every pair in memory.
+BttMoeKernel two_pass_moe_kernel();
+
 // The same together with its router: the choice is made as the scores come off
 // the sums, and backward the router's part of dx is added as the rows are.
 namespace fused {

@@ -14,7 +14,10 @@ namespace einforge::ops {
 
 std::span<const BttMoeKernel> cuda_moe_kernels() {
   static const std::array table{
-      fused_moe_kernel(), moe_low_rank_kernel(), moe_bmm_kernel()};
+      fused_moe_kernel(),
+      two_pass_moe_kernel(),
+      moe_low_rank_kernel(),
+      moe_bmm_kernel()};
   return table;
 }
 

@@ -74,6 +74,7 @@ std::span<const EinsumLinearKernel> cuda_kernels() {
   static const std::array table{
       where_fastest<fused_btt_kernel>(),
       where_fastest<fused_merged_kernel>(),
+      where_fastest<two_pass_btt_kernel>(),
       where_fastest<kronecker_kernel>(),
       where_fastest<strided_kernel>(),  // of those not measured, everything
       where_fastest<merged_kernel>(),

@@ -52,10 +52,22 @@ EinsumLinearKernel fused_btt_kernel() {
       .supports = [](const EinsumLinearProblem& /*problem*/) { return false; }};
 }
 
+EinsumLinearKernel two_pass_btt_kernel() {
+  return {
+      .name = "two_pass",
+      .supports = [](const EinsumLinearProblem& /*problem*/) { return false; }};
+}
+
 EinsumLinearKernel kronecker_kernel() {
   return {
       .name = "kronecker",
       .supports = [](const EinsumLinearProblem& /*problem*/) { return false; }};
+}
+
+BttMoeKernel two_pass_moe_kernel() {
+  return {.name = "two_pass", .supports = [](const BttMoeProblem& /*problem*/) {
+            return false;
+          }};
 }
 
 BttMoeKernel fused_moe_kernel() {

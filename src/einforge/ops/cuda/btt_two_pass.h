@@ -1,0 +1,64 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include "einforge/kernels/cuda/btt_linear.h"
+#include "einforge/kernels/cuda/routed_rows.h"
+#include "einforge/ops/kernel_table.h"
+
+namespace einforge::ops {
+
+// A block-tensor-train layer in two passes (two_pass_btt_kernel() of
+// btt_linear.h), for the rows of a mixture of experts or for all tokens.
+namespace two_pass {
+
+// A layer and its operands as the kernels see them: the core contracted first
+// is A. Of a mixture the cores are those of all experts, and `rows` says which
+// tokens each has; else rows.offsets is null and rows.pairs the tokens.
+struct Layer {
+  kernels::cuda::BttSizes sizes;
+  kernels::cuda::BttCores cores;
+  kernels::cuda::RoutedRows rows;
+
+  Layer transposed() const;
+};
+
+// Whether all kernels of the pass are there. Compiles them, which takes seconds
+// when they are not in the cache.
+bool supports(
+    const kernels::cuda::BttSizes& sizes,
+    std::int64_t rows,
+    int experts,
+    Pass pass);
+
+// @param x (tokens, d_in), contiguous, aligned to 16 bytes
+// @param z where not null, the result of the first stage
+// @return (pairs, d_out): a row for each pair
+torch::Tensor rows(
+    const Layer& layer, const torch::Tensor& x, torch::Tensor* z = nullptr);
+
+// @param gates (tokens, active) float32, or undefined
+// @param bias (d_out) bfloat16, or undefined
+// @return (tokens, d_out): the sum over the pairs of a token, each times its
+//   gate, and the bias. Of a mixture rows.bins is rows.active, at most 2.
+torch::Tensor sum(
+    const Layer& layer,
+    const torch::Tensor& x,
+    const torch::Tensor& gates,
+    const torch::Tensor& bias);
+
+// The gradients of the cores, (.., in, gamma, out, phi, rho) of any strides;
+// undefined where not asked for.
+//
+// @param dz of rows() of the transposed layer, or undefined
+void core_gradients(
+    const Layer& layer,
+    const torch::Tensor& x,
+    const torch::Tensor& dy,
+    const torch::Tensor& gates,
+    torch::Tensor dz,
+    const torch::Tensor& grad_first,
+    const torch::Tensor& grad_second);
+
+}  // namespace two_pass
+}  // namespace einforge::ops
