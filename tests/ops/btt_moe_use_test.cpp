@@ -193,25 +193,25 @@ TEST(BttMoeErrors, SayWhatWasExpectedAndWhatCame) {
   EXPECT_EQ(error(x, a, b, experts + 7, gates), "no error");
   EXPECT_EQ(
       error(torch::zeros({5, 7}), a, b, experts, gates),
-      "[btt_moe_linear] expected x of size (..., 6); got [5, 7]");
+      "[btt_moe_linear] expected x of size (..., 6); got (5, 7)");
   EXPECT_EQ(
       error(x, a.select(0, 0), b, experts, gates),
       "[btt_moe_linear] expected cores of six dimensions (experts, in, gamma, "
-      "out, phi, rho) and equally many experts; got core_a of size [3, 2, 1, "
-      "2, 1] and core_b of size [8, 1, 2, 4, 2, 1]");
+      "out, phi, rho) and equally many experts; got core_a of size (3, 2, 1, "
+      "2, 1) and core_b of size (8, 1, 2, 4, 2, 1)");
   EXPECT_EQ(
       error(x, a, b.to(torch::kFloat64), experts, gates),
       "[btt_moe_linear] expected core_b Float on cpu; got Double on cpu");
   EXPECT_EQ(
       error(x, a, b, experts.slice(0, 1), gates),
-      "[btt_moe_linear] expected experts of size (5, 1 to 8); got [4, 2]");
+      "[btt_moe_linear] expected experts of size (5, 1 to 8); got (4, 2)");
   EXPECT_EQ(
       error(x, a, b, experts.to(torch::kFloat32), gates),
       "[btt_moe_linear] expected experts int32 or int64; got Float");
   EXPECT_EQ(
       error(x, a, b, experts, gates.slice(1, 1)),
-      "[btt_moe_linear] expected gates of the size of experts, [5, 2]; got [5, "
-      "1]");
+      "[btt_moe_linear] expected gates of the size of experts, (5, 2); got (5, "
+      "1)");
   EXPECT_EQ(
       error(x, a, b, experts, gates.to(torch::kBFloat16)),
       "[btt_moe_linear] expected gates Float on cpu; got BFloat16 on cpu");

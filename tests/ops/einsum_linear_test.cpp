@@ -335,20 +335,20 @@ TEST(EinsumLinearErrors, SayWhatWasExpectedAndWhatCame) {
   };
   EXPECT_EQ(
       error(torch::zeros({32, 25}), a, b),
-      "[einsum_linear] expected x of size (..., 24); got [32, 25]");
+      "[einsum_linear] expected x of size (..., 24); got (32, 25)");
   EXPECT_EQ(
       error(x, a.squeeze(0).flatten(), b),
       "[einsum_linear] expected cores of five dimensions (in, gamma, out, phi, "
-      "rho); got core_a of size [240] and core_b of size [3, 4, 6, 2, 3]");
+      "rho); got core_a of size (240) and core_b of size (3, 4, 6, 2, 3)");
   EXPECT_EQ(
       error(x, a, torch::zeros({3, 4, 6, 2, 4})),
       "[einsum_linear] expected cores of equal gamma, phi and rho (dimensions "
-      "1, 3 and 4); got core_a of size [2, 4, 5, 2, 3] and core_b of size [3, "
-      "4, 6, 2, 4]");
+      "1, 3 and 4); got core_a of size (2, 4, 5, 2, 3) and core_b of size (3, "
+      "4, 6, 2, 4)");
   EXPECT_EQ(
       error(x, torch::zeros({0, 4, 5, 2, 3}), b),
       "[einsum_linear] expected cores of sizes at least 1; got core_a of size "
-      "[0, 4, 5, 2, 3] and core_b of size [3, 4, 6, 2, 3]");
+      "(0, 4, 5, 2, 3) and core_b of size (3, 4, 6, 2, 3)");
   EXPECT_EQ(
       error(x.to(torch::kFloat64), a, b),
       "[einsum_linear] expected cores of x's dtype Double on cpu; got Float on "
@@ -358,7 +358,7 @@ TEST(EinsumLinearErrors, SayWhatWasExpectedAndWhatCame) {
       "[einsum_linear] expected x of a floating-point dtype; got Long");
   EXPECT_EQ(
       error(x, a, b, torch::zeros({59})),
-      "[einsum_linear] expected bias of size (60); got [59]");
+      "[einsum_linear] expected bias of size (60); got (59)");
   EXPECT_EQ(
       error(x, a, b, torch::zeros({60}, torch::kFloat64)),
       "[einsum_linear] expected bias of x's dtype Float on cpu; got Double on "
@@ -368,7 +368,7 @@ TEST(EinsumLinearErrors, SayWhatWasExpectedAndWhatCame) {
         ops::einsum_linear_backward(
             torch::zeros({32, 61}), x, a, b, {true, true, true, true});
       }),
-      "[einsum_linear_backward] expected grad of size [32, 60]; got [32, 61]");
+      "[einsum_linear_backward] expected grad of size (32, 60); got (32, 61)");
 }
 
 }  // namespace

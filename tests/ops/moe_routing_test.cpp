@@ -373,7 +373,7 @@ TEST(MoeErrors, SayWhatWasExpectedAndWhatCame) {
       error_of(
           [] { ops::moe_logits(torch::zeros({3, 4}), torch::zeros({8, 5})); }),
       "[moe_logits] expected x of size (..., d_in) and weight of size "
-      "(experts, d_in); got [3, 4] and [8, 5]");
+      "(experts, d_in); got (3, 4) and (8, 5)");
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "einforge/ops/contraction.h"
 #include "einforge/ops/einsum_linear.h"
+#include "einforge/ops/size_text.h"
 
 TORCH_LIBRARY_FRAGMENT(einforge, m) {
   m.def(
@@ -71,9 +72,9 @@ structure::Sizes expert_sizes(const Tensor& core_a, const Tensor& core_b) {
           core_a.size(0) == core_b.size(0) && core_a.size(0) > 0,
       "[btt_moe_linear] expected cores of six dimensions (experts, in, gamma, "
       "out, phi, rho) and equally many experts; got core_a of size ",
-      core_a.sizes(),
+      size_text(core_a.sizes()),
       " and core_b of size ",
-      core_b.sizes());
+      size_text(core_b.sizes()));
   return core_sizes(core_a.select(0, 0), core_b.select(0, 0));
 }
 

@@ -5,6 +5,7 @@
 #include "einforge/ops/btt_moe_linear.h"
 #include "einforge/ops/kernel_choice.h"
 #include "einforge/ops/operands.h"
+#include "einforge/ops/size_text.h"
 
 namespace einforge::ops {
 namespace {
@@ -40,13 +41,13 @@ Call check(
       ", 1 to ",
       count,
       "); got ",
-      experts.sizes());
+      size_text(experts.sizes()));
   TORCH_CHECK(
       gates.sizes() == experts.sizes(),
       "[btt_moe_linear] expected gates of the size of experts, ",
-      experts.sizes(),
+      size_text(experts.sizes()),
       "; got ",
-      gates.sizes());
+      size_text(gates.sizes()));
   TORCH_CHECK(
       experts.scalar_type() == torch::kInt32 ||
           experts.scalar_type() == torch::kInt64,

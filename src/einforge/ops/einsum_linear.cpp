@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "einforge/ops/contraction.h"
+#include "einforge/ops/size_text.h"
 
 TORCH_LIBRARY(einforge, m) {
   m.def(
@@ -63,17 +64,17 @@ structure::Sizes core_sizes(
       core_a.dim() == 5 && core_b.dim() == 5,
       "[einsum_linear] expected cores of five dimensions (in, gamma, out, phi, "
       "rho); got core_a of size ",
-      core_a.sizes(),
+      size_text(core_a.sizes()),
       " and core_b of size ",
-      core_b.sizes());
+      size_text(core_b.sizes()));
   for (const int dim : {1, 3, 4}) {
     TORCH_CHECK(
         core_a.size(dim) == core_b.size(dim),
         "[einsum_linear] expected cores of equal gamma, phi and rho "
         "(dimensions 1, 3 and 4); got core_a of size ",
-        core_a.sizes(),
+        size_text(core_a.sizes()),
         " and core_b of size ",
-        core_b.sizes());
+        size_text(core_b.sizes()));
   }
   const structure::Sizes sizes{
       .alpha = core_a.size(0),
@@ -88,9 +89,9 @@ structure::Sizes core_sizes(
         size > 0,
         "[einsum_linear] expected cores of sizes at least 1; got core_a of "
         "size ",
-        core_a.sizes(),
+        size_text(core_a.sizes()),
         " and core_b of size ",
-        core_b.sizes());
+        size_text(core_b.sizes()));
   }
   return sizes;
 }

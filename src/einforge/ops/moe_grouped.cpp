@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "einforge/ops/autocast_dtype.h"
+#include "einforge/ops/size_text.h"
 
 namespace einforge::ops {
 namespace {
@@ -128,7 +129,9 @@ Tensor by_expert(
 
 Tensor moe_gather(const Tensor& x, const MoeDispatch& dispatch) {
   TORCH_CHECK(
-      x.dim() == 2, "[moe_gather] expected x of size (T, d); got ", x.sizes());
+      x.dim() == 2,
+      "[moe_gather] expected x of size (T, d); got ",
+      size_text(x.sizes()));
   return Gather::apply(in_autocast_dtype(x), dispatch.order);
 }
 
@@ -139,11 +142,11 @@ Tensor moe_grouped_linear(
           offsets.dim() == 1 && offsets.size(0) == weight.size(0) + 1,
       "[moe_grouped_linear] expected rows of size (N, d_in), weight (E, d_out, "
       "d_in) and offsets (E + 1); got ",
-      rows.sizes(),
+      size_text(rows.sizes()),
       ", ",
-      weight.sizes(),
+      size_text(weight.sizes()),
       " and ",
-      offsets.sizes());
+      size_text(offsets.sizes()));
   return by_expert(in_autocast_dtype(rows), in_autocast_dtype(weight), offsets);
 }
 
@@ -152,9 +155,9 @@ Tensor moe_grouped_outer(
   TORCH_CHECK(
       p.dim() == 2 && q.dim() == 2 && p.size(0) == q.size(0),
       "[moe_grouped_outer] expected p of size (N, a) and q (N, b); got ",
-      p.sizes(),
+      size_text(p.sizes()),
       " and ",
-      q.sizes());
+      size_text(q.sizes()));
   if (has_grouped_kernel(p, p.size(1), q.size(1))) {
     return at::_grouped_mm(p.t(), q, offsets.slice(0, 1));
   }
@@ -173,9 +176,9 @@ Tensor moe_combine(
   TORCH_CHECK(
       rows.dim() == 2 && gates.dim() == 2 && rows.size(0) == gates.numel(),
       "[moe_combine] expected rows of size (T k, d) and gates (T, k); got ",
-      rows.sizes(),
+      size_text(rows.sizes()),
       " and ",
-      gates.sizes());
+      size_text(gates.sizes()));
   return Combine::apply(rows, dispatch.order, gates);
 }
 

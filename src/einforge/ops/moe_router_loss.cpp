@@ -4,6 +4,7 @@
 
 #include "einforge/ops/cuda/moe_router_loss.h"
 #include "einforge/ops/moe_routing.h"
+#include "einforge/ops/size_text.h"
 
 namespace einforge::ops {
 namespace {
@@ -14,7 +15,7 @@ void check_logits(const Tensor& logits) {
   TORCH_CHECK(
       logits.dim() == 2 && logits.size(1) > 0,
       "[moe_router_loss] expected logits of size (tokens, experts); got ",
-      logits.sizes());
+      size_text(logits.sizes()));
 }
 
 void check_operands(const Tensor& logits, const Tensor& experts) {
@@ -28,7 +29,7 @@ void check_operands(const Tensor& logits, const Tensor& experts) {
       ", active), integers, on ",
       logits.device(),
       "; got size ",
-      experts.sizes(),
+      size_text(experts.sizes()),
       ", ",
       experts.scalar_type(),
       " on ",

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "einforge/ops/cuda/moe_router.h"
+#include "einforge/ops/size_text.h"
 
 namespace einforge::ops {
 namespace {
@@ -89,7 +90,7 @@ void check_experts(const Tensor& experts, std::int64_t count) {
                              experts.scalar_type() == torch::kInt64),
       "[moe_dispatch] expected experts of size (tokens, active), int32 or "
       "int64; got ",
-      experts.sizes(),
+      size_text(experts.sizes()),
       " ",
       experts.scalar_type());
   TORCH_CHECK(
@@ -165,9 +166,9 @@ Tensor moe_logits(const Tensor& x, const Tensor& weight) {
       x.sym_size(-1).sym_eq(weight.sym_size(1)),
       "[moe_logits] expected x of size (..., d_in) and weight of size "
       "(experts, d_in); got ",
-      x.sym_sizes(),
+      size_text(x.sym_sizes()),
       " and ",
-      weight.sym_sizes());
+      size_text(weight.sym_sizes()));
   return Logits::apply(x, weight);
 }
 
@@ -222,7 +223,7 @@ MoeRouting moe_route(
       "[moe_route] expected bias of ",
       logits.size(1),
       " experts; got size ",
-      options.bias ? options.bias->sizes() : c10::IntArrayRef{});
+      size_text(options.bias->sizes()));
   if (fused::takes_route(logits, active)) {
     const variable_list routed =
         Route::apply(logits, active, softmax_first, options.bias);

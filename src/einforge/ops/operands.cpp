@@ -1,5 +1,7 @@
 #include "einforge/ops/operands.h"
 
+#include "einforge/ops/size_text.h"
+
 namespace einforge::ops {
 namespace {
 
@@ -24,7 +26,7 @@ void check_x(std::string_view op, const torch::Tensor& x, std::int64_t d_in) {
       "] expected x of size (..., ",
       d_in,
       "); got ",
-      x.sizes());
+      size_text(x.sizes()));
   TORCH_CHECK(
       is_floating(x.scalar_type()),
       "[",
@@ -69,7 +71,7 @@ void check_bias(
       " of size (",
       d_out,
       "); got ",
-      bias.sizes());
+      size_text(bias.sizes()));
 }
 
 void check_grad(
@@ -83,9 +85,9 @@ void check_grad(
       "[",
       op,
       "_backward] expected grad of size ",
-      c10::IntArrayRef(sizes),
+      size_text(sizes),
       "; got ",
-      grad.sizes());
+      size_text(grad.sizes()));
   check_dtype_and_device(op, "grad of x's dtype", grad, x.scalar_type(), x);
 }
 

@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "einforge/ops/cuda/rms_cap.h"
+#include "einforge/ops/size_text.h"
 
 namespace einforge::ops {
 namespace {
@@ -14,7 +15,7 @@ void check_rms_cap(const std::optional<Tensor>& gain, double max_rms) {
   TORCH_CHECK(
       !gain || gain->numel() == 1,
       "[rms_cap] expected gain of one element; got size ",
-      gain ? gain->sizes() : c10::IntArrayRef{});
+      size_text(gain->sizes()));
 }
 
 // All in float64, in which squares of float32 neither overflow nor underflow.

@@ -3,6 +3,8 @@
 #include <array>
 #include <tuple>
 
+#include "einforge/ops/size_text.h"
+
 // Shapes only, in symbolic sizes; what einsum_linear's say holds here too.
 namespace einforge::ops {
 namespace {
@@ -36,9 +38,9 @@ Tensor forward(
         core_a.sym_size(dim).sym_eq(core_b.sym_size(dim)),
         "[btt_moe_linear] expected cores of equal experts, gamma, phi and rho "
         "(dimensions 0, 2, 4 and 5); got core_a of size ",
-        core_a.sym_sizes(),
+        size_text(core_a.sym_sizes()),
         " and core_b of size ",
-        core_b.sym_sizes());
+        size_text(core_b.sym_sizes()));
   }
   const auto d_in =
       core_a.sym_size(1) * core_b.sym_size(1) * core_a.sym_size(2);
@@ -47,7 +49,7 @@ Tensor forward(
       "[btt_moe_linear] expected x of size (..., ",
       d_in,
       "); got ",
-      x.sym_sizes());
+      size_text(x.sym_sizes()));
   auto sizes = x.sym_sizes().vec();
   sizes.back() = core_a.sym_size(3) * core_b.sym_size(3) * core_a.sym_size(4);
   return x.new_empty_symint(sizes);

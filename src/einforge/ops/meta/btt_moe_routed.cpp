@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "einforge/ops/moe_routing.h"
+#include "einforge/ops/size_text.h"
 
 // Shapes only, in symbolic sizes; what einsum_linear's say holds here too.
 namespace einforge::ops {
@@ -43,13 +44,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
       "[btt_moe_routed] expected x of size (..., ",
       d_in,
       "); got ",
-      x.sym_sizes());
+      size_text(x.sym_sizes()));
   TORCH_SYM_CHECK(
       core_a.sym_size(0).sym_eq(experts),
       "[btt_moe_routed] expected router of size (",
       core_a.sym_size(0),
       ", d_in), a row for each expert; got ",
-      router.sym_sizes());
+      size_text(router.sym_sizes()));
   const auto d_out =
       core_a.sym_size(3) * core_b.sym_size(3) * core_a.sym_size(4);
   if (output_bias) {
@@ -58,7 +59,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
         "[btt_moe_routed] expected output_bias of size (",
         d_out,
         "); got ",
-        output_bias->sym_sizes());
+        size_text(output_bias->sym_sizes()));
   }
   auto sizes = x.sym_sizes().vec();
   sizes.back() = d_out;

@@ -4,6 +4,8 @@
 #include <optional>
 #include <tuple>
 
+#include "einforge/ops/size_text.h"
+
 // Shapes only, in symbolic sizes, so that torch.compile can trace dynamic
 // ones. The values of sizes are checked where the operator runs.
 namespace einforge::ops {
@@ -31,9 +33,9 @@ Tensor forward(
         core_a.sym_size(dim).sym_eq(core_b.sym_size(dim)),
         "[einsum_linear] expected cores of equal gamma, phi and rho "
         "(dimensions 1, 3 and 4); got core_a of size ",
-        core_a.sym_sizes(),
+        size_text(core_a.sym_sizes()),
         " and core_b of size ",
-        core_b.sym_sizes());
+        size_text(core_b.sym_sizes()));
   }
   const auto d_in =
       core_a.sym_size(0) * core_b.sym_size(0) * core_a.sym_size(1);
@@ -44,7 +46,7 @@ Tensor forward(
       "[einsum_linear] expected x of size (..., ",
       d_in,
       "); got ",
-      x.sym_sizes());
+      size_text(x.sym_sizes()));
   if (bias) {
     TORCH_CHECK(
         bias->dim() == 1, "[einsum_linear] expected bias of one dimension");
@@ -53,7 +55,7 @@ Tensor forward(
         "[einsum_linear] expected bias of size (",
         d_out,
         "); got ",
-        bias->sym_sizes());
+        size_text(bias->sym_sizes()));
   }
   auto sizes = x.sym_sizes().vec();
   sizes.back() = d_out;

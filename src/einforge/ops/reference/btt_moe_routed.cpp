@@ -10,6 +10,7 @@
 #include "einforge/ops/cuda/btt_moe_fused.h"
 #include "einforge/ops/cuda/moe_router.h"
 #include "einforge/ops/operands.h"
+#include "einforge/ops/size_text.h"
 #include "einforge/ops/sum_of_rows.h"
 
 // The operator where no kernel has all of it, and the choice of the one that
@@ -38,7 +39,7 @@ void check(
       ", ",
       sizes.d_in(),
       "), a row for each expert; got ",
-      router.sizes());
+      size_text(router.sizes()));
   const auto wide =
       x.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
   check_dtype_and_device(kOp, "router of dtype", router, wide, x);
