@@ -74,10 +74,9 @@ search::SearchConfig read_config(const SearchFlags& flags) {
   return config;
 }
 
-// The program that runs now, which is the one to start as a worker.
-std::string own_path() {
-  return std::filesystem::read_symlink("/proc/self/exe").string();
-}
+// The program that runs now, to be started as a worker: also when another has
+// taken its place on the disk meanwhile.
+constexpr const char* kOwnProgram = "/proc/self/exe";
 
 // The words that this process was started with.
 std::string own_command() {
@@ -105,7 +104,7 @@ Forecast forecast(
   const auto speeds = search::measure_speeds(
       proposals,
       search::threads_per_worker(config.workers),
-      scratch.path(),
+      scratch.path() / "trial",
       kMostKinds,
       [&](int done, int all) {
         if (!progress) {
@@ -157,6 +156,7 @@ base::Json to_json(
          {"tokens", proposal.tokens},
          {"flops", proposal.flops},
          {"seconds", finite(expected.seconds[i])},
+         {"aliases", proposal.aliases},
          {"status", store::to_string(proposal.trial.status)},
          {"reason", proposal.trial.reason}});
   }
@@ -272,7 +272,7 @@ void run_search(const SearchFlags& flags) {
     return;
   }
   search::RunOptions options;
-  options.worker_command = {own_path(), "search-worker"};
+  options.worker_command = {kOwnProgram, "search-worker"};
   options.command = own_command();
   options.versions = {
       {"einforge", base::version()},

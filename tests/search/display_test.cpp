@@ -29,7 +29,7 @@ Snapshot example() {
 }
 
 TEST(Display, SaysWhatRunsHowFarAndWhatIsBest) {
-  const auto lines = render(example(), 100);
+  const auto lines = render(example());
   ASSERT_EQ(lines.size(), 5U);
   EXPECT_EQ(
       lines[0],
@@ -43,23 +43,20 @@ TEST(Display, SaysWhatRunsHowFarAndWhatIsBest) {
   EXPECT_EQ(lines[4], "        1.7500  monarch  gpt d64 L2");
 }
 
-TEST(Display, FitsTheTerminal) {
+TEST(Display, ShowsAFewOfMany) {
   Snapshot snapshot = example();
   for (int i = 0; i < 100; ++i) {
     snapshot.running.push_back(snapshot.running[0]);
     snapshot.best.push_back(snapshot.best[0]);
   }
-  const auto lines = render(snapshot, 30);
+  const auto lines = render(snapshot);
   EXPECT_LT(lines.size(), 30U);
-  for (const std::string& line : lines) {
-    EXPECT_LE(line.size(), 30U);
-  }
 }
 
 TEST(Display, AdmitsThatItDoesNotKnow) {
   Snapshot snapshot = example();
   snapshot.seconds_left = std::numeric_limits<double>::infinity();
-  EXPECT_THAT(render(snapshot, 120)[0], HasSubstr("ETA --"));
+  EXPECT_THAT(render(snapshot)[0], HasSubstr("ETA --"));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <poll.h>
 
 #include "einforge/base/error.h"
+#include "tests/search/promises.h"
 #include "tests/search/testing.h"
 
 namespace einforge::search {
@@ -54,19 +55,6 @@ TEST(Process, AZombieIsDead) {
   EXPECT_EQ(process_name(pid), "");
 }
 
-TEST(FolderLock, LetsOneIn) {
-  const testing::TemporaryFolder folder;
-  std::optional<FolderLock> lock(folder.path());
-  try {
-    const FolderLock second(folder.path());
-    FAIL() << "two hold the lock";
-  } catch (const base::InvalidInput& error) {
-    EXPECT_THAT(error.what(), HasSubstr(folder.path().string()));
-  }
-  lock.reset();
-  const FolderLock third(folder.path());
-}
-
 TEST(Child, TalksAndEnds) {
   const testing::TemporaryFolder folder;
   Child child(
@@ -86,12 +74,10 @@ TEST(Child, TalksAndEnds) {
   ASSERT_EQ(events.size(), 1U);
   EXPECT_EQ(events[0]["word"], "hello red");
   std::string how;
-  bool clean = true;
-  for (int i = 0; i < 200 && !child.exited(how, clean); ++i) {
+  for (int i = 0; i < 200 && !child.exited(how); ++i) {
     sleep_ms(5);
   }
   EXPECT_EQ(how, "exit code 3");
-  EXPECT_FALSE(clean);
   EXPECT_EQ(testing::read(folder / "log"), "oops\n");
 }
 
@@ -100,8 +86,7 @@ TEST(Child, TellsTheSignal) {
   Child child({.command = {"/bin/sleep", "60"}, .log = folder / "log"});
   ::kill(child.pid(), SIGKILL);
   std::string how;
-  bool clean = true;
-  for (int i = 0; i < 200 && !child.exited(how, clean); ++i) {
+  for (int i = 0; i < 200 && !child.exited(how); ++i) {
     sleep_ms(5);
   }
   EXPECT_EQ(how, "signal 9 (Killed)");
@@ -119,6 +104,7 @@ TEST(Child, IsGoneWithItsHandle) {
 }
 
 TEST(Child, DiesWithItsParent) {
+  testing::promise("When the search dies, its workers die with it.");
   const testing::TemporaryFolder folder;
   const std::filesystem::path file = folder / "name";
   const pid_t parent = ::fork();

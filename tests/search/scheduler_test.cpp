@@ -15,25 +15,47 @@ using store::Status;
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-TrialState state(
-    const std::string& id,
+// A trial with a name, so that plans can be read.
+struct Named {
+  std::string name;
+  TrialState state;
+};
+
+Named state(
+    const std::string& name,
     Status status,
     int rung,
-    std::vector<double> losses,
-    const std::string& group = "") {
-  return {id, group, status, rung, std::move(losses)};
+    std::vector<double> losses) {
+  return {name, {status, rung, std::move(losses)}};
 }
 
-std::vector<std::string> dropped(const Plan& plan) {
-  std::vector<std::string> ids;
-  for (const Plan::Dropped& trial : plan.dropped) {
-    ids.push_back(trial.id);
+struct NamedPlan {
+  std::vector<std::string> queue;
+  std::vector<std::string> dropped;
+  std::vector<std::string> reasons;
+  bool finished = false;
+};
+
+NamedPlan plan(const std::vector<Named>& trials, int rungs, int eta) {
+  std::vector<TrialState> states;
+  for (const Named& trial : trials) {
+    states.push_back(trial.state);
   }
-  return ids;
+  const Plan found = search::plan(states, rungs, eta);
+  NamedPlan result;
+  result.finished = found.finished;
+  for (const std::size_t index : found.queue) {
+    result.queue.push_back(trials[index].name);
+  }
+  for (const Plan::Dropped& dropped : found.dropped) {
+    result.dropped.push_back(trials[dropped.trial].name);
+    result.reasons.push_back(dropped.reason);
+  }
+  return result;
 }
 
 TEST(Scheduler, GridRunsEverythingToTheEnd) {
-  const Plan running = plan(
+  const NamedPlan running = plan(
       {state("a", Status::kDone, 1, {}),
        state("b", Status::kRunning, 0, {}),
        state("c", Status::kQueued, 0, {}),
@@ -42,7 +64,7 @@ TEST(Scheduler, GridRunsEverythingToTheEnd) {
       3);
   EXPECT_THAT(running.queue, IsEmpty());
   EXPECT_FALSE(running.finished);
-  const Plan over = plan(
+  const NamedPlan over = plan(
       {state("a", Status::kDone, 1, {}),
        state("b", Status::kDiverged, 0, {}),
        state("c", Status::kFailed, 0, {})},
@@ -53,14 +75,14 @@ TEST(Scheduler, GridRunsEverythingToTheEnd) {
 }
 
 TEST(Scheduler, QueuesWhatLeftTheSpaceAndCameBack) {
-  const Plan result = plan({state("a", Status::kPruned, 0, {})}, 1, 3);
+  const NamedPlan result = plan({state("a", Status::kPruned, 0, {})}, 1, 3);
   EXPECT_THAT(result.queue, ElementsAre("a"));
   EXPECT_FALSE(result.finished);
 }
 
 // Six trials, eta 2, three rungs: 6 -> 3 -> 1, worked out by hand.
 TEST(Scheduler, HalvingWaitsForTheRung) {
-  const Plan result = plan(
+  const NamedPlan result = plan(
       {state("a", Status::kPruned, 1, {3.0}),
        state("b", Status::kPruned, 1, {2.0}),
        state("c", Status::kPruned, 1, {2.5}),
@@ -75,7 +97,7 @@ TEST(Scheduler, HalvingWaitsForTheRung) {
 }
 
 TEST(Scheduler, HalvingPromotesTheBestHalf) {
-  const Plan result = plan(
+  const NamedPlan result = plan(
       {state("a", Status::kPruned, 1, {3.0}),
        state("b", Status::kPruned, 1, {2.0}),
        state("c", Status::kPruned, 1, {2.5}),
@@ -85,15 +107,15 @@ TEST(Scheduler, HalvingPromotesTheBestHalf) {
       3,
       2);
   EXPECT_THAT(result.queue, ElementsAre("e", "b", "c"));
-  EXPECT_THAT(dropped(result), ElementsAre("a", "d"));
+  EXPECT_THAT(result.dropped, ElementsAre("a", "d"));
   EXPECT_EQ(
-      result.dropped[0].reason,
+      result.reasons[0],
       "place 4 of 5 at rung 1 of 3 (loss 3.0000); 3 went on");
 }
 
 // Killed after it queued only some of the promoted: the plan completes itself.
 TEST(Scheduler, HalvingGoesOnFromHalfAPromotion) {
-  const Plan result = plan(
+  const NamedPlan result = plan(
       {state("a", Status::kPruned, 1, {3.0}),
        state("b", Status::kPruned, 1, {2.0}),
        state("c", Status::kPruned, 1, {2.5}),
@@ -103,12 +125,12 @@ TEST(Scheduler, HalvingGoesOnFromHalfAPromotion) {
       3,
       2);
   EXPECT_THAT(result.queue, ElementsAre("b", "c"));
-  EXPECT_THAT(dropped(result), ElementsAre("a", "d", "f"));
+  EXPECT_THAT(result.dropped, ElementsAre("a", "d", "f"));
 }
 
 TEST(Scheduler, HalvingJudgesEachRungByItsOwnLoss) {
   // e was best at rung 1, b is best at rung 2.
-  const Plan result = plan(
+  const NamedPlan result = plan(
       {state("a", Status::kPruned, 1, {3.0}),
        state("b", Status::kPruned, 2, {2.0, 0.8}),
        state("c", Status::kFailed, 1, {2.5}),
@@ -118,12 +140,12 @@ TEST(Scheduler, HalvingJudgesEachRungByItsOwnLoss) {
       3,
       2);
   EXPECT_THAT(result.queue, ElementsAre("b"));
-  EXPECT_THAT(dropped(result), ElementsAre("a", "d", "f", "e"));
+  EXPECT_THAT(result.dropped, ElementsAre("a", "d", "f", "e"));
   EXPECT_FALSE(result.finished);
 }
 
 TEST(Scheduler, HalvingEnds) {
-  const Plan result = plan(
+  const NamedPlan result = plan(
       {state("a", Status::kPruned, 1, {3.0}),
        state("b", Status::kDone, 3, {2.0, 0.8, 0.7}),
        state("e", Status::kPruned, 2, {1.0, 0.9}),
@@ -140,7 +162,7 @@ TEST(Scheduler, EverythingFailedIsFinished) {
 }
 
 TEST(Scheduler, NaNLosesAndTiesKeepTheirOrder) {
-  const Plan result = plan(
+  const NamedPlan result = plan(
       {state("nan", Status::kPruned, 1, {NAN}),
        state("first", Status::kPruned, 1, {1.0}),
        state("second", Status::kPruned, 1, {1.0}),
@@ -148,19 +170,19 @@ TEST(Scheduler, NaNLosesAndTiesKeepTheirOrder) {
       2,
       2);
   EXPECT_THAT(result.queue, ElementsAre("first", "second"));
-  EXPECT_THAT(dropped(result), ElementsAre("worse", "nan"));
+  EXPECT_THAT(result.dropped, ElementsAre("worse", "nan"));
 }
 
-TEST(Scheduler, GroupsDoNotCompete) {
-  const Plan result = plan(
-      {state("s1", Status::kPruned, 1, {9.0}, "small"),
-       state("s2", Status::kPruned, 1, {8.0}, "small"),
-       state("b1", Status::kPruned, 1, {2.0}, "big"),
-       state("b2", Status::kRunning, 0, {}, "big")},
-      2,
-      2);
-  EXPECT_THAT(result.queue, ElementsAre("s2"));
-  EXPECT_THAT(dropped(result), ElementsAre("s1"));
+// The largest values that a configuration may have.
+TEST(Scheduler, RungStepsAtTheLimits) {
+  constexpr std::int64_t kSteps = 1'000'000'000'000'000'000;
+  for (int rung = 0; rung < 20; ++rung) {
+    const std::int64_t steps = rung_steps(kSteps, 1, rung, 20, 1000);
+    EXPECT_GE(steps, 1);
+    EXPECT_LE(steps, kSteps);
+  }
+  EXPECT_EQ(rung_steps(kSteps, kSteps, 0, 20, 1000), kSteps);
+  EXPECT_EQ(rung_steps(1, 1, 0, 20, 1000), 1);
 }
 
 TEST(Scheduler, RungStepsAreSharesThatEndWithAnEvaluation) {
@@ -198,25 +220,25 @@ TEST(Scheduler, OutcomeDoesNotDependOnTheOrderOfWork) {
       base::Random order(seed);
       std::vector<TrialState> trials;
       for (int i = 0; i < count; ++i) {
-        trials.push_back(state(std::to_string(i), Status::kQueued, 0, {}));
+        trials.push_back({Status::kQueued, 0, {}});
       }
       for (;;) {
-        const Plan next = plan(trials, rungs, eta);
-        for (const std::string& id : next.queue) {
-          trials[std::stoul(id)].status = Status::kQueued;
+        const Plan next = search::plan(trials, rungs, eta);
+        for (const std::size_t index : next.queue) {
+          trials[index].status = Status::kQueued;
         }
-        std::vector<TrialState*> queued;
-        for (TrialState& trial : trials) {
-          if (trial.status == Status::kQueued) {
-            queued.push_back(&trial);
+        std::vector<std::size_t> queued;
+        for (std::size_t i = 0; i < trials.size(); ++i) {
+          if (trials[i].status == Status::kQueued) {
+            queued.push_back(i);
           }
         }
         EXPECT_EQ(next.finished, queued.empty());
         if (queued.empty()) {
           return trials;
         }
-        TrialState& trial = *queued[order.below(queued.size())];
-        const auto index = std::stoul(trial.id);
+        const std::size_t index = queued[order.below(queued.size())];
+        TrialState& trial = trials[index];
         trial.rung_losses.push_back(
             losses[index][static_cast<std::size_t>(trial.rung)]);
         ++trial.rung;

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <sstream>
 
 #include "einforge/base/error.h"
 #include "einforge/base/json.h"
@@ -15,6 +16,7 @@
 #include "einforge/search/process.h"
 #include "einforge/search/space.h"
 #include "einforge/store/store.h"
+#include "tests/search/promises.h"
 #include "tests/search/testing.h"
 
 namespace einforge::search {
@@ -133,6 +135,7 @@ class SearchTest : public ::testing::Test {
     const auto a = store::Store::open_read_only(Folder{first.out}.store());
     const auto b = store::Store::open_read_only(Folder{second.out}.store());
     for (const store::Trial& trial : a.trials()) {
+      EXPECT_EQ(trial.routers, b.find(trial.id)->routers) << trial.structure;
       const auto x = a.curve(trial.id);
       const auto y = b.curve(trial.id);
       ASSERT_EQ(x.size(), y.size());
@@ -342,6 +345,14 @@ TEST_F(SearchTest, HalvingGoesOnFromCheckpoints) {
 }
 
 TEST_F(SearchTest, RecordsFailuresAndGoesOn) {
+  testing::promise(
+      "A trial that cannot be built (a width without a factorisation near its "
+      "structure) is named at the start and recorded as failed.");
+  testing::promise(
+      "A trial that diverges or throws is recorded with its reason, and the "
+      "search continues.");
+  testing::promise(
+      "A diverged trial has no final loss and is never a structure's best.");
   // 31 has no factors for Monarch; a learning rate of 1e30 diverges.
   config_.widths = {16, 31};
   config_.train.model.head_width = 1;
@@ -355,17 +366,24 @@ TEST_F(SearchTest, RecordsFailuresAndGoesOn) {
       EXPECT_THAT(trial.reason, HasSubstr("31"));
     } else if (trial.learning_rate == 1e30) {
       EXPECT_EQ(trial.status, Status::kDiverged);
-      EXPECT_THAT(trial.reason, HasSubstr("loss was"));
+      EXPECT_THAT(trial.reason, HasSubstr("loss"));
+      EXPECT_TRUE(std::isnan(trial.final_loss));
     } else {
       EXPECT_EQ(trial.status, Status::kDone);
       ++done;
     }
   }
   EXPECT_EQ(done, 3);
+  const base::Json report =
+      base::Json::parse(testing::read(Folder{config_.out}.report_json()));
+  for (const base::Json& row : report.at("ranking")) {
+    EXPECT_EQ(row.at("best_learning_rate"), 1e-3) << row;
+  }
   EXPECT_THAT(err_, HasSubstr("2 of 8 trials cannot be built"));
 }
 
 TEST_F(SearchTest, OtherDataNeedAnotherFolder) {
+  testing::promise("Other data need another folder.");
   config_.widths = {16};
   config_.structures = {"dense"};
   ASSERT_EQ(run(config_), 0) << err_;
@@ -400,10 +418,13 @@ TEST_F(SearchTest, OnlyOneSearchAtATime) {
     first.wait_for(0.02);
   }
   EXPECT_EQ(run(config_), 2);
-  EXPECT_THAT(err_, HasSubstr("no other search"));
+  EXPECT_THAT(err_, HasSubstr("no other process"));
 }
 
-TEST_F(SearchTest, CtrlCWritesCheckpointsAndTheNextGoesOn) {
+TEST_F(SearchTest, StopsWithCheckpointsAndTheNextGoesOn) {
+  testing::promise(
+      "Ctrl-C, SIGTERM and a terminal that hangs up write checkpoints and stop "
+      "the search; a second Ctrl-C stops it at once.");
   SearchConfig whole = config_;
   whole.out = (folder_ / "whole").string();
   whole.budget.tokens = config_.budget.tokens = 1500 * 64;
@@ -411,23 +432,55 @@ TEST_F(SearchTest, CtrlCWritesCheckpointsAndTheNextGoesOn) {
   config_.widths = whole.widths = {16};
   config_.train.checkpoint_every = whole.train.checkpoint_every = 0;
   ASSERT_EQ(run(whole), 0) << err_;
-  {
-    Program program({"search", write_config(config_)}, folder_ / "stopped");
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    SCOPED_TRACE(signal);
+    config_.out = (folder_ / std::to_string(signal)).string();
     const Proposal proposal = propose(config_).front();
-    const auto log = Folder{config_.out}.trial(proposal.trial.id) / "log.jsonl";
-    for (int i = 0; i < 1000 && testing::read(log).size() < 500; ++i) {
-      ASSERT_FALSE(program.wait_for(0.02)) << program.err();
+    {
+      Program program({"search", write_config(config_)}, folder_ / "stopped");
+      const auto log =
+          Folder{config_.out}.trial(proposal.trial.id) / "log.jsonl";
+      for (int i = 0; i < 1000 && testing::read(log).size() < 500; ++i) {
+        ASSERT_FALSE(program.wait_for(0.02)) << program.err();
+      }
+      program.signal(signal);
+      EXPECT_EQ(program.wait(), 130) << program.err();
+      EXPECT_THAT(program.err(), HasSubstr("the same command goes on"));
+      EXPECT_EQ(trials(config_).front().status, Status::kQueued);
+      EXPECT_GT(trials(config_).front().flops, 0);
+      EXPECT_LT(trials(config_).front().flops, proposal.flops);
     }
-    program.signal(SIGINT);
-    EXPECT_EQ(program.wait(), 130) << program.err();
-    EXPECT_THAT(program.err(), HasSubstr("the same command goes on"));
-    EXPECT_EQ(trials(config_).front().status, Status::kQueued);
-    EXPECT_GT(trials(config_).front().flops, 0);
-    EXPECT_LT(trials(config_).front().flops, proposal.flops);
+    ASSERT_EQ(run(config_), 0) << err_;
+    expect_complete(config_, propose(config_));
+    expect_same_results(whole, config_);
   }
+}
+
+TEST_F(SearchTest, AFullDiskStopsItAndLosesNothing) {
+  testing::promise(
+      "A full disk stops the search with one line; what was written stays.");
+  config_.widths = {16};
+  ASSERT_EQ(run(config_), 0) << err_;
+  // A limit on file size is what a full disk looks like to one process; the
+  // checkpoints of wider models are larger than all that is there.
+  config_.widths = {16, 64};
+  {
+    Program program(
+        {"search", write_config(config_), "--quiet"},
+        folder_ / "full",
+        /*most_file_bytes=*/100'000);
+    EXPECT_EQ(program.wait(), 1) << program.err();
+    const std::string err = program.err();
+    EXPECT_EQ(std::count(err.begin(), err.end(), '\n'), 1) << err;
+  }
+  int done = 0;
+  for (const store::Trial& trial : trials(config_)) {
+    done += trial.status == Status::kDone ? 1 : 0;
+    EXPECT_NE(trial.status, Status::kFailed) << trial.reason;
+  }
+  EXPECT_GE(done, 2);
   ASSERT_EQ(run(config_), 0) << err_;
   expect_complete(config_, propose(config_));
-  expect_same_results(whole, config_);
 }
 
 // A trial that always kills its worker fails after `attempts`; the others are
@@ -453,62 +506,159 @@ TEST_F(SearchTest, GivesUpATrialThatKillsItsWorkers) {
   EXPECT_EQ(kills, 2);
   const store::Trial trial = trials(config_).front();
   EXPECT_EQ(trial.status, Status::kFailed);
-  EXPECT_THAT(trial.reason, HasSubstr("ended 2 times"));
+  EXPECT_THAT(trial.reason, HasSubstr("exited 2 times"));
   EXPECT_THAT(trial.reason, HasSubstr("signal 9"));
 }
 
-// SIGKILL at random moments, of the search or of a worker alone. The number of
-// kills comes from EINFORGE_SEARCH_KILLS (scripts/search_kill_test.sh).
-TEST_F(SearchTest, SurvivesKillsAtRandomMoments) {
+// Kills of the search and of its workers, at random moments and in the one
+// where a trial has written its last checkpoint and may not be in the store
+// yet.
+class SearchKillTest : public SearchTest {
+ protected:
+  enum class Victim { kSearch, kWorker };
+
+  // The processes that the search has started.
+  static std::vector<pid_t> children_of(pid_t pid) {
+    std::istringstream text(
+        testing::read(fmt::format("/proc/{0}/task/{0}/children", pid)));
+    std::vector<pid_t> children;
+    for (pid_t child = 0; text >> child;) {
+      children.push_back(child);
+    }
+    return children;
+  }
+
+  void kill(Program& program, Victim victim) {
+    const auto workers = children_of(program.pid());
+    if (victim == Victim::kSearch || workers.empty()) {
+      program.signal(SIGKILL);
+      program.wait();
+      return;
+    }
+    ::kill(workers[random_.below(workers.size())], SIGKILL);
+  }
+
+  // Waits for one more trial whose last checkpoint is there, at most so long.
+  void wait_for_last_checkpoint(
+      Program& program,
+      const std::vector<Proposal>& proposals,
+      double seconds) {
+    std::vector<std::filesystem::path> missing;
+    for (const Proposal& proposal : proposals) {
+      const auto path = Folder{config_.out}.trial(proposal.trial.id) /
+                        "checkpoints" /
+                        fmt::format("step_{:08}", proposal.config.steps);
+      if (!std::filesystem::exists(path)) {
+        missing.push_back(path);
+      }
+    }
+    const auto end = std::chrono::steady_clock::now() +
+                     std::chrono::duration<double>(seconds);
+    while (std::chrono::steady_clock::now() < end && !program.wait_for(0)) {
+      for (const auto& path : missing) {
+        if (std::filesystem::exists(path)) {
+          std::this_thread::sleep_for(
+              std::chrono::microseconds(random_.below(3000)));
+          return;
+        }
+      }
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+  }
+
+  // The configuration without one of its structures or widths.
+  SearchConfig smaller() {
+    SearchConfig config = config_;
+    if (random_.uniform() < 0.5) {
+      config.structures.erase(
+          config.structures.begin() +
+          static_cast<std::ptrdiff_t>(random_.below(config.structures.size())));
+    } else {
+      config.widths.erase(
+          config.widths.begin() +
+          static_cast<std::ptrdiff_t>(random_.below(config.widths.size())));
+    }
+    return config;
+  }
+
+  base::Random random_{
+      std::stoull(testing::setting("EINFORGE_SEARCH_SEED", "1"))};
+};
+
+// The number of kills comes from EINFORGE_SEARCH_KILLS
+// (scripts/search_kill_test.sh).
+TEST_F(SearchKillTest, EndsWithTheResultsOfAnUndisturbedOne) {
+  testing::promise(
+      "When a worker dies (out of memory, `kill -9`), another takes its place "
+      "and resumes the trial from its last checkpoint.");
+  testing::promise(
+      "On the CPU, a search that was killed, however often, ends with bitwise "
+      "the results of an undisturbed one, as long as `workers` and the number "
+      "of cores stay the same.");
   const int wanted = std::stoi(testing::setting("EINFORGE_SEARCH_KILLS", "6"));
+  config_.structures = {"dense", "monarch", "btt_moe:E=4,k=2"};
   config_.workers = 2;
   config_.attempts = 1000;
-  config_.budget.tokens = 64 * 800;
+  config_.budget.tokens = 64 * 400;
   SearchConfig whole = config_;
   whole.out = (folder_ / "whole").string();
   ASSERT_EQ(run(whole), 0) << err_;
   const std::vector<Proposal> proposals = propose(config_);
   expect_complete(whole, proposals);
 
-  base::Random random(
-      std::stoull(testing::setting("EINFORGE_SEARCH_SEED", "1")));
-  int kills = 0;
   int searches = 1;
+  std::map<std::string, int> kinds;
   std::map<std::string, double> seconds;  // of trials that are done
-  while (kills < wanted) {
-    if (kills > 0 && std::filesystem::exists(Folder{config_.out}.config())) {
+  for (int kills = 0; kills < wanted;) {
+    if (std::filesystem::exists(Folder{config_.out}.config())) {
       for (const store::Trial& trial : trials(config_)) {
         if (trial.status == Status::kDone) {
           seconds.emplace(trial.id, trial.seconds);
         }
       }
     }
-    Program program({"search", write_config(config_)}, folder_ / "killed");
-    const bool only_worker = random.uniform() < 0.3;
-    if (program.wait_for(0.3 + 2.2 * random.uniform())) {
-      // It is done: the kills that are left are for another one.
+    const bool shrunk = random_.uniform() < 0.3;
+    Program program(
+        {"search", write_config(shrunk ? smaller() : config_)},
+        folder_ / "killed");
+    const bool at_record = random_.uniform() < 0.5;
+    if (at_record) {
+      wait_for_last_checkpoint(program, proposals, 10);
+    } else {
+      program.wait_for(0.3 + 3 * random_.uniform());
+    }
+    if (program.wait_for(0)) {
       ASSERT_EQ(program.wait(), 0) << program.err();
-      expect_complete(config_, proposals);
-      expect_same_results(whole, config_);
-      std::filesystem::remove_all(config_.out);
-      seconds.clear();
-      ++searches;
+      if (!shrunk) {
+        // It is done: the kills that are left are for another one.
+        expect_complete(config_, proposals);
+        expect_same_results(whole, config_);
+        std::filesystem::remove_all(config_.out);
+        seconds.clear();
+        ++searches;
+      }
       continue;
     }
+    const Victim victim =
+        random_.uniform() < 0.4 ? Victim::kWorker : Victim::kSearch;
+    kill(program, victim);
     ++kills;
-    const auto workers = running_workers(config_);
-    if (!only_worker || workers.empty()) {
+    ++kinds[fmt::format(
+        "{} {}{}",
+        victim == Victim::kWorker ? "worker" : "search",
+        at_record ? "at the record" : "at any time",
+        shrunk ? ", fewer trials" : "")];
+    if (victim == Victim::kWorker) {
+      // The search may have resumed the trial by then, or not.
+      program.wait_for(3 * random_.uniform());
       program.signal(SIGKILL);
       program.wait();
-      continue;
     }
-    kill_process(workers[random.below(workers.size())]);
-    // The search may have resumed the trial by then, or not.
-    program.wait_for(3 * random.uniform());
-    program.signal(SIGKILL);
-    program.wait();
   }
-  std::printf("%d kills in %d searches\n", kills, searches);
+  for (const auto& [kind, count] : kinds) {
+    std::printf("%d kills: %s\n", count, kind.c_str());
+  }
+  std::printf("in %d searches\n", searches);
   ASSERT_EQ(run(config_), 0) << err_;
   expect_complete(config_, proposals);
   expect_same_results(whole, config_);

@@ -9,7 +9,9 @@
 #include <string>
 
 #include "einforge/base/error.h"
+#include "einforge/search/identity.h"
 #include "einforge/structure/structure.h"
+#include "tests/search/promises.h"
 #include "tests/search/testing.h"
 
 namespace einforge::search {
@@ -105,7 +107,7 @@ TEST_F(SpaceTest, SettingsOfMixturesAreNoPartOfOtherTrials) {
   EXPECT_NE(trial_id(config), trial_id(other));
 }
 
-TEST_F(SpaceTest, CheapestFirstForOneWorkerDearestForMore) {
+TEST_F(SpaceTest, CheapestFirstForOneWorkerMostExpensiveForMore) {
   const auto flops = [](const std::vector<Proposal>& proposals) {
     std::vector<double> values;
     for (const Proposal& proposal : proposals) {
@@ -153,6 +155,10 @@ TEST_F(SpaceTest, AWarmUpThatIsGivenStays) {
 }
 
 TEST_F(SpaceTest, IdsIgnoreWhatDoesNotChangeTheResult) {
+  testing::promise("The id of a trial is the hash of what decides its result.");
+  testing::promise(
+      "Where the data lie, the device and how often checkpoints and logs are "
+      "written are no part of it.");
   const train::TrainConfig config = propose(config_).front().config;
   train::TrainConfig same = config;
   same.data.path = "elsewhere";
@@ -178,6 +184,52 @@ TEST_F(SpaceTest, SpellingAndRepetitionMakeNoTrial) {
   config_.structures = {"dense", "dense", "monarch"};
   config_.widths = {16, 16, 32};
   EXPECT_EQ(propose(config_).size(), 4U);
+}
+
+// Monarch is one of the paper's thetas.
+TEST_F(SpaceTest, StructuresThatMakeTheSameModelsAreOne) {
+  config_.structures = {"paper_sweep"};
+  const std::vector<Proposal> sweep = propose(config_);
+  config_.structures = {"monarch", "paper_sweep"};
+  const std::vector<Proposal> both = propose(config_);
+  EXPECT_EQ(both.size(), sweep.size());
+  int aliased = 0;
+  for (const Proposal& proposal : both) {
+    if (proposal.trial.structure == "monarch") {
+      ASSERT_EQ(proposal.aliases.size(), 1U);
+      EXPECT_THAT(proposal.aliases[0], HasSubstr("theta:0.5,0,0.5"));
+      ++aliased;
+    }
+  }
+  EXPECT_EQ(aliased, 2);  // two widths
+}
+
+// As are rank exponents that round to the same rank.
+TEST_F(SpaceTest, StructuresOfTheSameSizesAreOneAtTheseSizesAlone) {
+  config_.structures = {"btt:0.25", "btt:0.26"};
+  config_.widths = {16};
+  EXPECT_EQ(propose(config_).size(), 1U);
+  config_.structures = {"low_rank:0.5", "low_rank:0.52"};
+  config_.widths = {16};
+  EXPECT_EQ(propose(config_).size(), 1U);
+  // At one of the widths their sizes differ: both are trained at all.
+  config_.train.model.head_width = 1;
+  config_.widths = {16, 4096};
+  EXPECT_EQ(propose(config_).size(), 4U);
+  // Learning rates of their own make them two.
+  config_.widths = {16};
+  config_.structures = {"low_rank:0.5@1e-3", "low_rank:0.52@2e-3"};
+  EXPECT_EQ(propose(config_).size(), 2U);
+  // The FFN mixture is no mixture of matrices of the same sizes.
+  config_.structures = {"ffn_moe:E=4,k=2", "dense_moe:E=4,k=2"};
+  EXPECT_EQ(propose(config_).size(), 2U);
+}
+
+TEST_F(SpaceTest, ABudgetBeyondCountingIsAnError) {
+  for (const double tokens : {1e19, 1e30, 1e308}) {
+    config_.budget.tokens = tokens;
+    EXPECT_THROW(propose(config_), base::InvalidInput) << tokens;
+  }
 }
 
 TEST_F(SpaceTest, WhatCannotBeBuiltIsAFailedTrial) {

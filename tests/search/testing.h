@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -82,9 +83,29 @@ inline SearchConfig tiny_config(
   return config;
 }
 
+// Of regression, which needs no data: four trials.
+inline SearchConfig mlp_config(const std::filesystem::path& out) {
+  SearchConfig config;
+  config.name = "mlp";
+  config.out = out.string();
+  config.structures = {"dense", "monarch"};
+  config.widths = {16, 32};
+  config.budget.tokens = 2000;
+  config.curve_points = 8;
+  config.bootstrap = 0;
+  config.train.model.kind = "mlp";
+  config.train.model.layers = 2;
+  config.train.device = "cpu";
+  return config;
+}
+
 inline std::string setting(const char* name, const std::string& otherwise) {
   const char* value = std::getenv(name);
   return value == nullptr ? otherwise : value;
+}
+
+inline std::filesystem::path source_root() {
+  return setting("EINFORGE_SOURCE_DIR", ".");
 }
 
 // The einforge program with standard output and error in files.
@@ -92,7 +113,8 @@ class Program {
  public:
   Program(
       const std::vector<std::string>& arguments,
-      const std::filesystem::path& output)
+      const std::filesystem::path& output,
+      rlim_t most_file_bytes = RLIM_INFINITY)
       : output_(output) {
     std::vector<std::string> words = {
         setting("EINFORGE_BIN_DIR", "build/release/bin") + "/einforge"};
@@ -110,6 +132,8 @@ class Program {
       constexpr int kFlags = O_WRONLY | O_CREAT | O_TRUNC;
       ::dup2(::open(out.c_str(), kFlags, 0666), STDOUT_FILENO);
       ::dup2(::open(error.c_str(), kFlags, 0666), STDERR_FILENO);
+      const rlimit limit = {most_file_bytes, most_file_bytes};
+      ::setrlimit(RLIMIT_FSIZE, &limit);
       ::execv(pointers[0], pointers.data());
       ::_exit(127);
     }

@@ -48,30 +48,49 @@ void run_sql(const std::filesystem::path& path, const char* sql) {
   sqlite3_close(database);
 }
 
-// Version 1 had no routers.
-TEST(Store, ReadsAndUpdatesAnOlderVersion) {
-  const TemporaryDirectory directory;
-  const auto path = directory / "s.db";
-  Store::open(path).add(make_trial("aa"));
-  run_sql(
-      path, "ALTER TABLE trials DROP COLUMN routers; PRAGMA user_version = 1");
-  {
+// Version 1 had no routers, version 2 no checksums.
+TEST(Store, ReadsAndUpdatesOlderVersions) {
+  for (const int version : {1, 2}) {
+    const TemporaryDirectory directory;
+    const auto path = directory / "s.db";
+    Trial first = make_trial("aa");
+    first.routers = {{"step", 5}};
+    {
+      Store store = Store::open(path);
+      store.add(first);
+      store.append_curve("aa", {{10, 1, 1, 1, 3, 3}});
+      store.set_metadata("name", "old");
+    }
+    for (const char* table : {"trials", "curves", "metadata"}) {
+      run_sql(
+          path,
+          fmt::format("ALTER TABLE {} DROP COLUMN checksum", table).c_str());
+    }
+    if (version == 1) {
+      run_sql(path, "ALTER TABLE trials DROP COLUMN routers");
+    }
+    run_sql(path, fmt::format("PRAGMA user_version = {}", version).c_str());
+    const base::Json routers = version == 1 ? base::Json() : first.routers;
+    const auto expect_content = [&](const Store& store) {
+      EXPECT_EQ(store.find("aa")->routers, routers);
+      EXPECT_EQ(store.trials().at(0).config, first.config);
+      EXPECT_EQ(store.curve("aa").at(0).step, 10);
+      EXPECT_EQ(store.metadata()["name"], "old");
+    };
+    expect_content(Store::open_read_only(path));
+    {
+      Store store = Store::open(path);
+      expect_content(store);
+      EXPECT_TRUE(store.add(make_trial("bb")));
+      Trial trial = *store.claim("aa", "me");
+      trial.routers = {{"step", 1}};
+      store.update(trial);
+    }
     const Store store = Store::open_read_only(path);
-    ASSERT_EQ(store.trials().size(), 1U);
-    EXPECT_TRUE(store.trials()[0].routers.is_null());
-    EXPECT_TRUE(store.find("aa")->routers.is_null());
+    EXPECT_EQ(store.find("aa")->routers["step"], 1);
+    EXPECT_EQ(store.find("aa")->worker, "me");
+    EXPECT_TRUE(store.find("bb")->routers.is_null());
   }
-  {
-    Store store = Store::open(path);
-    EXPECT_TRUE(store.add(make_trial("bb")));
-    Trial trial = *store.claim("me");
-    EXPECT_EQ(trial.id, "aa");
-    trial.routers = {{"step", 1}};
-    store.update(trial);
-  }
-  const Store store = Store::open(path);
-  EXPECT_EQ(store.find("aa")->routers["step"], 1);
-  EXPECT_TRUE(store.find("bb")->routers.is_null());
 }
 
 TEST(Store, KeepsEveryFieldOfATrial) {
@@ -171,21 +190,41 @@ TEST(Store, AddsATrialOnlyOnce) {
   EXPECT_EQ(store.trials()[0].structure, make_trial("aa").structure);
 }
 
-TEST(Store, ClaimsInTheOrderAdded) {
+TEST(Store, AddsAndUpdatesManyInTheOrderGiven) {
   const TemporaryDirectory directory;
   Store store = Store::open(directory / "s.db");
-  for (const char* id : {"zz", "aa", "mm"}) {
-    store.add(make_trial(id));
-  }
-  for (const char* id : {"zz", "aa", "mm"}) {
-    const auto claimed = store.claim("host:1");
-    ASSERT_TRUE(claimed);
-    EXPECT_EQ(claimed->id, id);
-    EXPECT_EQ(claimed->status, Status::kRunning);
-    EXPECT_EQ(store.find(id)->status, Status::kRunning);
-    EXPECT_EQ(store.find(id)->worker, "host:1");
-  }
-  EXPECT_FALSE(store.claim("host:1"));
+  std::vector<Trial> trials = {
+      make_trial("zz"), make_trial("aa"), make_trial("mm")};
+  store.add(trials[1]);
+  EXPECT_EQ(store.add(trials), 2);
+  trials[0].status = Status::kFailed;
+  trials[2].reason = "why";
+  store.update(trials);
+  const auto found = store.trials();
+  ASSERT_EQ(found.size(), 3u);
+  EXPECT_EQ(found[0].id, "aa");
+  EXPECT_EQ(found[1].status, Status::kFailed);
+  EXPECT_EQ(found[2].reason, "why");
+  // All or nothing.
+  trials[0].reason = "not written";
+  trials.push_back(make_trial("unknown"));
+  EXPECT_THROW(store.update(trials), base::InvalidInput);
+  EXPECT_EQ(store.find("zz")->reason, "");
+}
+
+TEST(Store, ClaimsWhatIsQueuedAlone) {
+  const TemporaryDirectory directory;
+  Store store = Store::open(directory / "s.db");
+  store.add(make_trial("aa"));
+  const auto claimed = store.claim("aa", "host:1");
+  ASSERT_TRUE(claimed);
+  EXPECT_EQ(claimed->id, "aa");
+  EXPECT_EQ(claimed->status, Status::kRunning);
+  EXPECT_EQ(store.find("aa")->status, Status::kRunning);
+  EXPECT_EQ(store.find("aa")->worker, "host:1");
+  EXPECT_FALSE(store.claim("aa", "host:2"));
+  EXPECT_EQ(store.find("aa")->worker, "host:1");
+  EXPECT_FALSE(store.claim("unknown", "host:1"));
 }
 
 TEST(Store, ReclaimsTheTrialsOfDeadWorkersOnly) {
@@ -194,14 +233,15 @@ TEST(Store, ReclaimsTheTrialsOfDeadWorkersOnly) {
   for (const char* id : {"aa", "bb", "cc"}) {
     store.add(make_trial(id));
   }
-  store.claim("dead");
-  store.claim("alive");
-  EXPECT_EQ(
-      store.reclaim([](const std::string& w) { return w == "alive"; }), 1);
+  const auto alive = [](const std::string& w) { return w == "alive"; };
+  EXPECT_TRUE(store.reclaim(alive).empty());
+  store.claim("aa", "dead");
+  store.claim("bb", "alive");
+  EXPECT_EQ(store.reclaim(alive), std::vector<std::string>{"aa"});
   EXPECT_EQ(store.find("aa")->status, Status::kQueued);
   EXPECT_EQ(store.find("aa")->worker, "");
   EXPECT_EQ(store.find("bb")->status, Status::kRunning);
-  EXPECT_EQ(store.claim("new")->id, "aa");
+  EXPECT_TRUE(store.claim("aa", "new"));
 }
 
 TEST(Store, RewrittenPointsReplaceTheOldOnes) {
@@ -384,14 +424,14 @@ INSTANTIATE_TEST_SUITE_P(
               make_store(p);
               run_sql(p, "UPDATE trials SET status = 'odd' WHERE id = '3'");
             },
-            "unknown status 'odd'"},
+            "a checksum mismatch in its row '3'"},
         BadFile{
             "brokenJson",
             [](const auto& p) {
               make_store(p);
               run_sql(p, "UPDATE trials SET config = '{' WHERE id = '3'");
             },
-            "broken JSON"}),
+            "a checksum mismatch in its row '3'"}),
     [](const auto& item) { return item.param.name; });
 
 TEST(Store, AnEmptyFileIsNoStoreToReadButBecomesOne) {

@@ -17,12 +17,12 @@ struct BudgetConfig {
 
   template <typename Self, typename Visit>
   static void fields(Self& self, Visit&& visit) {
-    visit("tokens", self.tokens, "tokens (gpt) or samples (mlp) a trial");
+    visit("tokens", self.tokens, "tokens (gpt) or samples (mlp) per trial");
     visit(
         "tokens_per_parameter",
         self.tokens_per_parameter,
-        "tokens a trial / parameters of its model");
-    visit("flops", self.flops, "FLOPs a trial, forward + backward");
+        "tokens per trial / parameters of its model");
+    visit("flops", self.flops, "FLOPs per trial, forward + backward");
   }
   bool operator==(const BudgetConfig&) const = default;
 };
@@ -39,14 +39,23 @@ struct SchedulerConfig {
   template <typename Self, typename Visit>
   static void fields(Self& self, Visit&& visit) {
     visit("kind", self.kind, "grid, random or halving (successive halving)");
-    visit("trials", self.trials, "trials drawn from the space (random)");
+    visit(
+        "trials",
+        self.trials,
+        "trials drawn from the space (random)",
+        base::Range{1, 100'000});
     visit("seed", self.seed, "of the draw (random, structure random:N)");
-    visit("eta", self.eta, "one in eta trials passes a rung (halving)");
+    visit(
+        "eta",
+        self.eta,
+        "one in eta trials passes a rung (halving)",
+        base::Range{2, 1000});
     visit(
         "rungs",
         self.rungs,
         "times a trial is judged; the first at budget / eta^(rungs - 1) "
-        "(halving)");
+        "(halving)",
+        base::Range{1, 20});
     visit(
         "within",
         self.within,
@@ -86,13 +95,21 @@ struct SearchConfig {
         self.structures,
         "axis: structures; paper_sweep: the paper's 23; random:N: N drawn "
         "from the space; NAME@RATE: with this learning rate alone");
-    visit("widths", self.widths, "axis: train.model.width");
-    visit("layers", self.layers, "axis: train.model.layers");
+    visit(
+        "widths",
+        self.widths,
+        "axis: train.model.width",
+        base::Range{1, 1'000'000});
+    visit(
+        "layers",
+        self.layers,
+        "axis: train.model.layers",
+        base::Range{1, 10'000});
     visit(
         "learning_rates",
         self.learning_rates,
         "axis: train.optimizer.learning_rate; the random scheduler draws "
-        "log-uniformly between the least and the greatest");
+        "log-uniformly between the smallest and the largest");
     visit("seeds", self.seeds, "axis: train.seed");
     visit(
         "budget", self.budget, "how long each trial trains; sets train.steps");
@@ -100,7 +117,8 @@ struct SearchConfig {
     visit(
         "curve_points",
         self.curve_points,
-        "evaluations a trial, evenly spaced; sets train.eval_every");
+        "evaluations per trial, evenly spaced; sets train.eval_every",
+        base::Range{1, 1'000'000});
     visit(
         "warmup_share",
         self.warmup_share,
@@ -110,15 +128,18 @@ struct SearchConfig {
         "workers",
         self.workers,
         "processes that train trials side by side; they share the CPU cores "
-        "or the GPU");
+        "or the GPU",
+        base::Range{1, 256});
     visit(
         "attempts",
         self.attempts,
-        "times a trial may kill its worker before it counts as failed");
+        "times a trial may kill its worker before it counts as failed",
+        base::Range{1, 1'000'000});
     visit(
         "bootstrap",
         self.bootstrap,
-        "replicates behind the report's intervals; 0: no intervals");
+        "replicates behind the report's intervals; 0: no intervals",
+        base::Range{0, 1'000'000});
   }
   // Throws base::InvalidInput that names the key, what was expected and came.
   // `train` is checked trial by trial, since the axes overwrite parts of it.

@@ -1,12 +1,9 @@
 #include "einforge/search/display.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 #include "einforge/base/text.h"
 
@@ -15,14 +12,6 @@ namespace {
 
 constexpr std::size_t kMostBest = 8;
 constexpr std::size_t kMostRunning = 16;
-
-int terminal_columns() {
-  winsize size{};
-  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
-    return size.ws_col;
-  }
-  return 80;
-}
 
 std::string eta(double seconds) {
   return std::isfinite(seconds) ? base::human_duration(seconds) : "--";
@@ -41,18 +30,12 @@ std::string summary(const Snapshot& snapshot) {
 
 }  // namespace
 
-std::vector<std::string> render(const Snapshot& snapshot, int columns) {
-  constexpr int kBarWidth = 20;
-  const int filled =
-      static_cast<int>(std::clamp(snapshot.share_done, 0.0, 1.0) * kBarWidth);
+std::vector<std::string> render(const Snapshot& snapshot) {
   std::vector<std::string> lines;
   lines.push_back(fmt::format(
-      "{} [{:#<{}}{:.<{}}] {}",
+      "{} {} {}",
       snapshot.name,
-      "",
-      filled,
-      "",
-      kBarWidth - filled,
+      base::progress_bar(snapshot.share_done),
       summary(snapshot)));
   for (std::size_t i = 0; i < snapshot.running.size(); ++i) {
     if (i == kMostRunning) {
@@ -85,63 +68,35 @@ std::vector<std::string> render(const Snapshot& snapshot, int columns) {
         best.structure,
         best.model));
   }
-  for (std::string& line : lines) {
-    if (line.size() > static_cast<std::size_t>(columns)) {
-      line.resize(static_cast<std::size_t>(columns));
-    }
-  }
   return lines;
 }
 
 Display::Display(bool quiet)
-    : quiet_(quiet), terminal_(::isatty(STDERR_FILENO) == 1) {}
+    : quiet_(quiet),
+      text_(
+          // A few redraws per second look alive; a log wants a line every half
+          // minute.
+          std::chrono::milliseconds(250),
+          std::chrono::milliseconds(30'000)) {}
 
-Display::~Display() {
-  std::fflush(stderr);
+bool Display::due() const {
+  return !quiet_ && text_.due();
 }
 
-void Display::erase() {
-  if (drawn_lines_ > 0) {
-    // Up to the block's first line, then clear to the end of the screen.
-    fmt::print(stderr, "\033[{}A\r\033[J", drawn_lines_);
-    drawn_lines_ = 0;
-  }
-}
-
-void Display::show(const Snapshot& snapshot, bool now) {
-  // A few redraws a second look alive; a log wants a line every half minute.
-  const auto interval = terminal_ ? std::chrono::milliseconds(250)
-                                  : std::chrono::milliseconds(30'000);
-  if (quiet_ || (!now && Clock::now() - last_drawn_ < interval)) {
+void Display::show(const Snapshot& snapshot) {
+  if (quiet_) {
     return;
   }
-  last_drawn_ = Clock::now();
-  if (!terminal_) {
-    fmt::print(stderr, "{}: {}\n", snapshot.name, summary(snapshot));
-    return;
-  }
-  last_ = render(snapshot, terminal_columns() - 1);
-  erase();
-  for (const std::string& line : last_) {
-    fmt::print(stderr, "{}\n", line);
-  }
-  drawn_lines_ = last_.size();
-  std::fflush(stderr);
+  text_.show(
+      text_.on_terminal() ? render(snapshot)
+                          : std::vector{fmt::format(
+                                "{}: {}", snapshot.name, summary(snapshot))});
 }
 
 void Display::log(std::string_view line, bool important) {
-  if (quiet_ && !important) {
-    return;
+  if (!quiet_ || important) {
+    text_.log(line);
   }
-  erase();
-  fmt::print(stderr, "{}\n", line);
-  if (terminal_ && !quiet_) {
-    for (const std::string& kept : last_) {
-      fmt::print(stderr, "{}\n", kept);
-    }
-    drawn_lines_ = last_.size();
-  }
-  std::fflush(stderr);
 }
 
 }  // namespace einforge::search

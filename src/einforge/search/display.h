@@ -1,11 +1,12 @@
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "einforge/base/live_text.h"
 
 namespace einforge::search {
 
@@ -32,37 +33,26 @@ struct Snapshot {
     double loss = 0;
     std::string model;
   };
-  std::vector<Best> best;  // one a structure, lowest loss first
+  std::vector<Best> best;  // one per structure, lowest loss first
 };
 
-// The display as lines no wider than `columns`.
-std::vector<std::string> render(const Snapshot& snapshot, int columns);
+// The display as lines. Their text comes from files and may hold anything.
+std::vector<std::string> render(const Snapshot& snapshot);
 
 // Shows a search on standard error: on a terminal as a block of lines redrawn
 // in place, elsewhere as a line now and then.
 class Display {
  public:
   explicit Display(bool quiet);
-  Display(const Display&) = delete;
-  Display& operator=(const Display&) = delete;
-  // Leaves the last state on the terminal.
-  ~Display();
-
-  // Redraws when enough time has passed since the last time, or `now`.
-  void show(const Snapshot& snapshot, bool now = false);
+  // Whether enough time has passed since the last show().
+  bool due() const;
+  void show(const Snapshot& snapshot);
   // A line that stays, above the block. Not silenced by `quiet` if `important`.
   void log(std::string_view line, bool important = false);
 
  private:
-  using Clock = std::chrono::steady_clock;
-
-  void erase();
-
   bool quiet_;
-  bool terminal_;
-  std::size_t drawn_lines_ = 0;
-  std::vector<std::string> last_;
-  Clock::time_point last_drawn_{};
+  base::LiveText text_;
 };
 
 }  // namespace einforge::search

@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <system_error>
 #include <utility>
 
 #include "einforge/base/error.h"
 #include "einforge/data/metadata.h"
+#include "einforge/search/identity.h"
 #include "einforge/search/process.h"
-#include "einforge/search/scheduler.h"
 
 namespace einforge::search {
 namespace {
@@ -30,9 +29,23 @@ base::Json data_identity(const train::TrainConfig& config) {
       {"validation", metadata.validation.hash}};
 }
 
+// What decides how far a trial goes. Grid and random train all of theirs to the
+// end and may share a folder.
 base::Json scheduler_identity(const SchedulerConfig& config) {
   const std::int64_t rungs = rung_count(config);
-  return {{"rungs", rungs}, {"eta", rungs > 1 ? config.eta : 0}};
+  if (rungs == 1) {
+    return {{"rungs", 1}, {"eta", 0}};
+  }
+  return {{"rungs", rungs}, {"eta", config.eta}, {"within", config.within}};
+}
+
+// Of two records of one trial (of two versions of einforge) the one that got
+// further.
+bool better_record(const Trial& a, const Trial& b) {
+  const auto rank = [](const Trial& trial) {
+    return std::pair(trial.status == Status::kDone, trial.rung);
+  };
+  return rank(a) > rank(b);
 }
 
 }  // namespace
@@ -58,9 +71,11 @@ Ledger::Ledger(
       store_(store::Store::open(folder_.store())) {
   check_same("data", data_identity(config.train));
   check_same("scheduler", scheduler_identity(config.scheduler));
+  // Before anything is decided from what trials are: one that was running when
+  // the search was killed may have left the space.
+  store_.reclaim(process_alive);
   add_proposals(retry_failed);
-  reclaim();
-  refresh();
+  make_groups();
 }
 
 // Refuses to mix trials that cannot be compared.
@@ -71,127 +86,211 @@ void Ledger::check_same(const char* key, const base::Json& value) {
     store_.set_metadata(key, value);
     return;
   }
+  base::Json there = *found;
+  if (value.is_object() && value.contains("within") && there.is_object() &&
+      !there.contains("within")) {
+    // An earlier einforge noted it in the configuration alone.
+    there["within"] = metadata.value(
+        "/search/scheduler/within"_json_pointer, config_.scheduler.within);
+  }
   base::check(
-      *found == value,
+      there == value,
       "search: '{}' holds a search with another {} ({}; now {}); give a new "
       "folder with --out",
       config_.out,
       key,
-      found->dump(),
+      there.dump(),
       value.dump());
 }
 
 void Ledger::add_proposals(bool retry_failed) {
-  std::map<std::string, Trial> known;
-  for (Trial& trial : store_.trials()) {
-    known.emplace(trial.id, std::move(trial));
-  }
+  std::map<std::string, std::size_t> by_id;
   for (std::size_t i = 0; i < proposals_.size(); ++i) {
-    const Trial& proposed = proposals_[i].trial;
-    places_[proposed.id] = i;
-    const auto found = known.find(proposed.id);
-    if (found == known.end()) {
-      store_.add(proposed);
-      if (proposed.status == Status::kFailed) {
-        store_.update(proposed);
+    by_id.emplace(proposals_[i].trial.id, i);
+  }
+  trials_.assign(proposals_.size(), Trial{});
+  std::vector<Trial> updates;
+  for (Trial& trial : store_.trials()) {
+    auto found = by_id.find(trial.id);
+    if (found == by_id.end()) {
+      found = by_id.find(trial_id(trial));
+    }
+    if (found != by_id.end()) {
+      Trial& known = trials_[found->second];
+      if (known.id.empty() || better_record(trial, known)) {
+        std::swap(known, trial);
       }
+    }
+    if (!trial.id.empty() && trial.status == Status::kQueued) {
+      trial.status = Status::kPruned;
+      trial.reason = "no longer in the space that is searched";
+      updates.push_back(trial);
+    }
+  }
+  std::vector<Trial> added;
+  for (std::size_t i = 0; i < proposals_.size(); ++i) {
+    Trial& trial = trials_[i];
+    const Trial& proposed = proposals_[i].trial;
+    if (trial.id.empty()) {
+      trial = proposed;
+      added.push_back(proposed);
     } else if (
-        retry_failed && is_bad(found->second) &&
-        proposed.status != Status::kFailed) {
-      Trial& trial = found->second;
+        retry_failed && is_bad(trial) && proposed.status != Status::kFailed) {
       // Its checkpoints may be what made it fail.
       std::error_code ignored;
       std::filesystem::remove_all(folder_.trial(trial.id), ignored);
       trial.status = Status::kQueued;
       trial.reason.clear();
-      store_.update(trial);
+      updates.push_back(trial);
     }
+    places_[trial.id] = i;
   }
-  for (auto& [id, trial] : known) {
-    if (!places_.contains(id) && trial.status == Status::kQueued) {
-      trial.status = Status::kPruned;
-      trial.reason = "no longer in the space that is searched";
-      store_.update(trial);
+  store_.add(added);
+  store_.update(updates);
+}
+
+void Ledger::make_groups() {
+  members_.resize(trials_.size());
+  std::map<std::string, std::size_t> names;
+  for (std::size_t place = 0; place < trials_.size(); ++place) {
+    std::size_t index = groups_.size();
+    if (rungs_ > 1) {  // with one rung nobody competes
+      index = names.emplace(proposals_[place].group, index).first->second;
     }
+    if (index == groups_.size()) {
+      groups_.emplace_back();
+    }
+    Group& group = groups_[index];
+    members_[place] = {index, group.places.size()};
+    group.places.push_back(place);
+    group.states.push_back({.status = Status::kPruned, .rung_losses = {}});
+    note(place);
+  }
+  unfinished_groups_ = groups_.size();
+  std::vector<Trial> updates;
+  for (Group& group : groups_) {
+    schedule(group, updates);
+  }
+  store_.update(updates);
+}
+
+std::optional<std::size_t> Ledger::place(const std::string& id) const {
+  const auto found = places_.find(id);
+  return found == places_.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::optional<std::string> Ledger::take() {
+  if (queue_.empty()) {
+    return std::nullopt;
+  }
+  return trials_[queue_.extract(queue_.begin()).value()].id;
+}
+
+void Ledger::reload(const std::string& id) {
+  std::optional<Trial> trial = store_.find(id);
+  base::check(
+      trial.has_value(),
+      "'{}': expected an intact store; the trial '{}' is gone",
+      folder_.store().string(),
+      id);
+  const auto found = place(id);
+  std::vector<Trial> updates;
+  if (found) {
+    trials_[*found] = std::move(*trial);
+    note(*found);
+    Group& group = groups_[members_[*found].group];
+    if (group.on_their_way == 0) {
+      schedule(group, updates);
+    }
+  } else if (trial->status == Status::kQueued) {
+    trial->status = Status::kPruned;
+    trial->reason = "no longer in the space that is searched";
+    updates.push_back(std::move(*trial));
+  }
+  store_.update(updates);
+}
+
+void Ledger::reclaim() {
+  for (const std::string& id : store_.reclaim(process_alive)) {
+    reload(id);
   }
 }
 
-bool Ledger::reclaim() {
-  return store_.reclaim(process_alive) > 0;
-}
-
-void Ledger::refresh() {
-  trials_.assign(proposals_.size(), Trial{});
-  for (Trial& trial : store_.trials()) {
-    const auto place = places_.find(trial.id);
-    if (place != places_.end()) {
-      trials_[place->second] = std::move(trial);
-    }
+void Ledger::fail(const std::string& id, const std::string& reason) {
+  std::optional<Trial> trial = store_.find(id);
+  if (trial) {
+    trial->status = Status::kFailed;
+    trial->reason = reason;
+    store_.update(*trial);
+    reload(id);
   }
 }
 
-const std::vector<double>& Ledger::rung_losses(std::size_t place) {
+void Ledger::note(std::size_t place) {
   const Trial& trial = trials_[place];
-  std::vector<double>& losses = rung_losses_[trial.id];
-  if (rungs_ == 1 || static_cast<int>(losses.size()) >= trial.rung) {
-    return losses;
+  const Member member = members_[place];
+  Group& group = groups_[member.group];
+  TrialState& state = group.states[member.index];
+  group.on_their_way -= on_its_way(state) ? 1 : 0;
+  state.status = trial.status;
+  group.on_their_way += on_its_way(state) ? 1 : 0;
+  state.rung = trial.rung;
+  read_rung_losses(place, state);
+  if (trial.status == Status::kQueued) {
+    queue_.insert(place);
+  } else {
+    queue_.erase(place);
   }
-  losses.clear();
-  const std::vector<store::CurvePoint> curve = store_.curve(trial.id);
+}
+
+void Ledger::read_rung_losses(std::size_t place, TrialState& state) {
+  if (rungs_ == 1 || static_cast<int>(state.rung_losses.size()) >= state.rung) {
+    return;
+  }
+  state.rung_losses.clear();
+  const std::vector<store::CurvePoint> curve = store_.curve(trials_[place].id);
   const train::TrainConfig& config = proposals_[place].config;
-  for (int rung = 0; rung < trial.rung; ++rung) {
+  for (int rung = 0; rung < state.rung; ++rung) {
     const std::int64_t step =
         rung_steps(config.steps, config.eval_every, rung, rungs_, eta_);
     const auto point = std::find_if(
         curve.begin(), curve.end(), [step](const store::CurvePoint& candidate) {
           return candidate.step == step;
         });
-    losses.push_back(point == curve.end() ? NAN : point->val_loss);
+    state.rung_losses.push_back(point == curve.end() ? NAN : point->val_loss);
   }
-  return losses;
 }
 
-void Ledger::schedule() {
-  std::vector<TrialState> states;
-  for (std::size_t i = 0; i < trials_.size(); ++i) {
-    const Trial& trial = trials_[i];
-    states.push_back(
-        {trial.id,
-         proposals_[i].group,
-         trial.status,
-         trial.rung,
-         rung_losses(i)});
-  }
-  const Plan next = plan(states, rungs_, eta_);
-  for (const std::string& id : next.queue) {
-    Trial& trial = trials_[places_.at(id)];
+void Ledger::schedule(Group& group, std::vector<Trial>& updates) {
+  const Plan next = plan(group.states, rungs_, eta_);
+  for (const std::size_t index : next.queue) {
+    const std::size_t place = group.places[index];
+    Trial& trial = trials_[place];
     trial.status = Status::kQueued;
     trial.reason.clear();
-    store_.update(trial);
+    updates.push_back(trial);
+    dropped_.erase(place);
+    note(place);
   }
-  dropped_.clear();
   for (const Plan::Dropped& dropped : next.dropped) {
-    dropped_.insert(dropped.id);
-    Trial& trial = trials_[places_.at(dropped.id)];
+    const std::size_t place = group.places[dropped.trial];
+    dropped_.insert(place);
+    Trial& trial = trials_[place];
     if (trial.reason != dropped.reason) {
       trial.reason = dropped.reason;
-      store_.update(trial);
+      updates.push_back(trial);
     }
   }
-  finished_ = next.finished;
-}
-
-int Ledger::queued() const {
-  return static_cast<int>(
-      std::count_if(trials_.begin(), trials_.end(), [](const Trial& trial) {
-        return trial.status == Status::kQueued;
-      }));
+  if (next.finished != group.finished) {
+    group.finished = next.finished;
+    unfinished_groups_ += next.finished ? -1 : 1;
+  }
 }
 
 bool Ledger::over(std::size_t place) const {
   const Trial& trial = trials_[place];
   return trial.status == Status::kDone || is_bad(trial) ||
-         dropped_.contains(trial.id);
+         dropped_.contains(place);
 }
 
 }  // namespace einforge::search

@@ -1,25 +1,29 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "einforge/search/config.h"
 #include "einforge/search/folder.h"
+#include "einforge/search/scheduler.h"
 #include "einforge/search/space.h"
 #include "einforge/store/store.h"
 
 namespace einforge::search {
 
-// The trials of a search as they stand in its store, and the scheduler's
-// decisions about them. Workers write to the same store from other processes;
-// only they move a trial from queued to running and on, and only the ledger
-// puts one in the queue.
+// The trials of a search as they stand in its store, the queue of those to be
+// trained, and the scheduler's decisions. Workers write to the same store from
+// other processes, but only to the trial that they were given; what is read
+// again is that one trial.
 class Ledger {
  public:
-  // Opens the store in config.out and adds the proposals it does not know.
-  // Trials of an earlier, larger space leave the queue.
+  // Opens the store in config.out, puts the trials of dead workers back in the
+  // queue and adds the proposals that the store does not know; trials of an
+  // earlier einforge are recognised by what they trained. Trials of an earlier,
+  // larger space leave the queue.
   // `retry_failed` queues again what an earlier run recorded as failed.
   // The references must outlive the ledger.
   // Throws base::InvalidInput when the folder holds a search on other data or
@@ -32,26 +36,48 @@ class Ledger {
   store::Store& store() { return store_; }
   // Beside the proposals: the same order.
   const std::vector<store::Trial>& trials() const { return trials_; }
-  // Of a trial of this search.
-  std::size_t place(const std::string& id) const { return places_.at(id); }
+  // Of a trial of this search; none for another's.
+  std::optional<std::size_t> place(const std::string& id) const;
 
-  // Puts the trials of dead workers back in the queue; true when it did.
-  bool reclaim();
-  // Reads the store again.
-  void refresh();
-  // Queues what the scheduler wants next and notes what it dropped.
-  void schedule();
+  // Takes the first trial out of the queue; it comes back when reload() finds
+  // that nobody has trained it.
+  std::optional<std::string> take();
+  // Reads one trial again, because its worker has said something or exited, and
+  // queues what the scheduler then wants.
+  void reload(const std::string& id);
+  // Puts the trials of dead workers back in the queue.
+  void reclaim();
+  // Records a trial as failed.
+  void fail(const std::string& id, const std::string& reason);
 
-  // No trial runs, waits or will; as of the last schedule().
-  bool finished() const { return finished_; }
-  int queued() const;
+  // No trial runs, waits or will.
+  bool finished() const { return unfinished_groups_ == 0; }
+  std::size_t queued() const { return queue_.size(); }
   // The trial needs no more work.
   bool over(std::size_t place) const;
 
  private:
+  // Trials that compete with each other.
+  struct Group {
+    std::vector<std::size_t> places;
+    std::vector<TrialState> states;
+    // Queued or running. While there are any the scheduler has nothing to say.
+    std::size_t on_their_way = 0;
+    bool finished = false;
+  };
+  struct Member {
+    std::size_t group = 0;
+    std::size_t index = 0;
+  };
+
   void check_same(const char* key, const base::Json& value);
   void add_proposals(bool retry_failed);
-  const std::vector<double>& rung_losses(std::size_t place);
+  void make_groups();
+  // A trial has changed: its state for the scheduler, and whether it waits.
+  void note(std::size_t place);
+  // Adds what has to be written to `updates`.
+  void schedule(Group& group, std::vector<store::Trial>& updates);
+  void read_rung_losses(std::size_t place, TrialState& state);
 
   const SearchConfig& config_;
   const std::vector<Proposal>& proposals_;
@@ -59,11 +85,13 @@ class Ledger {
   int rungs_;
   int eta_;
   store::Store store_;
-  std::map<std::string, std::size_t> places_;
+  std::map<std::string, std::size_t> places_;  // by the ids in the store
   std::vector<store::Trial> trials_;
-  std::map<std::string, std::vector<double>> rung_losses_;
-  std::set<std::string> dropped_;
-  bool finished_ = false;
+  std::vector<Group> groups_;
+  std::vector<Member> members_;  // beside the trials
+  std::size_t unfinished_groups_ = 0;
+  std::set<std::size_t> queue_;
+  std::set<std::size_t> dropped_;
 };
 
 // It failed or diverged.

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <optional>
 
 #include "einforge/base/error.h"
 #include "einforge/base/text.h"
@@ -96,29 +96,6 @@ bool process_alive(std::string_view name) {
   const bool dead =
       stat.state == 'X' || (stat.state == 'Z' && stat.threads == "1");
   return !dead;
-}
-
-FolderLock::FolderLock(const std::filesystem::path& directory) {
-  const std::string path = (directory / "lock").string();
-  file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (file_ < 0) {
-    base::throw_io_error(fmt::format("cannot open '{}'", path), errno);
-  }
-  if (::flock(file_, LOCK_EX | LOCK_NB) != 0) {
-    const int error = errno;
-    close_file(file_);
-    if (error == EWOULDBLOCK) {
-      throw base::InvalidInput(fmt::format(
-          "search: expected a folder that no other search works on; one runs "
-          "on '{}'",
-          directory.string()));
-    }
-    base::throw_io_error(fmt::format("cannot lock '{}'", path), error);
-  }
-}
-
-FolderLock::~FolderLock() {
-  close_file(file_);
 }
 
 Child::Child(const Options& options) {
@@ -230,11 +207,11 @@ std::vector<base::Json> Child::events() {
   }
   std::vector<base::Json> result;
   for (std::size_t end; (end = pending_.find('\n')) != std::string::npos;) {
-    base::Json event =
-        base::Json::parse(pending_.substr(0, end), nullptr, false);
+    std::optional<base::Json> event =
+        base::try_parse_json(std::string_view(pending_).substr(0, end));
     pending_.erase(0, end + 1);
-    if (event.is_object()) {
-      result.push_back(std::move(event));
+    if (event && event->is_object()) {
+      result.push_back(std::move(*event));
     }
   }
   return result;
@@ -254,13 +231,18 @@ void Child::ask_to_stop() {
   close_file(input_);
 }
 
-bool Child::exited(std::string& how, bool& clean) {
+void Child::kill() {
+  if (pid_ > 0) {
+    ::kill(pid_, SIGKILL);
+  }
+}
+
+bool Child::exited(std::string& how) {
   int status = 0;
   if (pid_ > 0 && ::waitpid(pid_, &status, WNOHANG) != pid_) {
     return false;
   }
   pid_ = -1;
-  clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   how = WIFSIGNALED(status) ? fmt::format(
                                   "signal {} ({})",
                                   WTERMSIG(status),

@@ -20,20 +20,6 @@ std::string process_name(pid_t pid);
 // Whether the process so named still runs on this machine. A zombie does not.
 bool process_alive(std::string_view name);
 
-// Only one search at a time works on a folder: holds DIR/lock until destroyed
-// or the process ends, however it ends.
-// Throws base::InvalidInput when another process holds it.
-class FolderLock {
- public:
-  explicit FolderLock(const std::filesystem::path& directory);
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-  ~FolderLock();
-
- private:
-  int file_ = -1;
-};
-
 // A child process that reads commands from its standard input and writes one
 // JSON event a line to its standard output; its standard error is appended to
 // a log file. It dies with this process.
@@ -63,9 +49,10 @@ class Child {
   void send(std::string_view line);
   // SIGTERM, and the end of its input in case it waits for a command.
   void ask_to_stop();
-  // Whether the process has ended; `how` then says "exit code 1" or
-  // "signal 9 (Killed)" and `clean` whether the code was 0.
-  bool exited(std::string& how, bool& clean);
+  void kill();
+  // Whether the process has exited; `how` then says "exit code 1" or
+  // "signal 9 (Killed)".
+  bool exited(std::string& how);
 
  private:
   pid_t pid_ = -1;

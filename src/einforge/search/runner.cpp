@@ -6,21 +6,24 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
+#include <ctime>
 #include <map>
 #include <optional>
+#include <set>
+#include <string>
 #include <thread>
 
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/text.h"
-#include "einforge/search/estimate.h"
 #include "einforge/search/folder.h"
 #include "einforge/search/hardware.h"
 #include "einforge/search/ledger.h"
 #include "einforge/search/process.h"
-#include "einforge/search/scheduler.h"
+#include "einforge/search/snapshot.h"
 
 namespace einforge::search {
 namespace {
@@ -29,23 +32,55 @@ using store::Status;
 using store::Trial;
 using Clock = std::chrono::steady_clock;
 
+// "2026-11-30T03:17:25Z"
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  ::gmtime_r(&now, &parts);
+  std::array<char, 32> text{};
+  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text.data();
+}
+
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Of what a worker printed, which may be anything.
+std::string text_of(const base::Json& event, const char* key) {
+  const auto found = event.find(key);
+  return found != event.end() && found->is_string() ? found->get<std::string>()
+                                                    : "";
+}
+
+template <typename T>
+T number_of(const base::Json& event, const char* key, T otherwise) {
+  const auto found = event.find(key);
+  return found != event.end() && found->is_number() ? found->get<T>()
+                                                    : otherwise;
 }
 
 struct Worker {
   explicit Worker(const Child::Options& options) : child(options) {}
 
+  enum class State {
+    kPreparing,  // it loads, or has just ended a trial
+    kIdle,
+    kAssigned,  // it was given a trial and has not said that it trains it
+    kTraining,
+  };
+
   Child child;
-  bool idle = false;
-  bool ran_any = false;
-  std::string trial;  // what it runs; empty: nothing
-  std::int64_t step = 0;
-  std::int64_t target = 0;
-  double loss = NAN;
-  // Of the first step reported, to know its speed.
-  std::int64_t first_step = -1;
-  Clock::time_point started;
+  State state = State::kPreparing;
+  Clock::time_point since = Clock::now();  // of the state
+  bool trained = false;                    // some trial
+  bool overdue = false;                    // and killed for it
+  WorkerProgress progress;
+
+  void become(State next) {
+    state = next;
+    since = Clock::now();
+  }
 };
 
 class Runner {
@@ -59,6 +94,7 @@ class Runner {
         options_(options),
         folder_{config.out},
         threads_(threads_per_worker(config.workers)),
+        most_workers_(static_cast<std::size_t>(config.workers)),
         display_(options.quiet) {
     base::make_directory(folder_.root / "trials");
     lock_.emplace(folder_.root);
@@ -68,30 +104,24 @@ class Runner {
 
   RunResult run() {
     announce();
-    ledger_->schedule();
     note_origin();
     auto last_reclaim = Clock::now();
-    while (!(workers_.empty() && (ledger_->finished() || stopping_))) {
+    while (!(workers_.empty() && stopping_)) {
       if (!stopping_) {
-        employ();
+        dispatch();
       }
       wait_for_events();
-      bool changed = false;
       for (Worker& worker : workers_) {
-        changed |= read_events(worker);
+        read_events(worker);
       }
-      changed |= reap();
+      reap();
       // Workers of a search that was killed a moment ago may still have been
       // dying when this one started.
       if (seconds_since(last_reclaim) > 1) {
         last_reclaim = Clock::now();
-        changed |= ledger_->reclaim();
-      }
-      if (changed) {
-        ledger_->refresh();
-        if (!stopping_) {
-          ledger_->schedule();
-        }
+        ledger_->reclaim();
+        kill_overdue();
+        watch_others();
       }
       if (!stopping_ && options_.should_stop && options_.should_stop()) {
         display_.log("stopping: workers write their checkpoints");
@@ -100,9 +130,10 @@ class Runner {
       if (!stopping_ && !fatal_.empty()) {
         stop();
       }
-      display_.show(snapshot());
+      show();
     }
-    display_.show(snapshot(), true);
+    show(true);
+    note_end();
     if (!fatal_.empty()) {
       throw base::IoError(fatal_);
     }
@@ -115,15 +146,22 @@ class Runner {
     const base::Json config = base::to_json(config_);
     store.set_metadata("name", config_.name);
     store.set_metadata("search", config);
-    base::write_file_atomically(folder_.config(), config.dump(2) + "\n");
+    base::write_file_atomically(
+        folder_.config(), base::dump_json(config, 2) + "\n");
   }
 
   // What the trials of this start come from. A search that is over keeps what
   // it has: starting it again trains nothing.
   void note_origin() {
     store::Store& store = ledger_->store();
-    if (ledger_->finished() && store.metadata().contains("hardware")) {
+    const base::Json before = store.metadata();
+    nothing_to_do_ = ledger_->finished() && before.contains("hardware");
+    if (nothing_to_do_) {
       return;
+    }
+    seconds_before_ = before.value("elapsed_seconds", 0.0);
+    if (!before.contains("started")) {
+      store.set_metadata("started", utc_now());
     }
     store.set_metadata("command", options_.command);
     store.set_metadata("hardware", describe_hardware(config_.workers));
@@ -132,9 +170,22 @@ class Runner {
         "seeds", {{"trials", config_.seeds}, {"draw", config_.scheduler.seed}});
   }
 
-  // What a user should know before a long wait, a line each.
+  void note_elapsed() {
+    ledger_->store().set_metadata(
+        "elapsed_seconds", seconds_before_ + seconds_since(started_));
+  }
+
+  void note_end() {
+    if (!nothing_to_do_ && fatal_.empty()) {
+      note_elapsed();
+      ledger_->store().set_metadata("finished", utc_now());
+    }
+  }
+
+  // What a user should know before a long wait, one line each.
   void announce() {
     std::vector<std::string> broken;
+    std::set<std::string> twins;
     int left = 0;
     for (std::size_t i = 0; i < proposals_.size(); ++i) {
       const Trial& trial = proposals_[i].trial;
@@ -142,6 +193,12 @@ class Runner {
       if (trial.status == Status::kFailed) {
         broken.push_back(fmt::format(
             "{} {} ({})", trial.structure, trial.model, trial.reason));
+      }
+      if (!proposals_[i].aliases.empty()) {
+        twins.insert(fmt::format(
+            "{} ({})",
+            fmt::join(proposals_[i].aliases, ", "),
+            trial.structure));
       }
     }
     if (!broken.empty()) {
@@ -153,6 +210,13 @@ class Runner {
               proposals_.size(),
               fmt::join(broken, "; ")),
           true);
+    }
+    if (!twins.empty()) {
+      display_.log(fmt::format(
+          "{}: not trained, as another structure makes the same models at "
+          "these sizes: {}",
+          config_.name,
+          fmt::join(twins, "; ")));
     }
     display_.log(fmt::format(
         "{}: {} trials, {} to run, {} worker{} of {} thread{}, in {}",
@@ -166,28 +230,27 @@ class Runner {
         config_.out));
   }
 
-  // Sees that somebody takes what is queued.
-  void employ() {
+  // Sees that somebody trains what is queued.
+  void dispatch() {
     if (ledger_->finished()) {
-      for (Worker& worker : workers_) {
-        worker.child.ask_to_stop();
-      }
+      stop();
       return;
     }
-    int queued = ledger_->queued();
+    std::size_t preparing = 0;
     for (Worker& worker : workers_) {
-      // One that is neither idle nor training is about to look by itself.
-      if (queued > 0 && worker.trial.empty()) {
-        --queued;
-        if (worker.idle) {
-          worker.idle = false;
-          worker.child.send("go");
-        }
+      preparing += worker.state == Worker::State::kPreparing ? 1 : 0;
+      if (worker.state != Worker::State::kIdle) {
+        continue;
+      }
+      if (const std::optional<std::string> trial = ledger_->take()) {
+        worker.progress = {.trial = *trial};
+        worker.become(Worker::State::kAssigned);
+        worker.child.send("train " + *trial);
       }
     }
-    while (queued-- > 0 &&
-           workers_.size() < static_cast<std::size_t>(config_.workers)) {
+    while (preparing < ledger_->queued() && workers_.size() < most_workers_) {
       start_worker();
+      ++preparing;
     }
   }
 
@@ -207,6 +270,7 @@ class Runner {
   void stop() {
     stopping_ = true;
     for (Worker& worker : workers_) {
+      worker.since = Clock::now();
       worker.child.ask_to_stop();
     }
   }
@@ -215,6 +279,9 @@ class Runner {
     std::vector<pollfd> files;
     for (const Worker& worker : workers_) {
       files.push_back({worker.child.event_file(), POLLIN, 0});
+    }
+    if (files.empty() && stopping_) {
+      return;
     }
     constexpr int kMilliseconds = 200;
     ::poll(files.data(), files.size(), kMilliseconds);
@@ -226,55 +293,65 @@ class Runner {
     }
   }
 
-  // Whether a trial's record may have changed.
-  bool read_events(Worker& worker) {
-    bool changed = false;
+  void read_events(Worker& worker) {
+    WorkerProgress& progress = worker.progress;
     for (const base::Json& event : worker.child.events()) {
-      const std::string kind = event.value("event", "");
+      const std::string kind = text_of(event, "event");
       if (kind == "start") {
-        worker.trial = event.value("trial", "");
-        worker.target = event.value("target", std::int64_t{0});
-        worker.step = 0;
-        worker.first_step = -1;
-        worker.loss = NAN;
-        worker.idle = false;
-        worker.ran_any = true;
-        changed = true;
+        progress.target = number_of<std::int64_t>(event, "target", 0);
+        worker.trained = true;
+        worker.become(Worker::State::kTraining);
+        startup_failures_ = 0;
+        refusals_ = 0;
+        ledger_->reload(progress.trial);
       } else if (kind == "step") {
-        worker.step = event.value("step", std::int64_t{0});
-        worker.loss = event.value("loss", std::nan(""));
-        if (worker.first_step < 0) {
-          worker.first_step = worker.step;
-          worker.started = Clock::now();
+        progress.step = number_of<std::int64_t>(event, "step", 0);
+        progress.loss = number_of<double>(event, "loss", NAN);
+        if (progress.first_step < 0) {
+          progress.first_step = progress.step;
+          progress.started = Clock::now();
         }
       } else if (kind == "end") {
-        log_end(worker.trial);
-        worker.trial.clear();
-        changed = true;
+        end_trial(progress.trial);
+        progress = {};
+        worker.become(Worker::State::kPreparing);
+      } else if (kind == "refused") {
+        refused(progress.trial);
+        progress = {};
+        worker.become(Worker::State::kPreparing);
       } else if (kind == "idle") {
-        worker.idle = true;
-        changed = true;
+        worker.become(Worker::State::kIdle);
       } else if (kind == "fatal" && fatal_.empty()) {
-        fatal_ = event.value("message", "a worker failed");
+        fatal_ = text_of(event, "message");
       }
     }
-    return changed;
   }
 
-  void log_end(const std::string& id) {
-    const std::optional<Trial> trial = ledger_->store().find(id);
-    if (!trial || trial->status == Status::kQueued) {
-      return;
+  void end_trial(const std::string& id) {
+    ledger_->reload(id);
+    const Trial& trial = ledger_->trials()[ledger_->place(id).value()];
+    if (is_bad(trial)) {
+      log_bad(trial);
+    } else if (trial.status != Status::kQueued) {
+      display_.log(fmt::format(
+          "{}: loss {:.4f} in {}",
+          label(trial),
+          trial.final_loss,
+          base::human_duration(trial.seconds)));
     }
-    if (is_bad(*trial)) {
-      log_bad(*trial);
-      return;
+    note_elapsed();
+  }
+
+  // The trial that a worker was given is not queued in the store.
+  void refused(const std::string& id) {
+    ledger_->reload(id);
+    constexpr int kMostRefusals = 20;
+    if (++refusals_ >= kMostRefusals && fatal_.empty()) {
+      fatal_ = fmt::format(
+          "search: workers cannot claim trials that are queued; another "
+          "program writes to '{}'",
+          folder_.store().string());
     }
-    display_.log(fmt::format(
-        "{}: loss {:.4f} in {}",
-        label(*trial),
-        trial->final_loss,
-        base::human_duration(trial->seconds)));
   }
 
   void log_bad(const Trial& trial) {
@@ -287,158 +364,143 @@ class Runner {
         true);
   }
 
-  // Removes workers that have ended and deals with those that were killed.
-  bool reap() {
-    bool changed = false;
+  // Removes workers that have exited and deals with those that were killed.
+  void reap() {
     for (auto worker = workers_.begin(); worker != workers_.end();) {
       std::string how;
-      bool clean = false;
-      if (!worker->child.exited(how, clean)) {
+      if (!worker->child.exited(how)) {
         ++worker;
         continue;
       }
-      changed = true;
       read_events(*worker);  // its last words
-      if (!clean && !stopping_ && fatal_.empty()) {
-        mourn(*worker, how);
+      if (worker->overdue) {
+        how = fmt::format("no word in {:g} s", options_.patience);
       }
+      const std::string name = worker->child.name();
+      const std::string trial = worker->progress.trial;
+      const bool trained = worker->trained;
       worker = workers_.erase(worker);
-    }
-    if (changed) {
+      if (!trial.empty()) {
+        ledger_->reload(trial);
+        worker_exited(trial, name, how);
+      }
+      if (!trained && !stopping_ && fatal_.empty()) {
+        startup_failed(how);
+      }
       ledger_->reclaim();
     }
-    return changed;
   }
 
-  void mourn(const Worker& worker, const std::string& how) {
-    store::Store& store = ledger_->store();
-    bool had_trial = worker.ran_any;
-    for (Trial& trial : store.trials()) {
-      if (trial.status != Status::kRunning ||
-          trial.worker != worker.child.name()) {
-        continue;
-      }
-      had_trial = true;
-      const int deaths = ++deaths_[trial.id];
-      if (deaths < config_.attempts) {
-        display_.log(
-            fmt::format(
-                "{}: its worker ended with {}; resuming it", label(trial), how),
-            true);
-        continue;
-      }
-      trial.status = Status::kFailed;
-      trial.reason = fmt::format(
-          "its worker ended {} times while training it, last with {}",
-          deaths,
-          how);
-      store.update(trial);
-      log_bad(trial);
+  // While it had this trial.
+  void worker_exited(
+      const std::string& id, const std::string& name, const std::string& how) {
+    const Trial trial = ledger_->trials()[ledger_->place(id).value()];
+    if (stopping_ || !fatal_.empty() || trial.status != Status::kRunning ||
+        trial.worker != name) {
+      return;
     }
-    fruitless_starts_ = had_trial ? 0 : fruitless_starts_ + 1;
-    constexpr int kMostFruitlessStarts = 3;
-    if (fruitless_starts_ >= kMostFruitlessStarts) {
-      fatal_ = fmt::format(
-          "search: workers end with {} before they train anything; see '{}'",
-          how,
-          folder_.log().string());
+    const int exits = ++exits_[id];
+    if (exits < config_.attempts) {
+      display_.log(
+          fmt::format(
+              "{}: its worker exited with {}; resuming it", label(trial), how),
+          true);
+      return;
+    }
+    ledger_->fail(
+        id,
+        fmt::format(
+            "its worker exited {} times while training it, last with {}",
+            exits,
+            how));
+    log_bad(ledger_->trials()[ledger_->place(id).value()]);
+  }
+
+  // A worker exited before it trained anything.
+  void startup_failed(const std::string& how) {
+    constexpr int kMostStartupFailures = 3;
+    if (++startup_failures_ < kMostStartupFailures) {
+      return;
+    }
+    const auto ready = static_cast<std::size_t>(std::count_if(
+        workers_.begin(), workers_.end(), [](const Worker& worker) {
+          return worker.trained;
+        }));
+    const std::string what = fmt::format(
+        "{} workers in a row exited before they trained anything, the last "
+        "with {}; see '{}'",
+        startup_failures_,
+        how,
+        folder_.log().string());
+    if (ready == 0) {
+      fatal_ = "search: " + what;
+      return;
+    }
+    most_workers_ = ready;
+    display_.log(
+        fmt::format(
+            "{}: {}; going on with {} worker{}",
+            config_.name,
+            what,
+            ready,
+            ready == 1 ? "" : "s"),
+        true);
+  }
+
+  // Ends workers that hang where nothing takes long.
+  void kill_overdue() {
+    for (Worker& worker : workers_) {
+      const bool waiting = stopping_ ||
+                           worker.state == Worker::State::kPreparing ||
+                           worker.state == Worker::State::kAssigned;
+      if (waiting && seconds_since(worker.since) > options_.patience) {
+        worker.overdue = true;
+        worker.child.kill();
+      }
     }
   }
 
-  Snapshot snapshot() const {
-    Snapshot result;
-    result.name = config_.name;
-    result.total = static_cast<int>(proposals_.size());
-    result.elapsed = seconds_since(started_);
-    std::vector<TrialCost> costs;
-    double all = 0;
-    double left = 0;
-    for (std::size_t i = 0; i < proposals_.size(); ++i) {
-      const Trial& trial = ledger_->trials()[i];
-      result.done += ledger_->over(i) ? 1 : 0;
-      if (is_bad(trial)) {
-        ++result.failed;
-        continue;
-      }
-      const TrialCost& cost = costs.emplace_back(cost_of(i));
-      all += ledger_->over(i) ? trial.flops : proposals_[i].flops;
-      left += cost.flops_left;
-      if (trial.rung > 0) {
-        add_best(result.best, trial);
-      }
-    }
-    result.share_done = all > 0 ? std::max(0.0, 1 - left / all) : 1;
-    result.seconds_left =
-        seconds_left(costs, static_cast<int>(config_.workers));
-    std::sort(
-        result.best.begin(),
-        result.best.end(),
-        [](const auto& a, const auto& b) { return a.loss < b.loss; });
-    for (const Worker& worker : workers_) {
-      if (!worker.trial.empty()) {
-        result.running.push_back(
-            {label(ledger_->trials()[ledger_->place(worker.trial)]),
-             worker.step,
-             worker.target,
-             worker.loss});
-      }
-    }
-    return result;
-  }
-
-  static void add_best(std::vector<Snapshot::Best>& best, const Trial& trial) {
-    const auto found = std::find_if(
-        best.begin(), best.end(), [&](const Snapshot::Best& entry) {
-          return entry.structure == trial.structure;
+  // A trial that a live process of another search has is not ours to train.
+  void watch_others() {
+    const bool busy =
+        stopping_ || ledger_->finished() || ledger_->queued() > 0 ||
+        std::any_of(workers_.begin(), workers_.end(), [](const Worker& worker) {
+          return worker.state != Worker::State::kIdle;
         });
-    if (found == best.end()) {
-      best.push_back({trial.structure, trial.final_loss, trial.model});
-    } else if (trial.final_loss < found->loss) {
-      *found = {trial.structure, trial.final_loss, trial.model};
+    if (busy) {
+      blocked_since_.reset();
+      return;
+    }
+    if (!blocked_since_) {
+      blocked_since_ = Clock::now();
+    }
+    if (seconds_since(*blocked_since_) < options_.patience) {
+      return;
+    }
+    for (const Trial& trial : ledger_->trials()) {
+      if (trial.status == Status::kRunning) {
+        fatal_ = fmt::format(
+            "search: {} is being trained by the process {} of another search; "
+            "end that first",
+            label(trial),
+            trial.worker);
+      }
     }
   }
 
-  TrialCost cost_of(std::size_t place) const {
-    const Trial& trial = ledger_->trials()[place];
-    const Proposal& proposal = proposals_[place];
-    TrialCost cost;
-    cost.kind = kind_of(proposal);
-    cost.flops_done = trial.flops;
-    cost.seconds = trial.seconds;
-    if (ledger_->over(place)) {
-      return cost;
+  void show(bool now = false) {
+    if (!now && !display_.due()) {
+      return;
     }
-    const int rungs = static_cast<int>(rung_count(config_.scheduler));
-    const int eta = static_cast<int>(config_.scheduler.eta);
-    const double per_step =
-        proposal.flops / static_cast<double>(proposal.config.steps);
-    // trial.flops is as of the last end of a rung or interruption.
-    double spent = trial.flops;
+    std::vector<WorkerProgress> progress;
     for (const Worker& worker : workers_) {
-      if (worker.trial != trial.id || worker.first_step < 0) {
-        continue;
-      }
-      spent = std::max(spent, per_step * static_cast<double>(worker.step));
-      if (worker.step > worker.first_step) {
-        // The speed of now, by the wall clock, evaluations included.
-        cost.flops_done =
-            per_step * static_cast<double>(worker.step - worker.first_step);
-        cost.seconds = seconds_since(worker.started);
+      if (worker.state == Worker::State::kTraining) {
+        progress.push_back(worker.progress);
       }
     }
-    const double before_this_rung =
-        trial.rung == 0 ? 0
-                        : per_step * static_cast<double>(rung_steps(
-                                         proposal.config.steps,
-                                         proposal.config.eval_every,
-                                         trial.rung - 1,
-                                         rungs,
-                                         eta));
-    cost.flops_left = std::max(
-        0.0,
-        proposal.flops * expected_share_left(trial.rung, rungs, eta) -
-            std::max(0.0, spent - before_this_rung));
-    return cost;
+    Snapshot snapshot = take_snapshot(config_, proposals_, *ledger_, progress);
+    snapshot.elapsed = seconds_since(started_);
+    display_.show(snapshot);
   }
 
   RunResult result() const {
@@ -459,13 +521,18 @@ class Runner {
   const RunOptions& options_;
   Folder folder_;
   int threads_;
+  std::size_t most_workers_;
   Display display_;
   Clock::time_point started_ = Clock::now();
-  std::optional<FolderLock> lock_;
+  double seconds_before_ = 0;  // of earlier starts
+  bool nothing_to_do_ = false;
+  std::optional<base::FolderLock> lock_;
   std::optional<Ledger> ledger_;
   std::vector<Worker> workers_;
-  std::map<std::string, int> deaths_;  // workers that a trial has killed
-  int fruitless_starts_ = 0;
+  std::map<std::string, int> exits_;  // of workers, by their trial
+  int startup_failures_ = 0;          // in a row
+  int refusals_ = 0;                  // in a row
+  std::optional<Clock::time_point> blocked_since_;
   bool stopping_ = false;
   std::string fatal_;
 };

@@ -19,12 +19,15 @@ struct RunOptions {
   std::string command;
   // Of einforge, its compiler and torch, for the report.
   base::Json versions;
-  // Polled a few times a second; true stops the search with checkpoints.
+  // Polled a few times per second; true stops the search with checkpoints.
   std::function<bool()> should_stop;
   // Queues trials again that an earlier run of the search recorded as failed
   // or diverged.
   bool retry_failed = false;
   bool quiet = false;
+  // Seconds that a worker may take to start or to stop, and that another
+  // search's worker may hold what is left to train.
+  double patience = 300;
 };
 
 struct RunResult {

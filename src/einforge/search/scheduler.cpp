@@ -4,7 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <numeric>
+#include <utility>
 
 namespace einforge::search {
 namespace {
@@ -15,38 +16,38 @@ bool lost(const TrialState& trial) {
   return trial.status == Status::kFailed || trial.status == Status::kDiverged;
 }
 
-bool on_its_way(const TrialState& trial) {
-  return trial.status == Status::kQueued || trial.status == Status::kRunning;
-}
-
 double loss_at(const TrialState& trial, int rung) {
   const auto index = static_cast<std::size_t>(rung);
   return index < trial.rung_losses.size() ? trial.rung_losses[index] : NAN;
 }
 
-// Plans one group; returns whether it is finished.
-bool plan_group(
-    const std::vector<const TrialState*>& group,
-    int rungs,
-    int eta,
-    Plan& result) {
-  std::vector<const TrialState*> entrants = group;
-  std::size_t places = group.size();
+}  // namespace
+
+bool on_its_way(const TrialState& trial) {
+  return trial.status == Status::kQueued || trial.status == Status::kRunning;
+}
+
+Plan plan(std::span<const TrialState> trials, int rungs, int eta) {
+  Plan result;
+  std::vector<std::size_t> entrants(trials.size());
+  std::iota(entrants.begin(), entrants.end(), std::size_t{0});
+  std::size_t places = trials.size();
   for (int rung = 0; rung < rungs; ++rung) {
-    std::vector<const TrialState*> passed;
+    std::vector<std::size_t> passed;
     bool waiting = false;
-    for (const TrialState* trial : entrants) {
-      if (trial->rung > rung) {
-        passed.push_back(trial);
-      } else if (!lost(*trial)) {
+    for (const std::size_t i : entrants) {
+      const TrialState& trial = trials[i];
+      if (trial.rung > rung) {
+        passed.push_back(i);
+      } else if (!lost(trial)) {
         waiting = true;
-        if (!on_its_way(*trial)) {
-          result.queue.push_back(trial->id);
+        if (!on_its_way(trial)) {
+          result.queue.push_back(i);
         }
       }
     }
     if (waiting) {
-      return false;
+      return result;
     }
     if (rung + 1 == rungs) {
       break;
@@ -54,51 +55,31 @@ bool plan_group(
     // NaN last; equal losses in the order of the trials, so that the plan is
     // the same every time.
     std::stable_sort(
-        passed.begin(),
-        passed.end(),
-        [rung](const TrialState* a, const TrialState* b) {
-          const double x = loss_at(*a, rung);
-          const double y = loss_at(*b, rung);
+        passed.begin(), passed.end(), [&](std::size_t a, std::size_t b) {
+          const double x = loss_at(trials[a], rung);
+          const double y = loss_at(trials[b], rung);
           return std::isnan(y) ? !std::isnan(x) : x < y;
         });
     places = std::max<std::size_t>(1, places / static_cast<std::size_t>(eta));
-    for (std::size_t i = places; i < passed.size(); ++i) {
-      if (passed[i]->rung == rung + 1) {
+    for (std::size_t place = places; place < passed.size(); ++place) {
+      const TrialState& trial = trials[passed[place]];
+      if (trial.rung == rung + 1) {
         result.dropped.push_back(
-            {passed[i]->id,
+            {passed[place],
              fmt::format(
                  "place {} of {} at rung {} of {} (loss {:.4f}); {} went on",
-                 i + 1,
+                 place + 1,
                  passed.size(),
                  rung + 1,
                  rungs,
-                 loss_at(*passed[i], rung),
+                 loss_at(trial, rung),
                  places)});
       }
     }
     passed.resize(std::min(places, passed.size()));
     entrants = std::move(passed);
   }
-  return true;
-}
-
-}  // namespace
-
-Plan plan(const std::vector<TrialState>& trials, int rungs, int eta) {
-  std::vector<std::string> names;
-  std::map<std::string, std::vector<const TrialState*>> groups;
-  for (const TrialState& trial : trials) {
-    auto& group = groups[trial.group];
-    if (group.empty()) {
-      names.push_back(trial.group);
-    }
-    group.push_back(&trial);
-  }
-  Plan result;
   result.finished = true;
-  for (const std::string& name : names) {
-    result.finished &= plan_group(groups[name], rungs, eta, result);
-  }
   return result;
 }
 

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -10,9 +12,6 @@ namespace einforge::search {
 
 // What a scheduler needs to know of a trial.
 struct TrialState {
-  std::string id;
-  // Trials compete within a group.
-  std::string group;
   store::Status status = store::Status::kQueued;
   // Rungs passed: trained to the budget of that many rungs.
   int rung = 0;
@@ -20,13 +19,16 @@ struct TrialState {
   std::vector<double> rung_losses;
 };
 
+// It runs or waits in the queue.
+bool on_its_way(const TrialState& trial);
+
 // What to do with trials that neither run nor wait in the queue.
 struct Plan {
-  // To be queued, in this order.
-  std::vector<std::string> queue;
+  // Indexes of those to be queued, in this order.
+  std::vector<std::size_t> queue;
   // To stay where they are for good, and why.
   struct Dropped {
-    std::string id;
+    std::size_t trial;
     std::string reason;
   };
   std::vector<Dropped> dropped;
@@ -34,8 +36,9 @@ struct Plan {
   bool finished = false;
 };
 
-// Synchronous successive halving: all trials of a group train to the first
-// rung's budget, of those the best 1 / eta go on to the second's, and so on.
+// Synchronous successive halving: all trials, which compete with each other,
+// train to the first rung's budget, of those the best 1 / eta go on to the
+// second's, and so on.
 // Of n trials that started, floor(n / eta^r) pass r rungs, and at least one.
 // With one rung it is plain grid search: every trial trains to the end.
 //
@@ -48,7 +51,7 @@ struct Plan {
 // kFailed and kDiverged lose.
 // Source: Jamieson and Talwalkar, arXiv 1502.07943, algorithm "successive
 // halving".
-Plan plan(const std::vector<TrialState>& trials, int rungs, int eta);
+Plan plan(std::span<const TrialState> trials, int rungs, int eta);
 
 // Steps that the last of `rungs` rungs, the whole budget, and the earlier ones
 // end at: steps / eta^(rungs - 1 - rung), rounded up to a multiple of

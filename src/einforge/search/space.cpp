@@ -4,11 +4,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
+#include <string>
+#include <tuple>
 
 #include "einforge/base/error.h"
 #include "einforge/base/random.h"
 #include "einforge/base/text.h"
+#include "einforge/models/plan.h"
+#include "einforge/search/identity.h"
 #include "einforge/structure/structure.h"
 #include "einforge/train/summary.h"
 
@@ -112,6 +117,15 @@ std::vector<Point> grid(
   return points;
 }
 
+// Overwrites what the axes say.
+void apply(const Point& point, train::TrainConfig& config) {
+  config.model.structure.all = point.structure;
+  config.model.width = point.width;
+  config.model.layers = point.layers;
+  config.optimizer.learning_rate = point.learning_rate;
+  config.seed = point.seed;
+}
+
 std::vector<double> learning_rates(const SearchConfig& config) {
   return config.learning_rates.empty()
              ? std::vector<double>{config.train.optimizer.learning_rate}
@@ -149,6 +163,67 @@ std::vector<Point> draw(
   return points;
 }
 
+// What a structure makes at a size, whatever the learning rate and the seed.
+struct Made {
+  train::ModelSummary summary;
+  base::Json taxonomy;
+  std::string linears;  // the same text: the same model
+  std::string failure;  // why there is none
+};
+
+std::string describe(const models::ModelPlan& plan) {
+  std::string text;
+  for (const models::LinearPlan& linear : plan.linears) {
+    const structure::Structure& made = linear.structure;
+    const structure::Mixture mixture =
+        made.spec.mixture.value_or(structure::Mixture{});
+    text += fmt::format(
+        "{} {} {}x{} {} E{} k{} {};",
+        linear.kind,
+        made.dense,
+        made.d_in,
+        made.d_out,
+        fmt::join(made.sizes.values(), ","),
+        mixture.experts,
+        mixture.active,
+        made.spec.family == models::kFfnMoe);
+  }
+  return text;
+}
+
+class Models {
+ public:
+  explicit Models(const SearchConfig& search) : search_(search) {}
+
+  const Made& at(const Point& point) {
+    Made& made = made_[{point.structure, point.width, point.layers}];
+    if (made.linears.empty() && made.failure.empty()) {
+      try {
+        make(point, made);
+      } catch (const std::invalid_argument& error) {
+        made.failure = error.what();
+      }
+    }
+    return made;
+  }
+
+ private:
+  void make(const Point& point, Made& made) const {
+    train::TrainConfig config = search_.train;
+    apply(point, config);
+    made.summary = train::summarise(config);
+    made.linears =
+        describe(train::plan_model(config, train::task_shape(config)));
+    const structure::Taxonomy taxonomy = structure::taxonomy(structure::realise(
+        structure::parse(point.structure), point.width, point.width));
+    made.taxonomy = {
+        {"omega", taxonomy.omega}, {"psi", taxonomy.psi}, {"nu", taxonomy.nu}};
+  }
+
+  const SearchConfig& search_;
+  std::map<std::tuple<std::string, std::int64_t, std::int64_t>, Made> made_;
+};
+
 std::int64_t steps_for(
     const BudgetConfig& budget, const train::ModelSummary& model) {
   const double per_step = static_cast<double>(model.tokens_per_step);
@@ -159,6 +234,12 @@ std::int64_t steps_for(
   } else if (budget.flops > 0) {
     tokens = budget.flops / model.flops_per_token;
   }
+  constexpr double kMostTokens = 1e18;
+  base::check(
+      tokens <= kMostTokens,
+      "budget: expected at most {:g} tokens per trial; got {:g}",
+      kMostTokens,
+      tokens);
   return std::max<std::int64_t>(
       1, static_cast<std::int64_t>(std::llround(tokens / per_step)));
 }
@@ -173,15 +254,12 @@ std::string group_of(const std::string& within, const store::Trial& trial) {
   return within == "both" ? trial.model + " " + trial.structure : "";
 }
 
-Proposal proposal(const SearchConfig& search, const Point& point) {
+Proposal proposal(
+    const SearchConfig& search, const Point& point, const Made& made) {
   Proposal result;
   train::TrainConfig& config = result.config;
   config = search.train;
-  config.model.structure.all = point.structure;
-  config.model.width = point.width;
-  config.model.layers = point.layers;
-  config.optimizer.learning_rate = point.learning_rate;
-  config.seed = point.seed;
+  apply(point, config);
 
   store::Trial& trial = result.trial;
   trial.structure = point.structure;
@@ -190,8 +268,8 @@ Proposal proposal(const SearchConfig& search, const Point& point) {
   trial.learning_rate = point.learning_rate;
   trial.final_loss = NAN;
   try {
-    const train::ModelSummary model = train::summarise(config);
-    config.steps = steps_for(search.budget, model);
+    base::check(made.failure.empty(), "{}", made.failure);
+    config.steps = steps_for(search.budget, made.summary);
     config.eval_every =
         std::max<std::int64_t>(1, config.steps / search.curve_points);
     if (config.schedule.warmup_steps < 0) {
@@ -199,13 +277,11 @@ Proposal proposal(const SearchConfig& search, const Point& point) {
           std::llround(search.warmup_share * static_cast<double>(config.steps));
     }
     config.validate();
-    result.parameters = trial.parameters = model.parameters;
-    result.tokens = config.steps * model.tokens_per_step;
-    result.flops = model.flops_per_token * static_cast<double>(result.tokens);
-    const structure::Taxonomy taxonomy = structure::taxonomy(structure::realise(
-        structure::parse(point.structure), point.width, point.width));
-    trial.taxonomy = {
-        {"omega", taxonomy.omega}, {"psi", taxonomy.psi}, {"nu", taxonomy.nu}};
+    result.parameters = trial.parameters = made.summary.parameters;
+    result.tokens = config.steps * made.summary.tokens_per_step;
+    result.flops =
+        made.summary.flops_per_token * static_cast<double>(result.tokens);
+    trial.taxonomy = made.taxonomy;
   } catch (const std::invalid_argument& error) {
     trial.status = store::Status::kFailed;
     trial.reason = error.what();
@@ -216,17 +292,37 @@ Proposal proposal(const SearchConfig& search, const Point& point) {
   return result;
 }
 
-bool has_mixture(const models::StructureConfig& config) {
-  bool found = false;
-  models::StructureConfig::fields(
-      config, [&](const char*, const std::string& text, const char*) {
-        try {
-          found |= !text.empty() && structure::parse(text).mixture;
-        } catch (const base::InvalidInput&) {
-          // The trial fails and says why.
-        }
-      });
-  return found;
+// The first of all structures that make the same models at all sizes of the
+// search (and have the same learning rate of their own), and what else they are
+// called.
+struct Distinct {
+  std::vector<std::string> structures;
+  std::map<std::string, std::vector<std::string>> aliases;
+};
+
+Distinct distinct(
+    const SearchConfig& config,
+    const std::vector<std::string>& structures,
+    Models& models) {
+  Distinct result;
+  std::map<std::string, std::string> first;  // by what it makes
+  for (const std::string& text : structures) {
+    const auto [name, rate] = split_rate(text);
+    std::string what = fmt::format("{};", rate);
+    for (const Point& point :
+         grid(config, {text}, {learning_rates(config).front()})) {
+      const Made& made = models.at(point);
+      // What cannot be built is like nothing else: each is named.
+      what += made.failure.empty() ? made.linears : text;
+    }
+    const auto [same, is_new] = first.emplace(what, name);
+    if (is_new) {
+      result.structures.push_back(text);
+    } else if (same->second != name) {
+      result.aliases[same->second].push_back(name);
+    }
+  }
+  return result;
 }
 
 }  // namespace
@@ -275,46 +371,40 @@ std::vector<std::string> expand_structures(
 
 std::vector<Proposal> propose(const SearchConfig& config) {
   config.validate();
-  const std::vector<std::string> structures =
-      expand_structures(config.structures, config.scheduler.seed);
+  Models models(config);
+  const Distinct found = distinct(
+      config,
+      expand_structures(config.structures, config.scheduler.seed),
+      models);
   const std::vector<Point> points =
       config.scheduler.kind == "random"
-          ? draw(config, structures)
-          : grid(config, structures, learning_rates(config));
+          ? draw(config, found.structures)
+          : grid(config, found.structures, learning_rates(config));
   std::vector<Proposal> proposals;
   std::set<std::string> ids;
   bool any = false;
   for (const Point& point : points) {
-    Proposal next = proposal(config, point);
+    Proposal next = proposal(config, point, models.at(point));
     if (ids.insert(next.trial.id).second) {
       any |= next.trial.status != store::Status::kFailed;
+      const auto aliases = found.aliases.find(point.structure);
+      if (aliases != found.aliases.end()) {
+        next.aliases = aliases->second;
+      }
       proposals.push_back(std::move(next));
     }
   }
   if (!any) {
     throw base::InvalidInput(proposals.front().trial.reason);
   }
-  const bool dearest_first = config.workers > 1;
+  const bool falling = config.workers > 1;
   std::stable_sort(
       proposals.begin(),
       proposals.end(),
-      [dearest_first](const Proposal& a, const Proposal& b) {
-        return dearest_first ? a.flops > b.flops : a.flops < b.flops;
+      [falling](const Proposal& a, const Proposal& b) {
+        return falling ? a.flops > b.flops : a.flops < b.flops;
       });
   return proposals;
-}
-
-std::string trial_id(const train::TrainConfig& config) {
-  base::Json json = base::to_json(config);
-  json["data"].erase("path");
-  if (!has_mixture(config.model.structure)) {
-    json["model"].erase("moe");
-  }
-  json.erase("device");
-  json.erase("log_every");
-  json.erase("checkpoint_every");
-  json.erase("keep_checkpoints");
-  return base::config_id(json);
 }
 
 }  // namespace einforge::search

@@ -22,6 +22,9 @@ struct Proposal {
   double flops = 0;
   std::int64_t tokens = 0;
   std::int64_t parameters = 0;
+  // Structures of the search that make the same models at all its sizes, and
+  // so are not trained themselves: "theta:..." beside "monarch".
+  std::vector<std::string> aliases;
 };
 
 // Trials of one kind run at about one speed: "monarch gpt d128 L2".
@@ -34,16 +37,10 @@ std::vector<std::string> expand_structures(
     const std::vector<std::string>& structures, std::uint64_t seed);
 
 // Every trial of the space (grid, halving) or a draw from it (random), without
-// duplicates; cheapest first for one worker, dearest first for several, so
-// that they end together.
+// duplicates; cheapest first for one worker, most expensive first for several,
+// so that they end together.
 // Throws base::InvalidInput for a bad config, and where not one trial can be
 // built, with the reason of the first.
 std::vector<Proposal> propose(const SearchConfig& config);
-
-// The id of a trial: the hash of what decides its result. Where the data lie,
-// the device and how often checkpoints and logs are written do not, so a search
-// goes on after its folder or its data moved; nor do the settings of mixtures
-// of experts where there are none.
-std::string trial_id(const train::TrainConfig& config);
 
 }  // namespace einforge::search

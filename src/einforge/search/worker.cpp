@@ -10,7 +10,9 @@
 #include <cmath>
 #include <exception>
 #include <string>
+#include <string_view>
 
+#include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/search/config.h"
@@ -18,6 +20,7 @@
 #include "einforge/search/process.h"
 #include "einforge/search/scheduler.h"
 #include "einforge/store/store.h"
+#include "einforge/train/recorded_config.h"
 #include "einforge/train/trainer.h"
 
 namespace einforge::search {
@@ -42,8 +45,7 @@ class EventStream {
   ~EventStream() { ::close(file_); }
 
   void send(const base::Json& event) {
-    const std::string line =
-        event.dump(-1, ' ', true, base::Json::error_handler_t::replace) + "\n";
+    const std::string line = base::dump_json(event) + "\n";
     // Nobody listens any more when this fails; the search is gone then, and
     // takes this process with it.
     [[maybe_unused]] const ssize_t written =
@@ -54,39 +56,28 @@ class EventStream {
   int file_;
 };
 
-std::string first_line(const char* message) {
-  const std::string text = message;
-  return text.substr(0, text.find('\n'));
-}
-
 class Worker {
  public:
-  explicit Worker(const std::filesystem::path& directory)
-      : folder_{directory},
+  Worker(const std::filesystem::path& directory, EventStream& events)
+      : events_(events),
+        folder_{directory},
         config_(read_config(folder_)),
         store_(store::Store::open(folder_.store())),
         name_(process_name(::getpid())) {}
 
-  int run() {
-    try {
-      while (!stop_requested) {
-        const std::optional<Trial> trial = store_.claim(name_);
-        if (trial) {
-          run_trial(*trial);
-          continue;
-        }
-        events_.send({{"event", "idle"}});
-        char command = 0;
-        // SIGTERM interrupts the read, which is what it is for.
-        if (::read(STDIN_FILENO, &command, 1) <= 0) {
-          break;
-        }
+  void run() {
+    while (!stop_requested) {
+      events_.send({{"event", "idle"}});
+      const std::string id = read_command();
+      if (id.empty()) {
+        return;
       }
-      return 0;
-    } catch (const std::exception& error) {
-      events_.send({{"event", "fatal"}, {"message", first_line(error.what())}});
-      fmt::print(stderr, "worker {}: {}\n", name_, error.what());
-      return 1;
+      const std::optional<Trial> trial = store_.claim(id, name_);
+      if (trial) {
+        run_trial(*trial);
+      } else {
+        events_.send({{"event", "refused"}, {"trial", id}});
+      }
     }
   }
 
@@ -97,9 +88,22 @@ class Worker {
     return config;
   }
 
+  // The trial of a line "train ID"; "" at the end of the input. SIGTERM
+  // interrupts the read, which is what it is for.
+  static std::string read_command() {
+    std::string line;
+    for (char letter = 0; ::read(STDIN_FILENO, &letter, 1) == 1;) {
+      if (letter == '\n') {
+        constexpr std::string_view kTrain = "train ";
+        return line.starts_with(kTrain) ? line.substr(kTrain.size()) : "";
+      }
+      line += letter;
+    }
+    return "";
+  }
+
   train::TrainConfig train_config(const Trial& trial) const {
-    train::TrainConfig config;
-    base::update_from_json(config, trial.config);
+    train::TrainConfig config = train::recorded_config(trial.config);
     // Not part of the trial's id: they may have changed since it was added.
     config.data.path = config_.train.data.path;
     config.device = config_.train.device;
@@ -120,12 +124,8 @@ class Worker {
       report_step(step, loss);
     };
     options.on_warning = [&](const std::string& message) {
-      fmt::print(
-          stderr,
-          "trial {} ({}): warning: {}\n",
-          trial.id,
-          trial.structure,
-          message);
+      base::note(
+          "trial {} ({}): warning: {}\n", trial.id, trial.structure, message);
     };
     options.should_stop = [] { return stop_requested.load(); };
     const int rungs = static_cast<int>(rung_count(config_.scheduler));
@@ -148,9 +148,9 @@ class Worker {
       // A full disk is not this trial's fault, and would fail all others too.
       throw;
     } catch (const std::exception& error) {
-      fmt::print(stderr, "trial {}: {}\n", trial.id, error.what());
+      base::note("trial {}: {}\n", trial.id, error.what());
       trial.status = Status::kFailed;
-      trial.reason = first_line(error.what());
+      trial.reason = base::message_of(error);
       store_.update(trial);
       events_.send({{"event", "end"}, {"trial", trial.id}});
       if (torch::cuda::is_available()) {
@@ -177,6 +177,8 @@ class Worker {
       case train::Outcome::kDiverged:
         trial.status = Status::kDiverged;
         trial.reason = result.reason;
+        // Its last evaluation is of a time before it diverged.
+        trial.final_loss = NAN;
         break;
       case train::Outcome::kFinished:
       case train::Outcome::kPaused:
@@ -204,7 +206,7 @@ class Worker {
     events_.send(event);
   }
 
-  EventStream events_;
+  EventStream& events_;
   Folder folder_;
   SearchConfig config_;
   store::Store store_;
@@ -219,10 +221,20 @@ int run_worker(const std::filesystem::path& directory, int threads) {
   action.sa_handler = [](int) { stop_requested = true; };
   // No SA_RESTART: the signal must end the wait for a command.
   ::sigaction(SIGTERM, &action, nullptr);
+  // The search decides what a signal to the terminal's processes means.
   ::signal(SIGINT, SIG_IGN);
+  ::signal(SIGHUP, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
   torch::set_num_threads(threads);
-  return Worker(directory).run();
+  EventStream events;
+  try {
+    Worker(directory, events).run();
+    return 0;
+  } catch (const std::exception& error) {
+    events.send({{"event", "fatal"}, {"message", base::message_of(error)}});
+    base::note("worker {}: {}\n", ::getpid(), error.what());
+    return 1;
+  }
 }
 
 }  // namespace einforge::search

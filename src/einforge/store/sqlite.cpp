@@ -1,12 +1,17 @@
 #include "einforge/store/sqlite.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cmath>
+#include <cstdio>
 #include <limits>
+#include <string_view>
 #include <system_error>
 
 #include "einforge/base/error.h"
+#include "einforge/base/hash.h"
 
 namespace einforge::store::internal {
 namespace {
@@ -17,22 +22,41 @@ namespace fs = std::filesystem;
 // that is never given back.
 constexpr int kBusyMilliseconds = 60'000;
 
+// Instructions of SQLite's virtual machine between two looks at the bound.
+constexpr int kWorkUnit = 1'000'000;
+
+// SQLite's own file system but that it takes a path as it is given, where the
+// original makes it absolute and then refuses 512 characters and more.
+const char* plain_paths() {
+  static sqlite3_vfs vfs = [] {
+    sqlite3_vfs copy = *sqlite3_vfs_find("unix");
+    copy.pNext = nullptr;
+    copy.zName = "einforge";
+    copy.xFullPathname =
+        [](sqlite3_vfs*, const char* path, int size, char* out) -> int {
+      const int length =
+          std::snprintf(out, static_cast<std::size_t>(size), "%s", path);
+      return length < size ? SQLITE_OK : SQLITE_CANTOPEN;
+    };
+    return copy;
+  }();
+  static const int registered = sqlite3_vfs_register(&vfs, /*makeDflt=*/0);
+  return registered == SQLITE_OK ? vfs.zName : nullptr;
+}
+
 // SQLite reads a write-ahead log through a file beside the database. Where that
 // file cannot be made, or not be removed again, the database can still be read
 // when there is no log.
-bool must_open_immutable(const fs::path& path) {
-  const fs::path parent = path.has_parent_path() ? path.parent_path() : ".";
+bool must_open_immutable(const Location& location) {
   std::error_code error;
-  const auto log_size = fs::file_size(fs::path(path).concat("-wal"), error);
-  const bool writable =
-      ::access(parent.c_str(), W_OK) == 0 && ::access(path.c_str(), W_OK) == 0;
-  return !writable && (error || log_size == 0);
+  const auto log_size = fs::file_size(location.path("-wal"), error);
+  return !location.writable() && (error || log_size == 0);
 }
 
 // As a URI: '?', '#' and '%' mean something there.
 std::string to_uri(const fs::path& path, bool immutable) {
   std::string uri = "file:";
-  for (const char c : fs::absolute(path).string()) {
+  for (const char c : path.string()) {
     if (c == '?' || c == '#' || c == '%') {
       uri += fmt::format("%{:02x}", static_cast<unsigned char>(c));
     } else {
@@ -42,16 +66,83 @@ std::string to_uri(const fs::path& path, bool immutable) {
   return immutable ? uri + "?immutable=1" : uri;
 }
 
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
+}
+
+std::string_view bytes_of(sqlite3_value* value) {
+  const auto* bytes = sqlite3_value_type(value) == SQLITE_BLOB
+                          ? sqlite3_value_blob(value)
+                          : sqlite3_value_text(value);
+  return {
+      static_cast<const char*>(bytes),
+      static_cast<std::size_t>(sqlite3_value_bytes(value))};
+}
+
+void checksum(sqlite3_context* context, int count, sqlite3_value** values) {
+  std::uint64_t sum = 0;
+  for (int i = 0; i < count; ++i) {
+    const int type = sqlite3_value_type(values[i]);
+    // What comes before decides the seed: the order of the values counts.
+    std::uint64_t seed =
+        base::hash64({reinterpret_cast<const char*>(&type), sizeof type}, sum);
+    if (type == SQLITE_INTEGER || type == SQLITE_FLOAT) {
+      const auto bits =
+          type == SQLITE_INTEGER
+              ? static_cast<std::uint64_t>(sqlite3_value_int64(values[i]))
+              : std::bit_cast<std::uint64_t>(sqlite3_value_double(values[i]));
+      sum = base::hash64(
+          {reinterpret_cast<const char*>(&bits), sizeof bits}, seed);
+    } else {
+      sum = base::hash64(
+          type == SQLITE_NULL ? std::string_view() : bytes_of(values[i]), seed);
+    }
+  }
+  sqlite3_result_int64(context, static_cast<sqlite3_int64>(sum));
+}
+
 }  // namespace
 
-Database::Database(const fs::path& path, Mode mode) : path_(path) {
+Location::Location(const fs::path& path) {
+  fs::path file = path;
+  std::error_code error;
+  constexpr int kMostLinks = 40;
+  for (int i = 0; i < kMostLinks && fs::is_symlink(file, error); ++i) {
+    const fs::path target = fs::read_symlink(file, error);
+    file = target.is_absolute() ? target : file.parent_path() / target;
+  }
+  name_ = file.filename().string();
+  const fs::path folder = file.has_parent_path() ? file.parent_path() : ".";
+  folder_ = ::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (folder_ < 0) {
+    base::throw_io_error(
+        fmt::format("cannot use the store '{}'", path.string()), errno);
+  }
+}
+
+Location::~Location() {
+  ::close(folder_);
+}
+
+fs::path Location::path(const char* suffix) const {
+  return fmt::format("/proc/self/fd/{}/{}{}", folder_, name_, suffix);
+}
+
+bool Location::writable() const {
+  return ::faccessat(folder_, ".", W_OK, 0) == 0 &&
+         ::faccessat(folder_, name_.c_str(), W_OK, 0) == 0;
+}
+
+Database::Database(const fs::path& path, Mode mode)
+    : path_(path), location_(path) {
   const bool read_only = mode == Mode::kReadOnly;
   // Only a connection that may write takes the files of the log away when it
   // is the last to close; query_only, below, holds a reader to reading.
   const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI |
                     (read_only ? 0 : SQLITE_OPEN_CREATE);
-  const std::string uri = to_uri(path, read_only && must_open_immutable(path));
-  const int code = sqlite3_open_v2(uri.c_str(), &handle_, flags, nullptr);
+  const std::string uri =
+      to_uri(location_.path(), read_only && must_open_immutable(location_));
+  const int code = sqlite3_open_v2(uri.c_str(), &handle_, flags, plain_paths());
   try {
     if (code != SQLITE_OK) {
       fail(code);
@@ -63,6 +154,24 @@ Database::Database(const fs::path& path, Mode mode) : path_(path) {
     }
     sqlite3_extended_result_codes(handle_, 1);
     sqlite3_busy_timeout(handle_, kBusyMilliseconds);
+    // The file may come from anywhere: nothing in it is to be executed.
+    for (const int option :
+         {SQLITE_DBCONFIG_ENABLE_VIEW,
+          SQLITE_DBCONFIG_ENABLE_TRIGGER,
+          SQLITE_DBCONFIG_TRUSTED_SCHEMA}) {
+      sqlite3_db_config(handle_, option, 0, nullptr);
+    }
+    sqlite3_db_config(handle_, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
+    sqlite3_create_function(
+        handle_,
+        "einforge_checksum",
+        -1,
+        SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY,
+        nullptr,
+        checksum,
+        nullptr,
+        nullptr);
+    sqlite3_progress_handler(handle_, kWorkUnit, count_work, this);
     if (read_only) {
       execute("PRAGMA query_only = ON");
     }
@@ -76,7 +185,24 @@ Database::~Database() {
   sqlite3_close(handle_);
 }
 
+// What reading a whole store takes is well under one instruction of SQLite's
+// virtual machine a byte.
+int Database::count_work(void* self) {
+  const auto& database = *static_cast<const Database*>(self);
+  database.work_ += kWorkUnit;
+  constexpr std::int64_t kAlways = 100'000'000;  // some seconds
+  constexpr std::int64_t kPerByte = 20;
+  std::int64_t bytes = 0;
+  for (const char* suffix : {"", "-wal"}) {
+    std::error_code error;
+    const auto size = fs::file_size(database.location_.path(suffix), error);
+    bytes += error ? 0 : static_cast<std::int64_t>(size);
+  }
+  return database.work_ > kAlways + kPerByte * bytes ? 1 : 0;
+}
+
 void Database::execute(const char* sql) {
+  start_counting();
   const int code = sqlite3_exec(handle_, sql, nullptr, nullptr, nullptr);
   if (code != SQLITE_OK) {
     fail(code);
@@ -101,11 +227,22 @@ void Database::fail(int code) const {
     case SQLITE_NOTADB:
       throw base::InvalidInput(fmt::format(
           "'{}': expected an einforge store; got another kind of file", name));
+    case SQLITE_INTERRUPT:
+      throw base::InvalidInput(fmt::format(
+          "'{}': expected an intact store; got a damaged one (it cannot be "
+          "read in a time that its size explains)",
+          name));
+    // Our own statements are right: it is the file that they do not fit.
+    case SQLITE_ERROR:
     case SQLITE_CORRUPT:
+    case SQLITE_CONSTRAINT:
+    case SQLITE_MISMATCH:
+    case SQLITE_SCHEMA:
+    case SQLITE_TOOBIG:
       throw base::InvalidInput(fmt::format(
           "'{}': expected an intact store; got a damaged one ({})",
           name,
-          sqlite3_errmsg(handle_)));
+          first_line(sqlite3_errmsg(handle_))));
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
       throw base::IoError(
@@ -124,12 +261,14 @@ void Database::fail(int code) const {
       throw base::IoError(fmt::format(
           "cannot use the store '{}': {}",
           name,
-          handle_ == nullptr ? sqlite3_errstr(code) : sqlite3_errmsg(handle_)));
+          handle_ == nullptr ? sqlite3_errstr(code)
+                             : first_line(sqlite3_errmsg(handle_))));
   }
 }
 
 Statement::Statement(const Database& database, const char* sql)
     : database_(database) {
+  database.start_counting();
   const int code =
       sqlite3_prepare_v2(database.handle(), sql, -1, &handle_, nullptr);
   if (code != SQLITE_OK) {
@@ -177,6 +316,7 @@ void Statement::run() {
   while (step()) {
   }
   sqlite3_reset(handle_);
+  database_.start_counting();
   bound_ = 0;
 }
 

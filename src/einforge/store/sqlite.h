@@ -4,12 +4,33 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 
 // The little of SQLite that the store needs, with its result codes turned into
 // this project's errors.
 namespace einforge::store::internal {
+
+// Where a database really is: symbolic links are followed, so that the files
+// that SQLite puts beside it are the same whichever name it is opened by. Holds
+// the folder open and names the file by it, so that neither the length of the
+// path nor a folder that is renamed matters.
+class Location {
+ public:
+  // Throws base::IoError when the folder cannot be opened.
+  explicit Location(const std::filesystem::path& path);
+  Location(const Location&) = delete;
+  Location& operator=(const Location&) = delete;
+  ~Location();
+
+  // The file, or with a suffix one beside it.
+  std::filesystem::path path(const char* suffix = "") const;
+  // May a file be made beside it, and the file itself be written?
+  bool writable() const;
+
+ private:
+  int folder_ = -1;
+  std::string name_;
+};
 
 class Database {
  public:
@@ -29,20 +50,32 @@ class Database {
   // Rows changed by the last INSERT, UPDATE or DELETE.
   int changes() const { return sqlite3_changes(handle_); }
 
+  // As the user gave it, for messages.
   const std::filesystem::path& path() const { return path_; }
   sqlite3* handle() const { return handle_; }
 
-  // Throws what `code` means: InvalidInput for a file that is no database or
-  // is damaged, IoError for everything the world does to us.
+  // Throws what `code` means: InvalidInput for a file that is no database of
+  // ours or is damaged, IoError for everything the world does to us.
   [[noreturn]] void fail(int code) const;
 
+  // A statement starts: how much work it may do is counted from here. No
+  // statement runs for ever, whatever is in the file.
+  void start_counting() const { work_ = 0; }
+
  private:
+  static int count_work(void* self);
+
   std::filesystem::path path_;
+  Location location_;
   sqlite3* handle_ = nullptr;
+  mutable std::int64_t work_ = 0;
 };
 
 // A prepared statement. Doubles travel bit for bit, but for NaN, which SQLite
 // cannot hold and which is NULL in the table.
+//
+// SQL may call einforge_checksum(value, ...): a 64-bit hash of the values and
+// their types.
 class Statement {
  public:
   Statement(const Database& database, const char* sql);

@@ -1,72 +1,23 @@
 #include "einforge/store/store.h"
 
+#include <algorithm>
 #include <array>
-#include <chrono>
+#include <limits>
 #include <mutex>
-#include <thread>
 #include <utility>
 
 #include "einforge/base/error.h"
+#include "einforge/store/schema.h"
 #include "einforge/store/sqlite.h"
 
 namespace einforge::store {
 namespace {
 
 namespace fs = std::filesystem;
+using internal::Columns;
 using internal::Database;
 using internal::Statement;
 using internal::Transaction;
-
-// "eifg", in the header of the file: tells our stores from other databases.
-constexpr std::int64_t kApplicationId = 0x65696667;
-// Raise it with every change of the schema, and teach migrate() the step.
-constexpr std::int64_t kSchemaVersion = 2;
-
-// ANY columns hold doubles exactly; a REAL column would lose the sign of -0.
-constexpr const char* kSchema = R"sql(
-CREATE TABLE trials (
-  sequence INTEGER PRIMARY KEY,
-  id TEXT NOT NULL UNIQUE,
-  config TEXT NOT NULL,
-  structure TEXT NOT NULL,
-  taxonomy TEXT NOT NULL,
-  model TEXT NOT NULL,
-  parameters INTEGER NOT NULL,
-  flops ANY,
-  learning_rate ANY,
-  status TEXT NOT NULL,
-  reason TEXT NOT NULL,
-  final_loss ANY,
-  seconds ANY,
-  worker TEXT NOT NULL,
-  rung INTEGER NOT NULL,
-  routers TEXT NOT NULL DEFAULT 'null'
-) STRICT;
-CREATE INDEX trials_by_status ON trials (status, sequence);
-CREATE TABLE curves (
-  trial INTEGER NOT NULL REFERENCES trials (sequence),
-  step INTEGER NOT NULL,
-  tokens INTEGER NOT NULL,
-  flops ANY,
-  seconds ANY,
-  train_loss ANY,
-  val_loss ANY,
-  PRIMARY KEY (trial, step)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE metadata (
-  key TEXT PRIMARY KEY,
-  value TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-)sql";
-
-constexpr const char* kTrialColumns =
-    "id, config, structure, taxonomy, model, parameters, flops, learning_rate, "
-    "status, reason, final_loss, seconds, worker, rung, routers";
-
-// The same of a store of version 1, which has no routers.
-constexpr const char* kTrialColumnsBefore2 =
-    "id, config, structure, taxonomy, model, parameters, flops, learning_rate, "
-    "status, reason, final_loss, seconds, worker, rung, 'null'";
 
 constexpr std::array kStatuses = {
     Status::kQueued,
@@ -76,19 +27,8 @@ constexpr std::array kStatuses = {
     Status::kDiverged,
     Status::kPruned};
 
-// Bytes that are no UTF-8 (a file name can hold any) become U+FFFD: losing a
-// character beats losing the trial.
-std::string dump(const base::Json& json) {
-  return json.dump(-1, ' ', false, base::Json::error_handler_t::replace);
-}
-
 base::Json parse_json(const Database& database, const std::string& text) {
-  base::Json json = base::Json::parse(text, nullptr, false);
-  base::check(
-      !json.is_discarded(),
-      "'{}': expected an intact store; got broken JSON in it",
-      database.path().string());
-  return json;
+  return base::parse_json(text, database.path().string());
 }
 
 Status parse_status(const Database& database, const std::string& text) {
@@ -103,8 +43,19 @@ Status parse_status(const Database& database, const std::string& text) {
       text));
 }
 
-// The current row of a query for kTrialColumns.
+// The current row's last column says whether its checksum is right.
+void check_row(const Database& database, const Statement& row, int last) {
+  base::check(
+      row.integer(last) == 1,
+      "'{}': expected an intact store; got a checksum mismatch in its row '{}'",
+      database.path().string(),
+      row.text(0));
+}
+
+// The current row of a query for Columns::trials.
 Trial read_trial(const Database& database, const Statement& row) {
+  constexpr int kChecksum = 15;
+  check_row(database, row, kChecksum);
   Trial trial;
   trial.id = row.text(0);
   trial.config = parse_json(database, row.text(1));
@@ -119,16 +70,17 @@ Trial read_trial(const Database& database, const Statement& row) {
   trial.final_loss = row.real(10);
   trial.seconds = row.real(11);
   trial.worker = row.text(12);
-  trial.rung = static_cast<int>(row.integer(13));
+  trial.rung = static_cast<int>(std::clamp<std::int64_t>(
+      row.integer(13), 0, std::numeric_limits<int>::max()));
   trial.routers = parse_json(database, row.text(14));
   return trial;
 }
 
-// Everything but the id, in the order of kTrialColumns.
+// Everything but the id, in the order of the table.
 void bind_fields(Statement& statement, const Trial& trial) {
-  statement.bind(dump(trial.config))
+  statement.bind(base::dump_json(trial.config))
       .bind(trial.structure)
-      .bind(dump(trial.taxonomy))
+      .bind(base::dump_json(trial.taxonomy))
       .bind(trial.model)
       .bind(trial.parameters)
       .bind(trial.flops)
@@ -139,81 +91,7 @@ void bind_fields(Statement& statement, const Trial& trial) {
       .bind(trial.seconds)
       .bind(trial.worker)
       .bind(trial.rung)
-      .bind(dump(trial.routers));
-}
-
-bool is_empty(Database& database) {
-  return database.query_integer("SELECT count(*) FROM sqlite_schema") == 0 &&
-         database.query_integer("PRAGMA application_id") == 0;
-}
-
-std::int64_t version_of(Database& database) {
-  return database.query_integer("PRAGMA user_version");
-}
-
-void check_is_ours(Database& database) {
-  const std::string name = database.path().string();
-  base::check(
-      database.query_integer("PRAGMA application_id") == kApplicationId,
-      "'{}': expected an einforge store; got {}",
-      name,
-      is_empty(database) ? "an empty file" : "another program's database");
-  const std::int64_t version = version_of(database);
-  base::check(
-      version >= 1 && version <= kSchemaVersion,
-      "'{}': expected a store of version {} or older; got version {}; a newer "
-      "einforge wrote it",
-      name,
-      kSchemaVersion,
-      version);
-  const std::string state = database.query_text("PRAGMA quick_check(1)");
-  base::check(
-      state == "ok",
-      "'{}': expected an intact store; got a damaged one ({})",
-      name,
-      state.substr(0, state.find('\n')));
-}
-
-// Changing the journal mode needs the file alone and does not wait for it, so
-// that two processes that open a new store at once would fail each other.
-void use_write_ahead_log(Database& database) {
-  for (int attempt = 0;; ++attempt) {
-    try {
-      database.execute("PRAGMA journal_mode = WAL");
-      return;
-    } catch (const base::IoError&) {
-      if (attempt == 50) {
-        throw;
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
-  }
-}
-
-void create_schema(Database& database) {
-  Transaction transaction(database);
-  if (is_empty(database)) {  // nobody was faster
-    database.execute(kSchema);
-    database.execute(fmt::format(
-                         "PRAGMA application_id = {}; PRAGMA user_version = {}",
-                         kApplicationId,
-                         kSchemaVersion)
-                         .c_str());
-  }
-  transaction.commit();
-}
-
-void migrate(Database& database) {
-  if (version_of(database) == kSchemaVersion) {
-    return;
-  }
-  Transaction transaction(database);
-  if (version_of(database) == 1) {  // nobody was faster
-    database.execute(
-        "ALTER TABLE trials ADD COLUMN routers TEXT NOT NULL DEFAULT 'null'; "
-        "PRAGMA user_version = 2");
-  }
-  transaction.commit();
+      .bind(base::dump_json(trial.routers));
 }
 
 void check_no_directory(const fs::path& path) {
@@ -256,8 +134,45 @@ struct Store::Impl {
     return find.integer(0);
   }
 
+  std::optional<Trial> find(const std::string& id) {
+    Statement select(
+        database,
+        fmt::format("SELECT {} FROM trials WHERE id = ?", columns.trials)
+            .c_str());
+    if (!select.bind(id).step()) {
+      return std::nullopt;
+    }
+    return read_trial(database, select);
+  }
+
+  // Within a transaction.
+  void update(const Trial& trial) {
+    const std::int64_t sequence = sequence_of(trial.id);
+    Statement statement(
+        database,
+        "UPDATE trials SET config = ?, structure = ?, taxonomy = ?, "
+        "model = ?, parameters = ?, flops = ?, learning_rate = ?, status = ?, "
+        "reason = ?, final_loss = ?, seconds = ?, worker = ?, rung = ?, "
+        "routers = ? WHERE sequence = ?");
+    bind_fields(statement, trial);
+    statement.bind(sequence).run();
+    update_checksum(sequence);
+  }
+
+  // Of a row whose other columns have just been written.
+  void update_checksum(std::int64_t sequence) {
+    Statement(
+        database,
+        fmt::format(
+            "UPDATE trials SET checksum = {} WHERE sequence = ?",
+            internal::trial_checksum())
+            .c_str())
+        .bind(sequence)
+        .run();
+  }
+
   Database database;
-  const char* trial_columns = kTrialColumns;
+  Columns columns;
   // A transaction belongs to a connection: threads take turns.
   std::mutex mutex;
 };
@@ -271,12 +186,12 @@ Store Store::open(const fs::path& path) {
   check_no_directory(path);
   auto impl = std::make_unique<Impl>(path, Database::Mode::kReadWrite);
   Database& database = impl->database;
-  if (is_empty(database)) {
-    use_write_ahead_log(database);
-    create_schema(database);
+  if (internal::is_empty(database)) {
+    internal::create_schema(database);
   }
-  check_is_ours(database);
-  migrate(database);
+  internal::check_is_ours(database);
+  internal::migrate(database);
+  impl->columns = internal::columns_of(database);
   // FULL: a committed trial state survives a power cut.
   database.execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
   return Store(std::move(impl));
@@ -286,100 +201,104 @@ Store Store::open_read_only(const fs::path& path) {
   base::check(fs::exists(path), "'{}': no such file", path.string());
   check_no_directory(path);
   auto impl = std::make_unique<Impl>(path, Database::Mode::kReadOnly);
-  check_is_ours(impl->database);
-  if (version_of(impl->database) == 1) {
-    impl->trial_columns = kTrialColumnsBefore2;
-  }
+  internal::check_is_ours(impl->database);
+  impl->columns = internal::columns_of(impl->database);
   return Store(std::move(impl));
 }
 
 bool Store::add(const Trial& trial) {
+  return add(std::span(&trial, 1)) == 1;
+}
+
+int Store::add(std::span<const Trial> trials) {
   const std::scoped_lock lock(impl_->mutex);
   Transaction transaction(impl_->database);
   Statement insert(
       impl_->database,
-      fmt::format(
-          "INSERT INTO trials ({}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) "
-          "ON CONFLICT (id) DO NOTHING",
-          kTrialColumns)
-          .c_str());
-  Trial queued = trial;
-  queued.status = Status::kQueued;
-  bind_fields(insert.bind(queued.id), queued);
-  insert.run();
-  const bool added = impl_->database.changes() == 1;
+      "INSERT INTO trials (id, config, structure, taxonomy, model, parameters, "
+      "flops, learning_rate, status, reason, final_loss, seconds, worker, "
+      "rung, routers) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) "
+      "ON CONFLICT (id) DO NOTHING");
+  int added = 0;
+  for (const Trial& trial : trials) {
+    bind_fields(insert.bind(trial.id), trial);
+    insert.run();
+    if (impl_->database.changes() == 1) {
+      ++added;
+      impl_->update_checksum(impl_->sequence_of(trial.id));
+    }
+  }
   transaction.commit();
   return added;
 }
 
-std::optional<Trial> Store::claim(const std::string& worker) {
+std::optional<Trial> Store::claim(
+    const std::string& id, const std::string& worker) {
   const std::scoped_lock lock(impl_->mutex);
-  Database& database = impl_->database;
-  Transaction transaction(database);
-  std::optional<Trial> claimed;
-  {
-    Statement first(
-        database,
-        fmt::format(
-            "SELECT {} FROM trials WHERE status = 'queued' "
-            "ORDER BY sequence LIMIT 1",
-            kTrialColumns)
-            .c_str());
-    if (first.step()) {
-      claimed = read_trial(database, first);
-    }
+  Transaction transaction(impl_->database);
+  std::optional<Trial> trial = impl_->find(id);
+  if (!trial || trial->status != Status::kQueued) {
+    return std::nullopt;
   }
-  if (claimed) {
-    claimed->status = Status::kRunning;
-    claimed->worker = worker;
-    Statement(
-        database,
-        "UPDATE trials SET status = 'running', worker = ? WHERE id = ?")
-        .bind(worker)
-        .bind(claimed->id)
-        .run();
-  }
+  trial->status = Status::kRunning;
+  trial->worker = worker;
+  impl_->update(*trial);
   transaction.commit();
-  return claimed;
+  return trial;
 }
 
-int Store::reclaim(const std::function<bool(const std::string&)>& is_alive) {
+std::vector<std::string> Store::reclaim(
+    const std::function<bool(const std::string&)>& is_alive) {
   const std::scoped_lock lock(impl_->mutex);
   Database& database = impl_->database;
+  {
+    // Most of the time there is nothing to do, and no need to write.
+    Statement running(
+        database, "SELECT 1 FROM trials WHERE status = 'running' LIMIT 1");
+    if (!running.step()) {
+      return {};
+    }
+  }
   Transaction transaction(database);
-  std::vector<std::int64_t> orphans;
+  std::vector<Trial> orphans;
   {
     Statement running(
         database,
-        "SELECT sequence, worker FROM trials WHERE status = 'running'");
+        fmt::format(
+            "SELECT {} FROM trials WHERE status = 'running'",
+            impl_->columns.trials)
+            .c_str());
     while (running.step()) {
-      if (!is_alive(running.text(1))) {
-        orphans.push_back(running.integer(0));
+      Trial trial = read_trial(database, running);
+      if (!is_alive(trial.worker)) {
+        orphans.push_back(std::move(trial));
       }
     }
   }
-  Statement requeue(
-      database,
-      "UPDATE trials SET status = 'queued', worker = '' WHERE sequence = ?");
-  for (const std::int64_t sequence : orphans) {
-    requeue.bind(sequence).run();
+  std::vector<std::string> ids;
+  for (Trial& trial : orphans) {
+    trial.status = Status::kQueued;
+    trial.worker.clear();
+    impl_->update(trial);
+    ids.push_back(trial.id);
   }
   transaction.commit();
-  return static_cast<int>(orphans.size());
+  return ids;
 }
 
 void Store::update(const Trial& trial) {
+  update(std::span(&trial, 1));
+}
+
+void Store::update(std::span<const Trial> trials) {
+  if (trials.empty()) {
+    return;
+  }
   const std::scoped_lock lock(impl_->mutex);
   Transaction transaction(impl_->database);
-  const std::int64_t sequence = impl_->sequence_of(trial.id);
-  Statement update(
-      impl_->database,
-      "UPDATE trials SET config = ?, structure = ?, taxonomy = ?, model = ?, "
-      "parameters = ?, flops = ?, learning_rate = ?, status = ?, reason = ?, "
-      "final_loss = ?, seconds = ?, worker = ?, rung = ?, routers = ? "
-      "WHERE sequence = ?");
-  bind_fields(update, trial);
-  update.bind(sequence).run();
+  for (const Trial& trial : trials) {
+    impl_->update(trial);
+  }
   transaction.commit();
 }
 
@@ -391,7 +310,8 @@ void Store::append_curve(
   Statement insert(
       impl_->database,
       "INSERT OR REPLACE INTO curves (trial, step, tokens, flops, seconds, "
-      "train_loss, val_loss) VALUES (?,?,?,?,?,?,?)");
+      "train_loss, val_loss, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, "
+      "einforge_checksum(?1, ?2, ?3, ?4, ?5, ?6, ?7))");
   for (const CurvePoint& point : points) {
     insert.bind(sequence)
         .bind(point.step)
@@ -407,14 +327,7 @@ void Store::append_curve(
 
 std::optional<Trial> Store::find(const std::string& id) const {
   const std::scoped_lock lock(impl_->mutex);
-  Statement select(
-      impl_->database,
-      fmt::format("SELECT {} FROM trials WHERE id = ?", impl_->trial_columns)
-          .c_str());
-  if (!select.bind(id).step()) {
-    return std::nullopt;
-  }
-  return read_trial(impl_->database, select);
+  return impl_->find(id);
 }
 
 std::vector<Trial> Store::trials() const {
@@ -422,7 +335,7 @@ std::vector<Trial> Store::trials() const {
   Statement select(
       impl_->database,
       fmt::format(
-          "SELECT {} FROM trials ORDER BY sequence", impl_->trial_columns)
+          "SELECT {} FROM trials ORDER BY sequence", impl_->columns.trials)
           .c_str());
   std::vector<Trial> trials;
   while (select.step()) {
@@ -435,18 +348,22 @@ std::vector<CurvePoint> Store::curve(const std::string& trial_id) const {
   const std::scoped_lock lock(impl_->mutex);
   Statement select(
       impl_->database,
-      "SELECT step, tokens, flops, seconds, train_loss, val_loss FROM curves "
-      "WHERE trial = ? ORDER BY step");
+      fmt::format(
+          "SELECT {} FROM curves WHERE trial = ? ORDER BY step",
+          impl_->columns.curves)
+          .c_str());
   select.bind(impl_->sequence_of(trial_id));
   std::vector<CurvePoint> points;
   while (select.step()) {
+    constexpr int kChecksum = 7;
+    check_row(impl_->database, select, kChecksum);
     points.push_back(
-        {select.integer(0),
-         select.integer(1),
-         select.real(2),
+        {select.integer(1),
+         select.integer(2),
          select.real(3),
          select.real(4),
-         select.real(5)});
+         select.real(5),
+         select.real(6)});
   }
   return points;
 }
@@ -456,9 +373,10 @@ void Store::set_metadata(const std::string& key, const base::Json& value) {
   Transaction transaction(impl_->database);
   Statement(
       impl_->database,
-      "INSERT OR REPLACE INTO metadata (key, value) VALUES (?, ?)")
+      "INSERT OR REPLACE INTO metadata (key, value, checksum) "
+      "VALUES (?1, ?2, einforge_checksum(?1, ?2))")
       .bind(key)
-      .bind(dump(value))
+      .bind(base::dump_json(value))
       .run();
   transaction.commit();
 }
@@ -466,10 +384,15 @@ void Store::set_metadata(const std::string& key, const base::Json& value) {
 base::Json Store::metadata() const {
   const std::scoped_lock lock(impl_->mutex);
   Statement select(
-      impl_->database, "SELECT key, value FROM metadata ORDER BY key");
+      impl_->database,
+      fmt::format(
+          "SELECT {} FROM metadata ORDER BY key", impl_->columns.metadata)
+          .c_str());
   base::Json metadata = base::Json::object();
   while (select.step()) {
-    metadata[select.text(0)] = parse_json(impl_->database, select.text(1));
+    check_row(impl_->database, select, 2);
+    base::add_member(
+        metadata, select.text(0), parse_json(impl_->database, select.text(1)));
   }
   return metadata;
 }

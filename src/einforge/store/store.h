@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -49,7 +50,9 @@ struct Trial {
 };
 
 // Trials in SQLite (write-ahead log), safe under several processes and under
-// kill -9 at any moment. All writes are transactions.
+// kill -9 at any moment. All writes are transactions; every row has a checksum.
+// A file that is damaged or made to do harm is refused: whatever reads it ends
+// in a time that its size explains.
 class Store {
  public:
   // Opens or makes the store, and brings one of an older version up to date.
@@ -65,16 +68,20 @@ class Store {
   Store& operator=(Store&&) noexcept;
   ~Store();
 
-  // Adds the trial as queued unless its id is known; returns whether it did.
+  // Adds the trial unless its id is known; returns whether it did.
   bool add(const Trial& trial);
-  // Takes the first queued trial (in the order added) for `worker`, marking it
-  // running, in one transaction: no two workers get the same one.
-  std::optional<Trial> claim(const std::string& worker);
+  // Many in one transaction; returns how many were new.
+  int add(std::span<const Trial> trials);
+  // Marks a queued trial as running by `worker`; nothing when it is not queued
+  // any more: of two workers that claim it only one gets it.
+  std::optional<Trial> claim(const std::string& id, const std::string& worker);
   // Puts running trials whose worker is not alive (`is_alive(worker)` false)
-  // back in the queue; returns how many.
-  int reclaim(const std::function<bool(const std::string&)>& is_alive);
+  // back in the queue; returns their ids.
+  std::vector<std::string> reclaim(
+      const std::function<bool(const std::string&)>& is_alive);
   // Overwrites everything but the curve.
   void update(const Trial& trial);
+  void update(std::span<const Trial> trials);  // in one transaction
   // Adds points; a point of a step already there replaces it, so that a
   // resumed trial may write its last points again.
   void append_curve(
