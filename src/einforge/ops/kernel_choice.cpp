@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <cstdlib>
 #include <mutex>
 #include <utility>
 
+#include "einforge/base/console.h"
 #include "einforge/ops/kernel_table.h"
 
 namespace einforge::ops {
@@ -59,7 +59,7 @@ void collect_choice(std::string_view kernel) {
 }
 
 void log_choice(const std::string& problem, std::string_view kernel) {
-  fmt::print(stderr, "einforge: {}: {}\n", problem, kernel);
+  base::note("einforge: {}: {}\n", problem, kernel);
 }
 
 void refuse_forced_kernel(

@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdio>
 #include <set>
 #include <thread>
 #include <utility>
 
+#include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/hash.h"
@@ -85,7 +85,7 @@ KernelCache::KernelCache(std::filesystem::path directory)
 void KernelCache::report(bool& reported, const std::string& message) {
   const std::lock_guard lock(mutex_);
   if (!std::exchange(reported, true)) {
-    fmt::print(stderr, "einforge: {}\n", message);
+    base::note("einforge: {}\n", message);
   }
 }
 
@@ -144,8 +144,7 @@ std::vector<std::optional<std::string>> KernelCache::get(
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
   if (compiled > 0 && seconds > kQuietSeconds) {
-    fmt::print(
-        stderr,
+    base::note(
         "einforge: compiled {} kernels for {} in {:.1f} s; kept in {}\n",
         compiled.load(),
         architecture,

@@ -20,6 +20,7 @@
 #include <optional>
 #include <vector>
 
+#include "einforge/base/console.h"
 #include "einforge/kernels/cuda/launch.h"
 #include "einforge/ops/cuda/choice_cache.h"
 #include "einforge/ops/einsum_linear.h"
@@ -243,8 +244,7 @@ std::optional<std::string> fastest(
     for (const Candidate& candidate : make_candidates()) {
       const Timing time = measure(timer, candidate.run, least);
       if (log_is_on()) {
-        fmt::print(
-            stderr,
+        base::note(
             "einforge: measured {}: {} {:.4f} ms{}\n",
             problem,
             candidate.name,

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <thread>
 
+#include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/json.h"
@@ -125,8 +125,7 @@ std::string ChoiceCache::insert(
     base::write_file_atomically(file_, base::dump_json(all, 1) + "\n");
   } catch (const std::exception& error) {
     if (!reported_) {
-      fmt::print(
-          stderr,
+      base::note(
           "einforge: measured kernel choices are not stored: {}\n",
           base::message_of(error));
       reported_ = true;
