@@ -168,8 +168,10 @@ class Scratch:
         for entry in ROOT.iterdir():
             if entry.name not in ("runs", ".git", "build"):
                 (self.folder / entry.name).symlink_to(entry)
-        (self.folder / "build").mkdir()
-        (self.folder / "build" / "release").symlink_to(build)
+        # Not the build itself, which nothing here may configure anew.
+        (self.folder / "build" / "release").mkdir(parents=True)
+        for name in ("bin", "lib"):
+            (self.folder / "build" / "release" / name).symlink_to(build / name)
         for name, text in OWN.items():
             path = self.folder / name
             path.parent.mkdir(exist_ok=True)
