@@ -2,9 +2,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,7 @@
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
+#include "einforge/base/progress.h"
 #include "einforge/base/text.h"
 #include "einforge/report/csv.h"
 #include "einforge/report/json.h"
@@ -77,7 +80,20 @@ void run_fit(const FitFlags& flags, bool baseline_given) {
   if (baseline_given) {
     check_baseline(runs, options.baseline);
   }
+  std::optional<base::Progress> bar;
+  const auto started = std::chrono::steady_clock::now();
+  options.progress = [&](int done, int total) {
+    // Short fits say nothing.
+    if (bar ||
+        std::chrono::steady_clock::now() - started > std::chrono::seconds(2)) {
+      if (!bar) {
+        bar.emplace("bootstrap", total);
+      }
+      bar->update(done);
+    }
+  };
   const scaling::Analysis analysis = scaling::analyse(runs, options);
+  bar.reset();
   base::check(
       !analysis.structures.empty(),
       "'{}': expected runs with {}; got none",
@@ -102,9 +118,8 @@ void add_fit(CLI::App& app) {
          "source",
          flags->source,
          "a search's folder or store, or CSV with the columns structure, run, "
-         "compute, "
-         "loss and, if there are, seconds, tokens, model and learning_rate; - "
-         "is CSV from standard input")
+         "compute, loss and, if there are, seconds, tokens, model, "
+         "learning_rate and parameters; - is CSV from standard input")
       ->required();
   fit->add_option(
          "--metric", flags->metric, "flops (default), seconds or tokens")

@@ -112,66 +112,6 @@ TEST(Published, CerebrasGptAgreesWithItsPaper) {
   }
 }
 
-// The promise of the intervals: over 200 fresh data sets, those of exponent,
-// floor and multiplier hold the truth in 90 to 99% of cases.
-class Coverage : public ::testing::TestWithParam<World> {};
-
-TEST_P(Coverage, IsHonest) {
-  constexpr int kRepeats = 200;
-  constexpr double kAdvantage = 2;
-  const World dense = GetParam();
-  const World btt = better_than(dense, kAdvantage);
-  base::Random random(17);
-  int exponents = 0;
-  int floors = 0;
-  int multipliers = 0;
-  for (int repeat = 0; repeat < kRepeats; ++repeat) {
-    AnalysisOptions options;
-    options.bootstrap = 200;
-    options.seed = static_cast<std::uint64_t>(repeat);
-    const Analysis analysis = analyse(both(dense, btt, random), options);
-    const StructureAnalysis& first = find(analysis, "dense");
-    exponents += covers(first.exponent_ci95, dense.exponent());
-    floors += covers(first.floor_ci95, dense.floor);
-    multipliers += covers(find(analysis, "btt").multiplier_ci95, kAdvantage);
-  }
-  RecordProperty("exponents", exponents);
-  RecordProperty("floors", floors);
-  RecordProperty("multipliers", multipliers);
-  printf(
-      "covered of %d: exponent %d, floor %d, multiplier %d\n",
-      kRepeats,
-      exponents,
-      floors,
-      multipliers);
-  for (const int covered : {exponents, floors, multipliers}) {
-    EXPECT_GE(covered, 0.90 * kRepeats);
-    EXPECT_LE(covered, 0.99 * kRepeats);
-  }
-}
-
-World world_of(int sizes, double ratio, double run_noise, double point_noise) {
-  World world;
-  world.sizes = sizes;
-  world.ratio = ratio;
-  world.tokens = 2e9;
-  world.points = 25;
-  world.run_noise = run_noise;
-  world.point_noise = point_noise;
-  return world;
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    ,
-    Coverage,
-    ::testing::Values(
-        world_of(6, 3, 0.005, 0.003),
-        world_of(8, 2, 0.003, 0.01),
-        world_of(9, 2, 0.01, 0.001)),
-    [](const auto& item) {
-      return "of" + std::to_string(item.param.sizes) + "sizes";
-    });
-
 TEST(Analysis, RanksAndExplains) {
   World dense;
   dense.tokens = 2e9;

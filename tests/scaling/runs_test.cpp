@@ -1,5 +1,6 @@
 #include "einforge/scaling/runs.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -117,6 +118,41 @@ TEST(Csv, AMissingFileIsNamed) {
   EXPECT_THROW(read_csv("/no/such/file.csv"), base::InvalidInput);
 }
 
+// The same name in two models is two runs; in one model, a second beginning is
+// an error, since nothing else tells the runs apart.
+TEST(Csv, RunsAreToldApartByModelAndRate) {
+  const auto runs = parse_csv(
+      "structure,run,model,learning_rate,parameters,compute,loss\n"
+      "x,main,small,0.1,5,1,4\nx,main,small,0.1,5,2,3\n"
+      "x,main,large,0.1,9,2,5\nx,main,large,0.2,9,2,5\n",
+      "f");
+  ASSERT_EQ(runs.size(), 3u);
+  EXPECT_EQ(runs[0].points.size(), 2u);
+  EXPECT_EQ(runs[0].parameters, 5);
+  EXPECT_EQ(runs[2].learning_rate, 0.2);
+}
+
+std::string rows(const std::vector<double>& computes) {
+  std::string text = "structure,run,compute,loss\n";
+  for (const double compute : computes) {
+    text += fmt::format("x,main,{},3\n", compute);
+  }
+  return text;
+}
+
+TEST(Csv, ASecondBeginningIsNamedByItsLine) {
+  try {
+    parse_csv(rows({1, 2, 3, 4, 1.5, 3, 4, 5, 1, 2, 3}), "f.csv");
+    FAIL() << "nothing was thrown";
+  } catch (const base::InvalidInput& error) {
+    EXPECT_THAT(error.what(), HasSubstr("f.csv:10: "));
+  }
+  // A resumed run goes back, and rows may be in any order.
+  EXPECT_EQ(parse_csv(rows({1, 2, 3, 4, 3, 4, 5, 6}), "f").size(), 1u);
+  EXPECT_EQ(parse_csv(rows({5, 2, 3, 1, 6, 4}), "f").size(), 1u);
+  EXPECT_EQ(parse_csv(rows({6, 5, 4, 3, 2, 1}), "f").size(), 1u);
+}
+
 TEST(Metric, IsParsed) {
   EXPECT_EQ(parse_metric("seconds"), Metric::kSeconds);
   EXPECT_THROW(parse_metric("hours"), base::InvalidInput);
@@ -146,6 +182,76 @@ TEST(BestLearningRates, KeepsTheBestOfEachModelWithAllItsSeeds) {
   EXPECT_EQ(kept[2].model, "large");
   EXPECT_EQ(kept[2].learning_rate, 0.2);
   EXPECT_EQ(kept[3].model, "");
+}
+
+Run trained(double rate, double compute, double loss) {
+  Run run = run_of("small", rate, loss);
+  run.points = {{compute / 2, loss + 1, 1, 1}, {compute, loss, 2, 2}};
+  return run;
+}
+
+std::vector<double> rates_of(const std::vector<Run>& runs) {
+  std::vector<double> rates;
+  for (const Run& run : runs) {
+    rates.push_back(run.learning_rate);
+  }
+  return rates;
+}
+
+using ::testing::ElementsAre;
+
+TEST(BestLearningRates, AreThoseOfEachBudget) {
+  // 0.1 ran for three budgets, 0.2 for the longest alone: its low loss there
+  // says nothing of 0.1, whose mean the short runs make high.
+  EXPECT_THAT(
+      rates_of(best_learning_rates(
+          {trained(0.1, 10, 4),
+           trained(0.1, 40, 3.5),
+           trained(0.1, 160, 3),
+           trained(0.2, 161, 3.1)})),
+      ElementsAre(0.1, 0.1, 0.1));
+  // A rate may be best for one budget and not for another.
+  EXPECT_THAT(
+      rates_of(best_learning_rates(
+          {trained(0.1, 10, 4),
+           trained(0.2, 10, 3.9),
+           trained(0.1, 100, 3),
+           trained(0.2, 100, 3.1)})),
+      ElementsAre(0.2, 0.1));
+}
+
+TEST(BestLearningRates, WhatWasStoppedEarlyIsBeatenByWhatWentOn) {
+  auto winner = trained(0.2, 100, 3);
+  winner.points = {{10, 3.8, 1, 1}, {100, 3, 2, 2}};
+  EXPECT_THAT(
+      rates_of(best_learning_rates({trained(0.1, 10, 4), winner})),
+      ElementsAre(0.2));
+  winner.points[0].loss = 4.2;  // a schedule that is not done yet
+  EXPECT_THAT(
+      rates_of(best_learning_rates({trained(0.1, 10, 4), winner})),
+      ElementsAre(0.1, 0.2));
+}
+
+TEST(BestLearningRates, PoolSeedsAndNothingElse) {
+  auto other = trained(0.1, 100, 9);
+  other.settings = "without weight decay";
+  auto larger = trained(0.1, 100, 9);
+  larger.parameters = 7;
+  EXPECT_EQ(
+      best_learning_rates(
+          {trained(0.1, 100, 3), trained(0.2, 100, 4), other, larger})
+          .size(),
+      3u);
+}
+
+TEST(BestLearningRates, ADivergedSeedIsNoRateToChoose) {
+  auto diverged = trained(0.2, 50, 2);
+  diverged.diverged = true;
+  const auto kept = best_learning_rates(
+      {trained(0.1, 100, 3), trained(0.2, 100, 2.9), diverged});
+  ASSERT_EQ(kept.size(), 2u);  // the diverged one is left for the count
+  EXPECT_EQ(kept[0].learning_rate, 0.1);
+  EXPECT_TRUE(kept[1].diverged);
 }
 
 }  // namespace

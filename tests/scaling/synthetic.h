@@ -24,25 +24,60 @@ struct World {
   double run_noise = 0.005;  // of a run's log loss
   double point_noise = 0.003;  // of each evaluation
   double advantage = 1;        // how many times less compute than the formula
+  // Above 0: one evaluation a run, `sizes` sizes around the best one of each of
+  // so many budgets, five times apart.
+  int budgets = 0;
 
   double exponent() const { return alpha * beta / (alpha + beta); }
 
   // Of the best size for this compute.
   double optimal_loss(double compute) const {
     const double nd = compute * advantage / 6;
-    const double g = std::pow(alpha * a / (beta * b), 1 / (alpha + beta));
-    const double n = g * std::pow(nd, beta / (alpha + beta));
+    const double n = best_size(compute * advantage);
     return floor + a * std::pow(n, -alpha) + b * std::pow(nd / n, -beta);
   }
 
+  // Of the compute that the formula needs.
+  double best_size(double compute) const {
+    const double g = std::pow(alpha * a / (beta * b), 1 / (alpha + beta));
+    return g * std::pow(compute / 6, beta / (alpha + beta));
+  }
+
+  std::vector<Run> table(base::Random& random) const {
+    std::vector<Run> result;
+    for (int i = 0; i < budgets; ++i) {
+      const double compute = 1e11 * std::pow(5, i);
+      for (int k = 0; k < sizes; ++k) {
+        const double off = k - 0.5 * (sizes - 1) + random.uniform() - 0.5;
+        const double n = best_size(compute) * std::pow(ratio, off);
+        const double d = compute / (6 * n);
+        Run run;
+        run.structure = structure;
+        run.name = structure + std::to_string(result.size());
+        run.points = {
+            {compute / advantage,
+             (floor + a * std::pow(n, -alpha) + b * std::pow(d, -beta)) *
+                 std::exp(run_noise * random.normal()),
+             1e-9 * n * d,
+             d}};
+        result.push_back(run);
+      }
+    }
+    return result;
+  }
+
   std::vector<Run> runs(base::Random& random) const {
+    if (budgets > 0) {
+      return table(random);
+    }
     std::vector<Run> result;
     for (int k = 0; k < sizes; ++k) {
       const double n = smallest * std::pow(ratio, k);
-      const double luck = run_noise * random.normal();
+      const double offset = run_noise * random.normal();
       Run run;
       run.structure = structure;
       run.name = structure + std::to_string(k);
+      run.parameters = n;
       for (int i = 1; i <= points; ++i) {
         const double d =
             tokens * std::pow(1e-3, 1 - static_cast<double>(i) / points);
@@ -50,7 +85,7 @@ struct World {
             floor + a * std::pow(n, -alpha) + b * std::pow(d, -beta);
         run.points.push_back(
             {6 * n * d / advantage,
-             loss * std::exp(luck + point_noise * random.normal()),
+             loss * std::exp(offset + point_noise * random.normal()),
              1e-9 * n * d,
              d});
       }

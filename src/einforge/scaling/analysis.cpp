@@ -22,8 +22,6 @@ constexpr int kFewestDegrees = 2;
 // Resampling fewer runs gives next to no different samples.
 constexpr std::size_t kRunsForResampling = 3;
 constexpr int kLawPoints = 30;
-// A law this flat is the fit's way of saying that there is none.
-constexpr double kFlat = 1e-3;
 
 void add_note(std::string& note, const std::string& more) {
   note += (note.empty() ? "" : "; ") + more;
@@ -79,6 +77,15 @@ Touch touch_of(
       break;
   }
   return fit.used[run] ? Touch::kTouches : Touch::kAbove;
+}
+
+// Whether the law rests on runs that do not show where they touch it.
+bool ends_early(const TangentFit& fit) {
+  std::size_t early = 0;
+  for (std::size_t run = 0; run < fit.used.size(); ++run) {
+    early += fit.used[run] && fit.nearest[run] != Nearest::kInside ? 1 : 0;
+  }
+  return 2 * early >= fit.used_count;
 }
 
 // One evaluation a run.
@@ -207,11 +214,12 @@ class Analyser {
           100 * envelopes_[f]->noise);
     }
     if (!law) {
-      result.law_note = grouped_.sparse[f] != 0
-                            ? "no law: too few evaluations"
-                            : "no law: fewer than three runs near the frontier";
-    } else if (law->exponent < kFlat) {
-      result.law_note = "its runs do not fall together as compute grows";
+      result.law_note = skip_[f] != 0 ? "no law: too few evaluations"
+                        : fit.used_count < 3
+                            ? "no law: fewer than three runs near the "
+                              "frontier"
+                            : "its runs do not fall together as compute "
+                              "grows";
     } else {
       result.law = law;
       for (const double x : law_grid(f)) {
@@ -309,7 +317,10 @@ class Analyser {
     }
     for (std::size_t f = 0; f < results.size(); ++f) {
       if (observed_.fits[f].law && results[f].law) {
-        if (noise_) {
+        if (ends_early(observed_.fits[f])) {
+          results[f].law_note =
+              "no interval: half of its runs or more end before they touch it";
+        } else if (noise_) {
           add_law_intervals(results[f], f, replicates);
         } else {
           results[f].law_note = "too few runs to tell how sure the law is";

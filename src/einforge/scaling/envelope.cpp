@@ -177,10 +177,22 @@ class Problem {
       best = minimise(value, parameters_of(*start), steps);
     } else {
       for (const double share : {0.5, 0.75, 0.9}) {
-        const Minimum found = minimise(value, start_at(share), steps);
-        if (!best || found.value < best->value) {
-          best = found;
+        for (const double noise : {0.01, 0.0003}) {
+          const Minimum found = minimise(value, start_at(share, noise), steps);
+          if (!best || found.value < best->value) {
+            best = found;
+          }
         }
+      }
+    }
+    // Where there is little noise the likelihood has a narrow ridge that a
+    // search with more passes by.
+    for (int i = 0; i < 3 && !start; ++i) {
+      std::vector<double> at = best->at;
+      at[kNoise] -= 2 * i + 2;
+      Minimum found = minimise(value, at, steps);
+      if (found.value < best->value) {
+        best = std::move(found);
       }
     }
     if (!std::isfinite(best->value)) {
@@ -208,41 +220,42 @@ class Problem {
   }
 
  private:
-  // The floor as a logit of the lowest loss, the rest as logarithms.
-  std::vector<double> start_at(double share) const {
+  // A line in logarithms through all evaluations for this floor, let down until
+  // a tenth of them lie below: the floor as a logit of its share in the lowest
+  // loss, the rest as logarithms.
+  std::vector<double> start_at(double share, double noise) const {
     const double floor = share * std::exp(lowest_);
-    double sum = 0;
-    double top = 0;
-    double bottom = 0;
-    double mean = 0;
-    double count = 0;
+    std::vector<double> x;
+    std::vector<double> z;
     for (const auto* runs : {&singles_, &curves_}) {
       for (const Curve& curve : *runs) {
         for (std::size_t i = 0; i < curve.size(); ++i) {
-          mean += curve.x[i];
-          sum += std::log(std::exp(curve.y[i]) - floor);
-          ++count;
+          x.push_back(curve.x[i]);
+          z.push_back(std::log(std::exp(curve.y[i]) - floor));
         }
       }
     }
-    mean /= count;
-    sum /= count;
-    for (const auto* runs : {&singles_, &curves_}) {
-      for (const Curve& curve : *runs) {
-        for (std::size_t i = 0; i < curve.size(); ++i) {
-          const double x = curve.x[i] - mean;
-          top += x * (std::log(std::exp(curve.y[i]) - floor) - sum);
-          bottom += x * x;
-        }
-      }
+    const auto count = static_cast<double>(x.size());
+    const double mean_x = std::accumulate(x.begin(), x.end(), 0.0) / count;
+    const double mean_z = std::accumulate(z.begin(), z.end(), 0.0) / count;
+    double top = 0;
+    double bottom = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      top += (x[i] - mean_x) * (z[i] - mean_z);
+      bottom += (x[i] - mean_x) * (x[i] - mean_x);
     }
     const double exponent =
         std::clamp(bottom > 0 ? -top / bottom : 0.1, 0.02, 2.0);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      z[i] += exponent * x[i];
+    }
+    const auto low = z.begin() + static_cast<std::ptrdiff_t>(z.size() / 10);
+    std::nth_element(z.begin(), low, z.end());
     std::vector<double> at = {
         std::log(share / (1 - share)),
-        sum + exponent * mean - 0.05,
+        *low,
         std::log(exponent),
-        std::log(0.01),
+        std::log(noise),
         std::log(0.03)};
     if (has_curves()) {
       at.push_back(std::log(exponent));

@@ -1,6 +1,7 @@
 #include "einforge/scaling/minimise.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
@@ -86,21 +87,21 @@ Minimum minimise(
     const std::function<double(const std::vector<double>&)>& function,
     const std::vector<double>& start,
     const std::vector<double>& steps) {
-  constexpr int kMostRestarts = 12;
+  constexpr int kMostRestarts = 20;
   constexpr double kWorthwhile = 1e-3;
+  // A simplex that has collapsed is begun again smaller, larger and turned.
+  constexpr std::array<double, 3> kScales = {-0.3, 0.03, 1};
   Minimum best = descend(function, start, steps);
-  for (int i = 0; i < kMostRestarts; ++i) {
-    std::vector<double> smaller = steps;
-    for (double& step : smaller) {
-      step *= (i % 2 == 0 ? -0.3 : 0.3);
+  std::size_t fruitless = 0;
+  for (int i = 0; i < kMostRestarts && fruitless < kScales.size(); ++i) {
+    std::vector<double> again = steps;
+    for (double& step : again) {
+      step *= kScales[fruitless];
     }
-    const Minimum next = descend(function, best.at, smaller);
-    const bool settled = !(next.value < best.value - kWorthwhile);
+    const Minimum next = descend(function, best.at, again);
+    fruitless = next.value < best.value - kWorthwhile ? 0 : fruitless + 1;
     if (next.value < best.value) {
       best = next;
-    }
-    if (settled) {
-      break;
     }
   }
   return best;

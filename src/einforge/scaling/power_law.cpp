@@ -20,9 +20,10 @@ class Problem {
  public:
   using Laws = std::vector<PowerLaw>;
 
-  Problem(std::span<const Sample> samples, bool with_floor)
-      : samples_(samples.begin(), samples.end()), with_floor_(with_floor) {
-    double lowest = std::numeric_limits<double>::infinity();
+  Problem(std::span<const Sample> samples, const FitOptions& options)
+      : samples_(samples.begin(), samples.end()),
+        with_floor_(options.with_floor) {
+    double lowest = options.lowest;
     for (Sample& sample : samples_) {
       double weight = 0;
       double sum = 0;
@@ -178,6 +179,17 @@ class Problem {
       }
       result.floor += block(0, 0);
       result.floor_gradient += right[0];
+      // An exponent at a bound moves only inwards: a step that is cut there
+      // would not be downhill for the other parameters.
+      const bool is_stuck =
+          (law.exponent <= kSmallestExponent && right[2] > 0) ||
+          (law.exponent >= kLargestExponent && right[2] < 0);
+      if (is_stuck) {
+        block.row(2).setZero();
+        block.col(2).setZero();
+        block(2, 2) = 1;
+        right[2] = 0;
+      }
       result.laws.push_back(
           {block.block<2, 1>(1, 0), block.block<2, 2>(1, 1), right.tail<2>()});
     }
@@ -234,7 +246,7 @@ double PowerLaw::log_loss(double log_compute) const {
 
 std::vector<PowerLaw> fit_power_laws(
     std::span<const Sample> samples, const FitOptions& options) {
-  Problem problem(samples, options.with_floor);
+  Problem problem(samples, options);
   std::vector<PowerLaw> best;
   if (options.start) {
     best = problem.descend(problem.to_centred(*options.start));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <optional>
 #include <span>
 #include <vector>
@@ -24,6 +25,9 @@ struct Sample {
 
 struct FitOptions {
   bool with_floor = true;
+  // The lowest log loss measured, where the samples do not have it: no floor
+  // lies above.
+  double lowest = std::numeric_limits<double>::infinity();
   // Start here alone, in place of a spread of starts: for a bootstrap.
   std::optional<std::vector<PowerLaw>> start;
 };

@@ -10,6 +10,9 @@ namespace {
 constexpr std::size_t kEnoughTouching = 4;
 constexpr std::size_t kFewestRuns = 3;
 constexpr std::size_t kPointsForFit = 200;  // of a curve
+// Laws this flat or steep are the fit's way of saying that there is none.
+constexpr double kFlattest = 1e-3;
+constexpr double kSteepest = 5;
 // In standard deviations of the run-to-run noise.
 constexpr double kNearEnough = 3;
 constexpr double kTooFar = 4;
@@ -85,8 +88,9 @@ void choose_runs(State& state, std::size_t parameters) {
       const Touch& touch = state.touches[run];
       state.used[run] =
           touch.nearest != Nearest::kInside
-              ? take_edges && (state.on_frontier[run] ||
-                               touch.gap < kNearEnough * state.spread)
+              ? touch.gap < -kNearEnough * state.spread ||
+                    (take_edges && (state.on_frontier[run] ||
+                                    touch.gap < kNearEnough * state.spread))
               : state.on_frontier[run] || touch.gap <= kTooFar * state.spread;
       state.used_count += state.used[run] ? 1 : 0;
     }
@@ -174,6 +178,10 @@ bool refit(std::vector<State*> states, double tolerance) {
   FitOptions options;
   options.start.emplace();
   for (State* state : states) {
+    for (std::size_t run = 0; run < state->shifts.size(); ++run) {
+      options.lowest = std::min(
+          options.lowest, state->family->lowest[run] + state->shifts[run]);
+    }
     samples.push_back(sample_of(*state));
     options.start->push_back(state->law);
     state->fitted = true;
@@ -194,12 +202,13 @@ TangentFit to_fit(const State& state) {
   fit.residuals.assign(state.used.size(), 0);
   fit.used.assign(state.used.size(), false);
   fit.nearest.assign(state.used.size(), Nearest::kInside);
-  if (!state.fitted) {
+  fit.used_count = state.used_count;
+  if (!state.fitted || state.law.exponent < kFlattest ||
+      state.law.exponent > kSteepest) {
     return fit;
   }
   fit.law = state.law;
   fit.used = state.used;
-  fit.used_count = state.used_count;
   for (std::size_t run = 0; run < state.used.size(); ++run) {
     const Touch touch =
         find_touch(state.family->curves[run], state.shifts[run], state.law);
@@ -223,6 +232,8 @@ Family::Family(std::vector<Curve> measured_in)
     : measured(std::move(measured_in)), cloud(all_smoothed(measured)) {
   for (const Curve& curve : measured) {
     curves.push_back(thin(smooth(curve), kPointsForFit));
+    lowest.push_back(
+        *std::min_element(curves.back().y.begin(), curves.back().y.end()));
   }
 }
 

@@ -16,8 +16,9 @@ struct Family {
   explicit Family(std::vector<Curve> measured);
 
   std::vector<Curve> measured;
-  std::vector<Curve> curves;  // smoothed, and thinned for fits
-  PointCloud cloud;           // of all smoothed points
+  std::vector<Curve> curves;   // smoothed, and thinned for fits
+  std::vector<double> lowest;  // log loss of each of them
+  PointCloud cloud;            // of all smoothed points
 };
 
 // Where a run's point of the smallest gap to its law lies.
@@ -30,13 +31,14 @@ enum class Nearest { kInside, kFirst, kLast };
 // run-to-run noise. Fitting the frontier's points themselves would keep the
 // lowest runs and drop the others: too low a law and too narrow an interval.
 //
-// Not used: runs that end (or begin) before they touch, unless fewer than four
-// runs touch; then those that come near enough count, as do all points of
-// tables that hold one point a run. Nor runs that stay above the law by more
-// than noise explains (a poor learning rate).
+// Not used: runs that end (or begin) before they touch, unless they lie below
+// the law or fewer than four runs touch; then those that come near enough
+// count, as do all points of tables that hold one point a run. Nor runs that
+// stay above the law by more than noise explains (a poor learning rate).
 struct TangentFit {
-  // Absent when fewer than three runs can be used: a law with a floor that
-  // others share goes through two exactly, whatever they are.
+  // Absent when fewer than three runs can be used (a law with a floor that
+  // others share goes through two exactly, whatever they are) or when they do
+  // not fall together.
   std::optional<PowerLaw> law;
   std::vector<double> residuals;  // log loss - law, a run; 0 when not used
   std::vector<bool> used;         // a run
