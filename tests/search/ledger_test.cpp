@@ -250,6 +250,9 @@ class OldStoreTest : public LedgerTest {
     config_.budget.tokens = 2000;
     config_.curve_points = 4;
     config_.train.eval_batches = 1;
+    // As it was then for all: by default today's mixtures are other trials.
+    config_.train.model.moe.router.reduce = "sum";
+    config_.train.model.moe.router.init_std = 0;
     std::filesystem::create_directories(config_.out);
     sqlite3* database = nullptr;
     sqlite3_open(Folder{config_.out}.store().c_str(), &database);
@@ -277,11 +280,16 @@ TEST_F(OldStoreTest, NoTrialIsTrainedAgain) {
   EXPECT_EQ(
       ledger.trials()[*ledger.place("82fba181bfd789b6")].status, Status::kDone);
   EXPECT_EQ(ledger.store().curve("e9441bb64dd1d36b").size(), 5u);
+  // The losses of routers are added up no more by default.
+  config_.train.model.moe.router.reduce = "mean";
+  EXPECT_EQ(open().queued(), 2u);
+  config_.train.model.moe.router.reduce = "sum";
+  EXPECT_TRUE(open().finished());
   // What is new is trained.
   config_.widths.push_back(64);
   EXPECT_EQ(open().queued(), 2u);
-  EXPECT_EQ(ledger_->store().trials().size(), 6u);
-  EXPECT_EQ(open().store().trials().size(), 6u);
+  EXPECT_EQ(ledger_->store().trials().size(), 8u);
+  EXPECT_EQ(open().store().trials().size(), 8u);
 }
 
 TEST_F(OldStoreTest, WhatWasQueuedIsTrainedUnderItsOldId) {

@@ -31,6 +31,10 @@ std::string trial_id(const train::TrainConfig& config) {
   if (!has_mixture(config.model.structure)) {
     json["model"].erase("moe");
   }
+  if (config.model.kind == "mlp") {
+    json["optimizer"].erase("base_ffn_multiple");
+  }
+  json.erase("preset");  // all that it says is in the other keys
   json.erase("device");
   json.erase("log_every");
   json.erase("checkpoint_every");
