@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "einforge/report/config_parts.h"
 #include "einforge/report/json.h"
 #include "einforge/report/style.h"
 #include "einforge/report/thin.h"
@@ -122,39 +123,6 @@ Json curve_json(const std::vector<store::CurvePoint>& curve, std::size_t most) {
     json["train_loss"].push_back(rounded(point->train_loss));
   }
   return json;
-}
-
-// What two configurations have in common, level by level.
-Json common_part(const Json& a, const Json& b) {
-  Json common = Json::object();
-  for (const auto& [key, value] : a.items()) {
-    const auto other = b.find(key);
-    if (other == b.end()) {
-      continue;
-    }
-    if (value == *other) {
-      common[key] = value;
-    } else if (value.is_object() && other->is_object()) {
-      if (Json part = common_part(value, *other); !part.empty()) {
-        common[key] = std::move(part);
-      }
-    }
-  }
-  return common;
-}
-
-// What `config` has beyond `common`; the script puts both together again.
-Json own_part(const Json& config, const Json& common) {
-  Json own = Json::object();
-  for (const auto& [key, value] : config.items()) {
-    const auto shared = common.find(key);
-    if (shared == common.end()) {
-      own[key] = value;
-    } else if (value != *shared) {
-      own[key] = own_part(value, *shared);
-    }
-  }
-  return own;
 }
 
 class PageData {

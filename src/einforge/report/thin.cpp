@@ -1,47 +1,9 @@
 #include "einforge/report/thin.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
-#include <queue>
 
 namespace einforge::report {
-namespace {
-
-// The points strictly between `first` and `last` and the worst of them.
-struct Segment {
-  double distance = -1;
-  std::size_t first = 0;
-  std::size_t last = 0;
-  std::size_t worst = 0;
-
-  bool operator<(const Segment& other) const {
-    // Of equal ones the first, so that the result does not depend on the heap.
-    return distance != other.distance ? distance < other.distance
-                                      : first > other.first;
-  }
-};
-
-Segment measure(
-    std::span<const double> x,
-    std::span<const double> y,
-    std::size_t first,
-    std::size_t last) {
-  Segment segment{-1, first, last, first};
-  const double width = x[last] - x[first];
-  for (std::size_t i = first + 1; i < last; ++i) {
-    const double share = width > 0 ? (x[i] - x[first]) / width : 0;
-    const double distance =
-        std::abs(y[i] - std::lerp(y[first], y[last], share));
-    if (distance > segment.distance) {
-      segment.distance = distance;
-      segment.worst = i;
-    }
-  }
-  return segment;
-}
-
-}  // namespace
 
 std::vector<std::size_t> thin(
     std::span<const double> x, std::span<const double> y, std::size_t most) {
@@ -51,17 +13,32 @@ std::vector<std::size_t> thin(
     std::iota(kept.begin(), kept.end(), std::size_t{0});
     return kept;
   }
-  kept = {0, x.size() - 1};
-  std::priority_queue<Segment> segments;
-  segments.push(measure(x, y, 0, x.size() - 1));
-  while (kept.size() < most && segments.top().distance >= 0) {
-    const Segment segment = segments.top();
-    segments.pop();
-    kept.push_back(segment.worst);
-    segments.push(measure(x, y, segment.first, segment.worst));
-    segments.push(measure(x, y, segment.worst, segment.last));
+  const std::size_t shares = (most - 2) / 2;
+  const double width = x.back() - x.front();
+  const auto share_of = [&](std::size_t i) {
+    // Points at one x are shared out by their order.
+    const double at =
+        width > 0 ? (x[i] - x.front()) / width
+                  : static_cast<double>(i) / static_cast<double>(x.size());
+    return std::min(
+        static_cast<std::size_t>(at * static_cast<double>(shares)), shares - 1);
+  };
+  for (std::size_t begin = 0; begin < x.size();) {
+    std::size_t lowest = begin;
+    std::size_t highest = begin;
+    std::size_t end = begin;
+    for (; end < x.size() && share_of(end) == share_of(begin); ++end) {
+      lowest = y[end] < y[lowest] ? end : lowest;
+      highest = y[end] > y[highest] ? end : highest;
+    }
+    kept.push_back(std::min(lowest, highest));
+    kept.push_back(std::max(lowest, highest));
+    begin = end;
   }
+  kept.push_back(0);
+  kept.push_back(x.size() - 1);
   std::sort(kept.begin(), kept.end());
+  kept.erase(std::unique(kept.begin(), kept.end()), kept.end());
   return kept;
 }
 

@@ -6,10 +6,10 @@
 
 namespace einforge::report {
 
-// Indices, ascending, of at most `most` points that keep the shape of the line
-// through (x, y): both ends, then again and again the point that lies furthest
-// in y from the line so far (Ramer-Douglas-Peucker, best first). A spike stays,
-// whatever its width. `most` is at least 2.
+// Indices, ascending, of at most `most` points that look like the line through
+// (x, y), x ascending: both ends, and of even shares of the range of x the
+// lowest and the highest point each. So a spike of one point stays, and so does
+// the width of a noisy line. `most` is at least 4.
 std::vector<std::size_t> thin(
     std::span<const double> x, std::span<const double> y, std::size_t most);
 

@@ -102,11 +102,7 @@ std::string missing_proof(
     const Frontier& structure,
     const FrontierCheck& structure_check) {
   if (multiplier.early) {
-    return fmt::format(
-        "early losses only, {:.3g} to {:.3g}: above where both are at their "
-        "best",
-        std::exp(multiplier.from),
-        std::exp(multiplier.to));
+    return "early losses only: above where both are at their best";
   }
   const auto chords = [&](const Frontier& frontier,
                           const FrontierCheck& check) {
@@ -116,9 +112,8 @@ std::string missing_proof(
   const double of_structure = chords(structure, structure_check);
   if (std::max(of_baseline, of_structure) > kChords) {
     return fmt::format(
-        "runs end before they touch: {:.0f}% of the losses compared lie on a "
-        "chord of {} frontier",
-        100 * std::max(of_baseline, of_structure),
+        "runs end before they touch: losses compared lie on a chord of {} "
+        "frontier",
         of_baseline <= kChords    ? "its"
         : of_structure <= kChords ? "the baseline's"
                                   : "either");

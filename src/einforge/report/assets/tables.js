@@ -137,10 +137,10 @@ const short = name => name.length <= LONGEST_NAME ? name
 
 // Text of a name, which breaks within a word only where one is endless.
 function nameText(name) {
-  const endless = short(name).split(/[\s,:/]/).some(word => word.length > 24);
-  return element("span", {class: endless ? "endless" : null,
-                          title: short(name) === name ? null : name},
-                 ...breakable(short(name)));
+  const text = short(name);
+  const endless = text.split(/[\s,:/]/).some(word => word.length > 24);
+  return element("span", {class: endless ? "long endless" : text.length > 22 ? "long" : null,
+                          title: text === name ? null : name}, ...breakable(text));
 }
 
 // ---- Colours --------------------------------------------------------------
