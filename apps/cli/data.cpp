@@ -49,7 +49,7 @@ void print_replaced(const data::ReplacedInfo& replaced) {
       replaced.invalid_bytes);
   if (!replaced.most_frequent.empty()) {
     base::print(
-        "  the commonest: {}\n", fmt::join(replaced.most_frequent, ", "));
+        "  the most frequent: {}\n", fmt::join(replaced.most_frequent, ", "));
   }
 }
 

@@ -28,10 +28,10 @@ double slow_overlap(const Tokens& train, const Tokens& validation) {
   int total = 0;
   for (auto i = validation.begin(); validation.end() - i >= piece; i += piece) {
     ++total;
-    found += std::search(train.begin(), train.end(), i, i + piece) !=
-                     train.end()
-                 ? 1
-                 : 0;
+    found +=
+        std::search(train.begin(), train.end(), i, i + piece) != train.end()
+            ? 1
+            : 0;
   }
   return total == 0 ? 0 : static_cast<double>(found) / total;
 }
@@ -40,8 +40,8 @@ TEST(OverlapTest, CountsPiecesThatAreAnywhereInTrain) {
   base::Random random(9);
   for (int i = 0; i < 40; ++i) {
     Tokens train = random_tokens(3000, static_cast<std::uint64_t>(i));
-    const Tokens validation =
-        random_tokens(100 + random.below(1500), static_cast<std::uint64_t>(i) + 99);
+    const Tokens validation = random_tokens(
+        100 + random.below(1500), static_cast<std::uint64_t>(i) + 99);
     // Parts of it, some cut within a piece, some reaching the ends of `train`.
     for (int j = 0; j < 4; ++j) {
       const std::size_t length =

@@ -8,7 +8,7 @@
 
 namespace einforge::data {
 
-// What a data folder holds, read from its files rather than believed.
+// What a data folder holds, as its files say, all of which are read.
 struct Inspection {
   Metadata metadata;
   double unigram_loss = 0;

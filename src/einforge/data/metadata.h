@@ -58,7 +58,7 @@ struct ReplacedInfo {
     visit(
         "most_frequent",
         self.most_frequent,
-        "the commonest of all these, as 'U+00E9 12'");
+        "the most frequent of all these, as 'U+00E9 12'");
   }
   bool operator==(const ReplacedInfo&) const = default;
 };

@@ -60,8 +60,7 @@ double overlap(Tokens train, Tokens validation, std::size_t most_pieces) {
     if (i >= kOverlapPiece) {
       hash.pop(train[i - kOverlapPiece]);
     }
-    if (i + 1 >= kOverlapPiece &&
-        filter[hash.value() >> (64U - kFilterBits)]) {
+    if (i + 1 >= kOverlapPiece && filter[hash.value() >> (64U - kFilterBits)]) {
       if (const auto at = wanted.find(hash.value()); at != wanted.end()) {
         found += at->second;
         wanted.erase(at);
