@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "einforge/base/files.h"
+#include "einforge/base/hash.h"
 #include "einforge/base/json.h"
 #include "einforge/base/text.h"
 #include "einforge/store/store.h"
@@ -68,8 +69,11 @@ void damage_middle(const fs::path& path) {
 }
 
 void set_key(const fs::path& path, const char* key, const base::Json& value) {
-  base::Json json = base::Json::parse(base::read_file(path));
+  base::Json json = base::parse_json(base::read_file(path), path.string());
   json[key] = value;
+  if (json.erase("checksum") > 0) {  // so that only the key is wrong
+    json["checksum"] = base::hash_hex(json.dump());
+  }
   base::write_file_atomically(path, json.dump());
 }
 
@@ -186,8 +190,7 @@ void World::make_checkpoints() const {
       if (kind == "run_damaged") {
         damage_middle(checkpoint / "model.safetensors");
       } else if (kind == "run_foreign") {
-        base::write_file_atomically(
-            checkpoint / "state.json", "{\"format\": \"other\"}");
+        set_key(checkpoint / "state.json", "format", "other");
       } else if (kind == "run_newer") {
         set_key(checkpoint / "state.json", "version", 1000);
       } else if (kind == "run_cut") {

@@ -7,16 +7,6 @@
 namespace einforge::train {
 namespace {
 
-void check_at_least(
-    const char* key, std::int64_t value, std::int64_t smallest) {
-  base::check(
-      value >= smallest,
-      "{}: expected at least {}; got {}",
-      key,
-      smallest,
-      value);
-}
-
 // `open` excludes 1, which no moving average can have.
 void check_share(const char* key, double value, bool open = false) {
   base::check(
@@ -116,14 +106,13 @@ void TrainConfig::validate() const {
       flops == "causal" || flops == "paper",
       "flops: expected causal or paper; got '{}'",
       flops);
+  base::check_ranges(*this);
   model.validate();
   base::check(
       data.teacher == "biased" || data.teacher == "paper",
       "data.teacher: expected biased or paper; got '{}'",
       data.teacher);
-  check_at_least("data.batch_size", data.batch_size, 1);
   check_positive("optimizer.learning_rate", optimizer.learning_rate);
-  check_at_least("optimizer.base_width", optimizer.base_width, 1);
   base::check(
       optimizer.base_ffn_multiple >= 1 && optimizer.base_ffn_multiple <= 64,
       "optimizer.base_ffn_multiple: expected 1 to 64; got {}",
@@ -133,21 +122,13 @@ void TrainConfig::validate() const {
   check_positive("optimizer.epsilon", optimizer.epsilon);
   check_not_negative("optimizer.weight_decay", optimizer.weight_decay);
   check_not_negative("optimizer.clip_norm", optimizer.clip_norm);
-  check_at_least("optimizer.accumulate", optimizer.accumulate, 1);
   base::check(
       schedule.kind == "constant" || schedule.kind == "cosine" ||
           schedule.kind == "wsd",
       "schedule.kind: expected constant, cosine or wsd; got '{}'",
       schedule.kind);
-  check_at_least("schedule.warmup_steps", schedule.warmup_steps, -1);
   check_share("schedule.decay_share", schedule.decay_share);
   check_share("schedule.final_ratio", schedule.final_ratio);
-  check_at_least("steps", steps, 1);
-  check_at_least("log_every", log_every, 1);
-  check_at_least("eval_every", eval_every, 0);
-  check_at_least("eval_batches", eval_batches, 1);
-  check_at_least("checkpoint_every", checkpoint_every, -1);
-  check_at_least("keep_checkpoints", keep_checkpoints, 1);
   base::check(
       device == "auto" || device == "cpu" || device.starts_with("cuda"),
       "device: expected auto, cpu, cuda or cuda:N; got '{}'",

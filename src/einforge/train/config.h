@@ -8,6 +8,9 @@
 
 namespace einforge::train {
 
+// Steps times tokens per step times FLOPs per token stay a number.
+constexpr double kMostSteps = 1e12;
+
 struct DataConfig {
   std::string path;
   std::string teacher = "biased";
@@ -22,7 +25,10 @@ struct DataConfig {
         "function that the regression task learns: biased, or paper, which is "
         "deeper by a layer and has no biases");
     visit(
-        "batch_size", self.batch_size, "sequences or samples per micro-batch");
+        "batch_size",
+        self.batch_size,
+        "sequences or samples per micro-batch",
+        base::Range{1, 1'000'000});
   }
   bool operator==(const DataConfig&) const = default;
 };
@@ -41,7 +47,11 @@ struct OptimizerConfig {
   template <typename Self, typename Visit>
   static void fields(Self& self, Visit&& visit) {
     visit("learning_rate", self.learning_rate, "Adam rate at base_width");
-    visit("base_width", self.base_width, "width whose muP multiplier is 1");
+    visit(
+        "base_width",
+        self.base_width,
+        "width whose muP multiplier is 1",
+        base::Range{1, 1'000'000});
     visit(
         "base_ffn_multiple",
         self.base_ffn_multiple,
@@ -53,7 +63,11 @@ struct OptimizerConfig {
     visit(
         "weight_decay", self.weight_decay, "decoupled; not for biases, gains");
     visit("clip_norm", self.clip_norm, "largest gradient norm; 0: no clipping");
-    visit("accumulate", self.accumulate, "micro-batches per optimiser step");
+    visit(
+        "accumulate",
+        self.accumulate,
+        "micro-batches per optimiser step",
+        base::Range{1, 1'000'000});
   }
   bool operator==(const OptimizerConfig&) const = default;
 };
@@ -70,7 +84,8 @@ struct ScheduleConfig {
     visit(
         "warmup_steps",
         self.warmup_steps,
-        "steps of linear warm-up; -1: a twentieth of all steps");
+        "steps of linear warm-up; -1: a twentieth of all steps",
+        base::Range{-1, kMostSteps});
     visit(
         "decay_share",
         self.decay_share,
@@ -116,15 +131,32 @@ struct TrainConfig {
     visit("data", self.data, "what it learns from");
     visit("optimizer", self.optimizer, "AdamW");
     visit("schedule", self.schedule, "learning rate over time");
-    visit("steps", self.steps, "optimiser steps");
-    visit("log_every", self.log_every, "steps per row of log.jsonl");
-    visit("eval_every", self.eval_every, "steps; 0: only at the end");
-    visit("eval_batches", self.eval_batches, "batches per evaluation");
+    visit("steps", self.steps, "optimiser steps", base::Range{1, kMostSteps});
+    visit(
+        "log_every",
+        self.log_every,
+        "steps per row of log.jsonl",
+        base::Range{1, kMostSteps});
+    visit(
+        "eval_every",
+        self.eval_every,
+        "steps; 0: only at the end",
+        base::Range{0, kMostSteps});
+    visit(
+        "eval_batches",
+        self.eval_batches,
+        "batches per evaluation",
+        base::Range{1, 1'000'000});
     visit(
         "checkpoint_every",
         self.checkpoint_every,
-        "steps; 0: only at the end; -1: only when stopped before it");
-    visit("keep_checkpoints", self.keep_checkpoints, "newest checkpoints kept");
+        "steps; 0: only at the end; -1: only when stopped before it",
+        base::Range{-1, kMostSteps});
+    visit(
+        "keep_checkpoints",
+        self.keep_checkpoints,
+        "newest checkpoints kept",
+        base::Range{1, 1'000'000});
     visit("seed", self.seed, "of weights and data order");
     visit("device", self.device, "auto, cpu, cuda or cuda:N");
     visit("dtype", self.dtype, "auto, float32 or bfloat16 (autocast)");
