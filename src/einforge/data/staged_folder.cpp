@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <ranges>
 #include <string>
 
 #include "einforge/base/error.h"
@@ -169,8 +168,8 @@ void StagedFolder::lock() {
 }
 
 void StagedFolder::remove_if_empty() {
-  for (const fs::path& path : std::views::reverse(made_)) {
-    ::rmdir(path.c_str());  // only ever an empty folder
+  for (auto path = made_.rbegin(); path != made_.rend(); ++path) {
+    ::rmdir(path->c_str());  // only ever an empty folder
   }
 }
 
