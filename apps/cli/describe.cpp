@@ -122,10 +122,10 @@ void print_layer(const Structure& layer, bool paper) {
       against_dense(structure::parameters(layer)),
       against_dense(structure::macs(layer)),
       2 * structure::macs(layer),
-      paper ? fmt::format(
-                  "; the paper's unit, forward MACs: {}",
-                  structure::macs(layer))
-            : "",
+      paper
+          ? fmt::format(
+                "; the paper's unit, forward MACs: {}", structure::macs(layer))
+          : "",
       structure::generic_rank(layer),
       std::min(layer.d_in, layer.d_out));
   if (!layer.dense) {

@@ -10,8 +10,8 @@ namespace einforge::cli {
 // little either way; benchmarks/cpu_threads.py measures it.
 //
 // The OpenMP runtime reads its environment before main(): this starts the
-// program again, once, with `arguments`, unless the environment says already how
-// threads are to wait. Returns if nothing is to be done or that fails.
+// program again, once, with `arguments`, unless the environment says already
+// how threads are to wait. Returns if nothing is to be done or that fails.
 void limit_spinning(char** arguments);
 
 }  // namespace einforge::cli

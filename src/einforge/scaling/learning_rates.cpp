@@ -148,16 +148,24 @@ class Choice {
 }  // namespace
 
 bool has_diverged(const Run& run) {
+  constexpr std::size_t kFewest = 8;  // evaluations that show it without a flag
   constexpr std::size_t kLast = 3;
-  if (run.diverged || run.points.size() <= kLast) {
+  if (run.diverged || run.points.size() < kFewest) {
     return run.diverged;
   }
-  double lowest = kInfinity;
-  for (std::size_t i = run.points.size() - kLast; i < run.points.size(); ++i) {
-    const double loss = run.points[i].loss;
-    lowest = loss < lowest ? loss : lowest;
+  std::vector<std::pair<double, double>> points;  // in the order of compute
+  for (const Point& point : run.points) {
+    points.emplace_back(point.compute, point.loss);
   }
-  return lowest > run.points.front().loss;
+  std::stable_sort(
+      points.begin(), points.end(), [](const auto& a, const auto& b) {
+        return a.first < b.first;
+      });
+  double lowest = kInfinity;
+  for (auto last = points.end() - kLast; last != points.end(); ++last) {
+    lowest = last->second < lowest ? last->second : lowest;
+  }
+  return lowest > points.front().second;
 }
 
 std::vector<Run> best_learning_rates(const std::vector<Run>& runs) {
