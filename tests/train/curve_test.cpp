@@ -57,8 +57,6 @@ TEST_P(CurveTest, IsTheCommittedOne) {
   config.data.path = (root / "data").string();
   config.data.batch_size = 16;
   config.optimizer.learning_rate = 1e-3;
-  // The committed curves are of before there was a choice.
-  config.optimizer.base_ffn_multiple = 4;
   config.schedule = {.kind = "wsd", .warmup_steps = 20};
   config.steps = 150;
   config.eval_every = 50;
