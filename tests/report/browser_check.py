@@ -90,10 +90,11 @@ def check_layout(browser, width):
           f"{len(words['faults'])} of {words['count']}: {words['faults'][:8]}")
     texts = browser.evaluate(PLOT_TEXTS)
     check(f"at {width} pixels so are the plots' texts", not texts, texts[:8])
-    check(f"{width} pixels need no sideways scrolling", browser.evaluate(
-        "document.documentElement.scrollWidth <= innerWidth && [...document"
-        ".querySelectorAll('.scroll')].every(box => box.scrollWidth <="
-        " box.clientWidth)"))
+    wide = browser.evaluate(
+        "[...document.querySelectorAll('html, .scroll')]"
+        ".filter(box => box.scrollWidth > box.clientWidth)"
+        ".map(box => [box.querySelector('table')?.id, box.scrollWidth])")
+    check(f"{width} pixels need no sideways scrolling", not wide, str(wide))
     widths = browser.evaluate(
         "[...document.querySelectorAll('.plot .main-svg')]"
         ".map(svg => svg.getBoundingClientRect().width)")
