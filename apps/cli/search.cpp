@@ -210,6 +210,10 @@ void print_forecast(
         base::human_count(proposal.flops),
         human_time(expected.seconds[i]));
   }
+  if (const search::Notes notes = search::notes_on(proposals);
+      !notes.aliases.empty()) {
+    base::print("{}\n", notes.aliases);
+  }
   base::print(
       "{} trials, {} FLOPs; about {} with {} worker{} of {} thread{}\n",
       proposals.size(),

@@ -1,7 +1,6 @@
 #include "einforge/search/runner.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <poll.h>
 #include <signal.h>
 
@@ -12,7 +11,6 @@
 #include <ctime>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <thread>
 
@@ -182,41 +180,17 @@ class Runner {
     }
   }
 
-  // What a user should know before a long wait, one line each.
   void announce() {
-    std::vector<std::string> broken;
-    std::set<std::string> twins;
+    const Notes notes = notes_on(proposals_);
+    if (!notes.failures.empty()) {
+      display_.log(fmt::format("{}: {}", config_.name, notes.failures), true);
+    }
+    if (!notes.aliases.empty()) {
+      display_.log(fmt::format("{}: {}", config_.name, notes.aliases));
+    }
     int left = 0;
     for (std::size_t i = 0; i < proposals_.size(); ++i) {
-      const Trial& trial = proposals_[i].trial;
       left += ledger_->over(i) ? 0 : 1;
-      if (trial.status == Status::kFailed) {
-        broken.push_back(fmt::format(
-            "{} {} ({})", trial.structure, trial.model, trial.reason));
-      }
-      if (!proposals_[i].aliases.empty()) {
-        twins.insert(fmt::format(
-            "{} ({})",
-            fmt::join(proposals_[i].aliases, ", "),
-            trial.structure));
-      }
-    }
-    if (!broken.empty()) {
-      display_.log(
-          fmt::format(
-              "{}: {} of {} trials cannot be built and count as failed: {}",
-              config_.name,
-              broken.size(),
-              proposals_.size(),
-              fmt::join(broken, "; ")),
-          true);
-    }
-    if (!twins.empty()) {
-      display_.log(fmt::format(
-          "{}: not trained, as another structure makes the same models at "
-          "these sizes: {}",
-          config_.name,
-          fmt::join(twins, "; ")));
     }
     display_.log(fmt::format(
         "{}: {} trials, {} to run, {} worker{} of {} thread{}, in {}",

@@ -407,4 +407,35 @@ std::vector<Proposal> propose(const SearchConfig& config) {
   return proposals;
 }
 
+Notes notes_on(const std::vector<Proposal>& proposals) {
+  std::vector<std::string> broken;
+  std::set<std::string> twins;
+  for (const Proposal& proposal : proposals) {
+    const store::Trial& trial = proposal.trial;
+    if (trial.status == store::Status::kFailed) {
+      broken.push_back(fmt::format(
+          "{} {} ({})", trial.structure, trial.model, trial.reason));
+    }
+    if (!proposal.aliases.empty()) {
+      twins.insert(fmt::format(
+          "{} ({})", fmt::join(proposal.aliases, ", "), trial.structure));
+    }
+  }
+  Notes notes;
+  if (!broken.empty()) {
+    notes.failures = fmt::format(
+        "{} of {} trials cannot be built and count as failed: {}",
+        broken.size(),
+        proposals.size(),
+        fmt::join(broken, "; "));
+  }
+  if (!twins.empty()) {
+    notes.aliases = fmt::format(
+        "not trained, as another structure makes the same models at these "
+        "sizes: {}",
+        fmt::join(twins, "; "));
+  }
+  return notes;
+}
+
 }  // namespace einforge::search

@@ -43,4 +43,11 @@ std::vector<std::string> expand_structures(
 // built, with the reason of the first.
 std::vector<Proposal> propose(const SearchConfig& config);
 
+// What a user should know of them before a long wait, one line each.
+struct Notes {
+  std::string failures;  // trials that cannot be built, and why; may be empty
+  std::string aliases;   // structures that are not trained; may be empty
+};
+Notes notes_on(const std::vector<Proposal>& proposals);
+
 }  // namespace einforge::search
