@@ -38,3 +38,18 @@ install(
         "${CMAKE_BINARY_DIR}/einforgeConfigVersion.cmake"
         cmake/EinforgeCudaToolkit.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/einforge)
+
+# The manual page and the completion, which the program itself writes.
+set(pages "${CMAKE_BINARY_DIR}/pages")
+install(
+  CODE "
+    file(MAKE_DIRECTORY \"${pages}\")
+    execute_process(
+      COMMAND \"$<TARGET_FILE:einforge>\" help --man
+      OUTPUT_FILE \"${pages}/einforge.1\" COMMAND_ERROR_IS_FATAL ANY)
+    execute_process(
+      COMMAND \"$<TARGET_FILE:einforge>\" help --completion bash
+      OUTPUT_FILE \"${pages}/einforge\" COMMAND_ERROR_IS_FATAL ANY)")
+install(FILES "${pages}/einforge.1" DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(FILES "${pages}/einforge"
+        DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
