@@ -13,7 +13,7 @@ struct Curve {
   std::vector<double> x;
   std::vector<double> y;
   // Standard error of a smoothed y; empty for a curve that was not smoothed.
-  std::vector<double> error;
+  std::vector<double> error = {};
 
   std::size_t size() const { return x.size(); }
   double error_at(std::size_t i) const { return error.empty() ? 0 : error[i]; }

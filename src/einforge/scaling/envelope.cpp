@@ -294,7 +294,10 @@ class Problem {
     const double exponent = std::exp(at[kExponent]);
     const double noise = kLeastNoise + std::exp(at[kNoise]);
     const double excess = std::exp(at[kExcess]);
-    double sum = 0;
+    // The density of an excess has a pole at 0, so that without noise a law
+    // through any three runs of one evaluation would be infinitely likely: that
+    // is what its three parameters pay for.
+    double sum = has_curves() ? 0 : 1.5 * std::log(noise);
     for (const Curve& single : singles_) {
       const double above = std::exp(at[kScale] - exponent * single.x[0]);
       const double residual = single.y[0] - std::log(floor + above);

@@ -66,7 +66,7 @@ std::vector<bool> runs_of(const Frontier& frontier) {
 
 // The state of one family between rounds.
 struct State {
-  const Family* family;
+  const Family* family = nullptr;
   std::span<const double> shifts;
   std::vector<bool> on_frontier;
   PowerLaw law;
@@ -244,7 +244,9 @@ std::vector<TangentFit> fit_tangents(
   std::vector<State> states;
   for (std::size_t f = 0; f < families.size(); ++f) {
     const Family& family = families[f];
-    State state{&family, shifts[f]};
+    State state;
+    state.family = &family;
+    state.shifts = shifts[f];
     const std::size_t runs = family.curves.size();
     state.touches.resize(runs);
     state.used.assign(runs, false);
