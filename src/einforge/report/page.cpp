@@ -30,8 +30,8 @@ constexpr std::size_t kMostReasons = 300;
 constexpr std::size_t kMostDrawn = 40;
 constexpr std::size_t kMostCurves = 600;
 // More points than a plot is wide only make the page heavy.
-constexpr std::size_t kMostPoints = 300;
-constexpr std::size_t kMostPointsInAll = 40'000;
+constexpr std::size_t kMostPoints = 600;
+constexpr std::size_t kMostPointsInAll = 60'000;
 constexpr std::size_t kMostFrontierPointsDrawn = 200;
 constexpr std::size_t kLongestName = 200;
 constexpr std::size_t kLongestText = 1000;
@@ -84,16 +84,17 @@ std::vector<const store::CurvePoint*> drawn_points(
   std::vector<const store::CurvePoint*> points;
   std::vector<double> x;
   std::vector<double> y;
+  std::size_t at_start = 0;  // points of step 0, which has no logarithm
   for (const store::CurvePoint& point : curve) {
     if (is_positive(point.*loss)) {
       points.push_back(&point);
-      // Step 0 stands a little before the first.
-      x.push_back(
-          is_positive(point.flops) ? std::log(point.flops)
-          : x.empty()              ? 0
-                                   : x.back());
+      at_start += is_positive(point.flops) ? 0 : 1;
+      x.push_back(is_positive(point.flops) ? std::log(point.flops) : 0);
       y.push_back(std::log(point.*loss));
     }
+  }
+  if (at_start < x.size()) {
+    std::fill_n(x.begin(), at_start, x[at_start]);
   }
   std::vector<const store::CurvePoint*> kept;
   for (const std::size_t i : thin(x, y, most)) {
