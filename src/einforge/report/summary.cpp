@@ -277,7 +277,6 @@ Summary summarise(
     const SummaryOptions& options) {
   Summary summary;
   summary.baseline = display_name(options.baseline);
-  summary.bootstrap = options.bootstrap;
   summary.seed = options.seed;
   summary.metadata = std::move(metadata);
   summary.trials = std::move(trials);
@@ -297,6 +296,7 @@ Summary summarise(
     return scaling::analyse(runs, analysis);
   };
   summary.compute = analyse(scaling::Metric::kFlops, 0);
+  summary.bootstrap = summary.compute.replicates;
   summary.wall_clock = analyse(scaling::Metric::kSeconds, 0.5);
   note_touches(summary.trials, summary.compute);
   summary.ranking = rank(summary);

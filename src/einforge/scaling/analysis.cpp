@@ -105,6 +105,7 @@ class Analyser {
     if (found != grouped_.names.end()) {
       baseline_ = static_cast<std::size_t>(found - grouped_.names.begin());
     }
+    options_.bootstrap = std::min(options_.bootstrap, affordable_replicates());
   }
 
   Analysis run() {
@@ -114,6 +115,7 @@ class Analyser {
     analysis.baseline = options_.baseline;
     analysis.shared_floor = tangent_.shared_floor;
     analysis.degrees_of_freedom = degrees_;
+    analysis.replicates = std::max(0, options_.bootstrap);
     for (std::size_t f = 0; f < families().size(); ++f) {
       analysis.structures.push_back(describe(f));
     }
@@ -126,6 +128,18 @@ class Analyser {
   }
 
  private:
+  // A replicate costs as much as there are runs. Of so many runs the ends of an
+  // interval are known well enough with fewer.
+  int affordable_replicates() const {
+    constexpr std::size_t kRunsInAll = 1'000'000;
+    constexpr std::size_t kFewest = 200;
+    std::size_t runs = 1;
+    for (const Family& family : families()) {
+      runs += family.curves.size();
+    }
+    return static_cast<int>(std::max(kFewest, kRunsInAll / runs));
+  }
+
   std::span<const Family> families() const { return grouped_.families; }
 
   void observe() {

@@ -16,7 +16,8 @@ namespace einforge::scaling {
 struct AnalysisOptions {
   Metric metric = Metric::kFlops;
   std::string baseline = "dense";
-  int bootstrap = 1000;  // replicates; 0: no intervals
+  // Replicates; 0: no intervals. Of more than 1,000 runs fewer, at least 200.
+  int bootstrap = 1000;
   std::uint64_t seed = 0;
   int threads = 0;  // 0: one per core; the result does not depend on it
   // Called from the calling thread, with replicates done and wanted.
@@ -122,6 +123,7 @@ struct Analysis {
   std::optional<double> noise;
   int degrees_of_freedom = 0;
   bool shared_floor = false;
+  int replicates = 0;  // behind the intervals
   // How the intervals were made: "run noise", "resampled runs" or "none".
   std::string interval_method;
 };
