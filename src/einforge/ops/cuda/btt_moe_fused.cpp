@@ -157,14 +157,11 @@ bool supports(const BttMoeProblem& problem) {
   const ek::BttSizes sizes = btt::sizes_of(c);
   const ek::DeviceLimits& limits = device_limits();
   if constexpr (kWay == Way::kTwoPass) {
-    // The sum over the rows of a token takes vectors of eight.
-    return limits.major == 9 && sizes.d_in() % 8 == 0 &&
-           sizes.d_out() % 8 == 0 &&
-           two_pass::supports(
-               sizes,
-               expert.tokens * problem.active,
-               static_cast<int>(problem.experts),
-               expert.pass);
+    return limits.major == 9 && two_pass::supports(
+                                    sizes,
+                                    expert.tokens * problem.active,
+                                    static_cast<int>(problem.experts),
+                                    expert.pass);
   }
   if (expert.pass == Pass::kForward) {
     return ek::resident_routed_supports(sizes, limits);

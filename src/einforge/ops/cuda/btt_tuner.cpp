@@ -34,7 +34,7 @@ using torch::Tensor;
 
 // Raised whenever kernels, plans or the way they are measured change so that a
 // choice may change.
-constexpr int kKernelVersion = 10;
+constexpr int kKernelVersion = 9;
 
 bool environment_is(const char* name, std::string_view value) {
   const char* set = std::getenv(name);
