@@ -261,7 +261,7 @@ class Abuse:
                 self.fresh()
                 code, output = self.run(words, redirect=redirect)
                 if redirect == "1> /dev/full" and (
-                        code == 0 or output.count(b"\n") != 1):
+                        code == 0 or output.count(b"einforge: error:") != 1):
                     self.fault(f"a full disk gave {code}, {output!r}", words)
                 if data and code == 0:
                     self.run(["data", "inspect", data])

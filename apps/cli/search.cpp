@@ -347,7 +347,8 @@ void add_search(CLI::App& app) {
       "Examples:\n"
       "  einforge search examples/configs/demo.toml --out runs/demo\n"
       "  einforge search examples/configs/demo.toml --dry-run\n"
-      "  einforge search my.toml --set 'structures=[\"dense\",\"btt:0.25\"]' "
+      "  einforge search search.toml --set "
+      "'structures=[\"dense\",\"btt:0.25\"]' "
       "\\\n"
       "      --set budget.tokens=5e6 --workers 2 --device cpu");
   search->callback([flags] { run_search(*flags); });
