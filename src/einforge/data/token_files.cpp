@@ -22,12 +22,14 @@ static_assert(
 
 TokenFile::TokenFile(const std::filesystem::path& path, std::int64_t tokens)
     : path_(path), file_(path) {
+  // Unsigned: a damaged count times two may be beyond 2^63.
+  const std::uint64_t expected = static_cast<std::uint64_t>(tokens) * 2;
   base::check(
-      file_.bytes().size() == static_cast<std::size_t>(tokens) * 2,
+      file_.bytes().size() == expected,
       "'{}': expected {} bytes, as meta.json says; got {}: truncated or not "
       "its file, run `data prepare` again",
       path.string(),
-      tokens * 2,
+      expected,
       file_.bytes().size());
 }
 
