@@ -271,7 +271,7 @@ void add_train(CLI::App& app) {
           "say where the time of a step goes, from so many steps (5) after "
           "the first ten; writes profile.json, profile_summary.json")
       ->type_name("[=STEPS]")
-      ->check(CLI::Range(1, 1000));
+      ->check(CLI::Range(1, 1000).description(""));
   options->json.add(*command);
   command->footer(kExamples);
   command->callback([options] {

@@ -119,7 +119,8 @@ std::vector<BadInput> data_cases() {
        {"expected text; got a binary file (a NUL byte at 3)"}},
       {"packed",
        "data prepare {}/packed.gz --out {}/out",
-       {"expected text; got a binary file", "gzip -dc {}/packed.gz"}},
+       {"expected UTF-8 text; got a file packed by gzip",
+        "gzip -dc {}/packed.gz"}},
       {"tokens",
        "data prepare {}/text.txt --out {}/out --tokens char96",
        {"expected chars96 or bytes; got 'char96'", "did you mean 'chars96'"}},
@@ -208,7 +209,9 @@ std::vector<BadInput> result_cases() {
          start + "foreign.db",
          {"expected an einforge store; got another program's database"}},
         {command + "_cut", start + "cut.db", {"expected an intact store"}},
-        {command + "_folder", start + "empty_folder", {"got a directory"}},
+        {command + "_folder",
+         start + "empty_folder",
+         {"expected a search's folder", "got another folder"}},
     };
     cases.insert(cases.end(), both.begin(), both.end());
   }
@@ -228,7 +231,8 @@ std::vector<BadInput> bench_cases() {
   return {
       {"suite",
        "bench --suite layer",
-       {"expected layers, paper, decode, moe or widths; got 'layer'"}},
+       {"expected layers, paper, decode, moe, widths or coverage; got "
+        "'layer'"}},
       {"structure",
        "bench --structures monrach --widths 64 --tokens 8",
        {"got 'monrach'", "did you mean 'monarch'"}},
