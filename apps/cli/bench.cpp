@@ -45,6 +45,8 @@ Suites:
   decode  1 to 64 tokens, forward only
   moe     mixtures of experts, routed evenly, by Zipf's law and to one expert
   widths  monarch and btt_moe at widths that are no powers of two
+  coverage  41 shapes of transformers and beside them by seven structures, and
+          mixtures of 4 to 128 experts; dense once for each shape
 --structures, --widths and --tokens replace a suite's own.
 
 Examples:

@@ -405,7 +405,8 @@ void check(const Problem& p, std::mt19937& random) {
                           const ek::BttCores& c) {
     auto buffer =
         std::make_unique<Buffer<char>>(tp::packed_bytes(shape, p.experts));
-    CHECK(tp::pack(shape, sizes, c, buffer->data, nullptr));
+    const tp::PackedCore target{shape, buffer->data};
+    CHECK(tp::pack({&target, 1}, sizes, c, nullptr));
     return buffer;
   };
   const auto w_one = packed(one, s, cores);

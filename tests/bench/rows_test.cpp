@@ -102,6 +102,33 @@ TEST(Rows, HaveTheNumbersOfEveryImplementation) {
       1);
 }
 
+TEST(Rows, OfCoverageShareTheDenseLayerOfTheirShape) {
+  const Suite suite{
+      .name = "coverage",
+      .structures = {"monarch", "kronecker"},
+      .widths = {{64, 64}, {64, 256}},
+      .tokens = {40}};
+  Machine on = machine();
+  const Json rows = measure_layers(
+      layer_cases(suite, /*cuda=*/false), on, [](const std::string&) {});
+  std::map<std::string, double> dense;
+  int others = 0;
+  for (const Json& row : rows) {
+    ASSERT_FALSE(row.contains("error")) << row.dump();
+    const std::string shape = row["d_out"].dump() + row["pass"].dump();
+    const auto ms = row["median_ms"].get<double>();
+    if (row["implementation"] == "dense") {
+      EXPECT_TRUE(dense.emplace(shape, ms).second) << shape;
+    } else {
+      ++others;
+      EXPECT_DOUBLE_EQ(
+          row["ratio_to_dense"].get<double>(), dense.at(shape) / ms);
+    }
+  }
+  EXPECT_EQ(dense.size(), 4);
+  EXPECT_EQ(others, 8);
+}
+
 TEST(Rows, OfDecodingHaveWhatInferenceGives) {
   const Suite suite{
       .name = "decode",

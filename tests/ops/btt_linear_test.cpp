@@ -89,6 +89,48 @@ TEST_F(FusedBtt, AgreesWithFloat64AtTheSizesOfTransformers) {
   }
 }
 
+// In two passes, by kernels that are compiled for these sizes: gamma and phi
+// that are no multiples of eight, sides above 64, few and many tokens.
+TEST_F(FusedBtt, TwoPassesAgreeWithFloat64AtRandomPoints) {
+  base::Random random(43);
+  const auto size = [&] {
+    return static_cast<std::int64_t>(5 + random.below(100));
+  };
+  int points = 0;
+  for (int tried = 0; tried < 1000 && points < 20 && !HasFailure(); ++tried) {
+    const Sizes s{
+        .alpha = size(),
+        .gamma = size(),
+        .epsilon = size(),
+        .phi = size(),
+        .rho = static_cast<std::int64_t>(random.below(4) == 0 ? 2 : 1)};
+    const std::int64_t tokens = 1 + random.below(random.below(2) ? 40 : 400);
+    if (!testing::row_supports("two_pass", s, tokens)) {
+      continue;
+    }
+    ++points;
+    testing::compare(
+        "two_pass",
+        fmt::format("{} tokens {}", testing::describe(s), tokens),
+        random_on_gpu(random, s, tokens),
+        s);
+  }
+  EXPECT_GE(points, 20);
+}
+
+TEST_F(FusedBtt, TwoPassesTakeAnyStridesRepeatThemselvesAndAreCaptured) {
+  base::Random random(47);
+  for (const Sizes& s :
+       {Sizes{40, 1, 32, 1, 80, 64, 1}, Sizes{24, 1, 46, 1, 48, 57, 1}}) {
+    testing::expect_any_strides("two_pass", random_on_gpu(random, s, 77), s);
+    testing::expect_repeats("two_pass", random_on_gpu(random, s, 3001));
+    testing::expect_graph_replays(
+        "two_pass",
+        random_on_gpu(random, s, 500),
+        random_on_gpu(random, s, 500));
+  }
+}
+
 // For compute-sanitizer: few tokens, each variant of the tiles.
 TEST_F(FusedBtt, SmallShapesOfEveryVariant) {
   base::Random random(41);

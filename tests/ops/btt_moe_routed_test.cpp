@@ -1,7 +1,11 @@
 // A mixture together with its router, against the formulas in float64.
 #include "einforge/ops/btt_moe_routed.h"
 
+#include <atomic>
+#include <thread>
+
 #include "einforge/ops/btt_moe_linear.h"
+#include "einforge/ops/btt_moe_table.h"
 #include "tests/ops/testing.h"
 
 namespace einforge {
@@ -302,6 +306,84 @@ TEST_P(MoeRouted, AgreesInBfloat16) {
         Case{k1600, 1000, 16, 2}}) {
     check(c, GetParam(), torch::kBFloat16);
   }
+}
+
+// What this kernel takes, in both passes. Compiles its kernels.
+bool row_supports(std::string_view name, const Case& c) {
+  ops::BttMoeProblem problem{
+      .expert =
+          {.sizes = c.sizes,
+           .tokens = c.tokens,
+           .dtype = torch::kBFloat16,
+           .device = torch::kCUDA},
+      .experts = c.experts,
+      .active = c.active};
+  const auto table = ops::cuda_moe_kernels();
+  const auto row = std::ranges::find(table, name, &ops::BttMoeKernel::name);
+  const bool forward = row->supports(problem);
+  problem.expert.pass = ops::Pass::kBackward;
+  return forward && row->supports(problem);
+}
+
+// Any sizes, 1 to 128 experts, 1 to 8 of them active; of each, several numbers
+// of tokens and ways to choose. EINFORGE_RANDOM_CASES says how many sizes.
+TEST_P(MoeRouted, TwoPassesAgreeAtRandomPoints) {
+  if (GetParam() == torch::kCPU) {
+    GTEST_SKIP() << "about kernels on a GPU";
+  }
+  const char* given = std::getenv("EINFORGE_RANDOM_CASES");
+  const std::size_t count = given == nullptr ? 8 : std::stoul(given);
+  base::Random random(23);
+  const auto below = [&](int end) {
+    return static_cast<std::int64_t>(random.below(static_cast<uint64_t>(end)));
+  };
+  std::vector<Case> cases;
+  while (cases.size() < count) {
+    const auto side = [&] { return 2 + below(below(3) == 0 ? 130 : 70); };
+    const Sizes s{side(), 1, side(), 1, side(), side(), below(6) == 0 ? 2 : 1};
+    const std::int64_t experts = 1 + below(below(2) == 0 ? 16 : 128);
+    const std::int64_t active =
+        1 + below(static_cast<int>(std::min<std::int64_t>(experts, 8)));
+    if (s.d_in() % 8 == 0 && s.d_out() % 8 == 0) {
+      cases.push_back(
+          {s, 1 + below(below(2) == 0 ? 60 : 1500), experts, active});
+    }
+  }
+  // Their kernels side by side.
+  std::atomic<std::size_t> next{0};
+  {
+    std::vector<std::jthread> threads;
+    for (unsigned i = 0; i < std::thread::hardware_concurrency(); ++i) {
+      threads.emplace_back([&] {
+        for (std::size_t at = next++; at < cases.size(); at = next++) {
+          row_supports("two_pass", cases[at]);
+        }
+      });
+    }
+  }
+  const ops::ForcedKernel forced("two_pass");
+  int taken = 0;
+  for (const Case& sized : cases) {
+    if (!row_supports("two_pass", sized)) {
+      continue;
+    }
+    ++taken;
+    for (int i = 0; i < 4; ++i) {
+      Case c = sized;
+      c.tokens -= below(static_cast<int>(c.tokens / 2 + 1));
+      if (i == 1 || (c.active == 1 && c.experts > 1)) {
+        c.options = kOfAll;
+      }
+      if (i == 2) {
+        c.options.bias = first_ones(c.experts).bias;
+      }
+      check(c, GetParam(), torch::kBFloat16);
+    }
+    if (HasFatalFailure()) {
+      return;
+    }
+  }
+  EXPECT_GE(4 * taken, 3 * static_cast<int>(cases.size()));
 }
 
 // For compute-sanitizer, with the CPU's reference: few tokens; slots that are

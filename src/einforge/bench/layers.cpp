@@ -5,8 +5,12 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cmath>
+#include <map>
 #include <set>
+#include <thread>
 
 #include "einforge/base/error.h"
 #include "einforge/bench/device.h"
@@ -129,6 +133,49 @@ std::vector<Implementation> implementations(
   return result;
 }
 
+// Asks every kernel whether it takes the layer, for which some are compiled.
+void compile_kernels(const LayerCase& which, const Machine& machine) {
+  ops::EinsumLinearProblem problem{
+      .sizes = which.layer.sizes,
+      .tokens = which.tokens,
+      .dtype = machine.dtype,
+      .device = machine.device.type()};
+  for (const ops::Pass pass : {ops::Pass::kBackward, ops::Pass::kForward}) {
+    problem.pass = pass;
+    if (which.layer.dense) {
+      return;
+    }
+    if (const auto& mixture = which.layer.spec.mixture) {
+      for (const auto& kernel : ops::cuda_moe_kernels()) {
+        kernel.supports({problem, mixture->experts, mixture->active});
+      }
+    } else {
+      for (const auto& kernel : ops::cuda_kernels()) {
+        kernel.supports(problem);
+      }
+    }
+  }
+}
+
+// Those of all cases side by side: of one layer there are fewer than a machine
+// has cores.
+void compile_kernels(
+    const std::vector<LayerCase>& cases, const Machine& machine) {
+  std::atomic<std::size_t> next{0};
+  std::vector<std::jthread> threads;
+  for (unsigned i = 0; i < std::thread::hardware_concurrency(); ++i) {
+    threads.emplace_back([&] {
+      for (std::size_t at = next++; at < cases.size(); at = next++) {
+        try {
+          compile_kernels(cases[at], machine);
+        } catch (const std::exception&) {
+          // Its row will say it.
+        }
+      }
+    });
+  }
+}
+
 Problem problem_of(const LayerCase& which, const Machine& machine) {
   const structure::Structure& layer = which.layer;
   Problem problem;
@@ -171,7 +218,13 @@ Json measure_layers(
     const std::vector<LayerCase>& cases,
     Machine& machine,
     const std::function<void(const std::string&)>& progress) {
+  if (machine.device.is_cuda()) {
+    progress("nothing yet: compiling kernels");
+    compile_kernels(cases, machine);
+  }
   Json rows = Json::array();
+  // By width and tokens, dense's times.
+  std::map<std::array<std::int64_t, 3>, std::map<Pass, double>> dense;
   for (const LayerCase& which : cases) {
     progress(fmt::format(
         "{} {} -> {}, {} tokens{}",
@@ -193,7 +246,27 @@ Json measure_layers(
                std::find(wanted.begin(), wanted.end(), implementation.name) ==
                    wanted.end();
       });
+      auto& known = dense[{which.layer.d_in, which.layer.d_out, which.tokens}];
+      // The dense counterpart of a feed-forward mixture is two layers.
+      const bool shares =
+          which.share_dense && which.layer.spec.family != "ffn_moe";
+      if (shares && !known.empty()) {
+        problem.dense_ms = known;
+        std::erase_if(problem.implementations, [](const auto& implementation) {
+          return implementation.name == "dense";
+        });
+      }
+      const std::size_t before = rows.size();
       measure(problem, machine, rows);
+      for (std::size_t i = before; i < rows.size(); ++i) {
+        if (shares && rows[i]["implementation"] == "dense" &&
+            rows[i].contains("median_ms")) {
+          known
+              [rows[i]["pass"] == "forward" ? Pass::kForward
+                                            : Pass::kForwardBackward] =
+                  rows[i]["median_ms"];
+        }
+      }
     } catch (const std::exception& error) {
       add_error(problem, base::message_of(error), rows);
     }

@@ -22,6 +22,8 @@ struct LayerCase {
   std::vector<std::string> implementations;
   // Of a mixture of experts: "uniform", "zipf" or "one_expert".
   std::string routing = "uniform";
+  // Compare with the dense layer of an earlier case of this shape.
+  bool share_dense = false;
 };
 
 // Throws base::InvalidInput for a name that no implementation has, of any

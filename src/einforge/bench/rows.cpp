@@ -192,6 +192,10 @@ void measure_pass(
     }
   }
   std::optional<double> dense_ms;
+  if (const auto known = problem.dense_ms.find(pass);
+      known != problem.dense_ms.end()) {
+    dense_ms = known->second;
+  }
   for (std::size_t i = 0; i < runners.size(); ++i) {
     const Implementation& implementation = problem.implementations[i];
     Json row = labelled(problem, pass, implementation.name);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,8 @@ struct Problem {
   std::int64_t tokens = 0;
   std::vector<Pass> passes{Pass::kForward, Pass::kForwardBackward};
   std::vector<Implementation> implementations;
+  // Dense's time where it was measured before, milliseconds.
+  std::map<Pass, double> dense_ms;
 };
 
 struct Machine {

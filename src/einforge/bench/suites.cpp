@@ -214,7 +214,8 @@ std::vector<LayerCase> layer_cases(const Suite& suite, bool cuda) {
              tokens,
              defaults.passes,
              implementations_of(suite, realised),
-             routing});
+             routing,
+             /*share_dense=*/suite.name == "coverage"});
       }
     }
   }

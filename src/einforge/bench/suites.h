@@ -24,7 +24,7 @@ struct Suite {
   //   three routings, and a feed-forward MoE of 8 dense experts at 1024.
   // "widths": monarch and BTT-MoE at widths that are no powers of two.
   // "coverage": 41 shapes by seven structures, and mixtures of 4 to 128 experts
-  //   with 1 to 8 active, what a user gets beside dense.
+  //   with 1 to 8 active, what a user gets; dense once for each shape.
   std::string name = "layers";
   std::vector<std::string> structures;  // as structure::parse() takes them
   std::vector<Width> widths;

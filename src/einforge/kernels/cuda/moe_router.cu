@@ -18,27 +18,35 @@ constexpr int kTerms = 3;
 constexpr int kChunk = 64;            // of d
 constexpr int kVectors = kChunk / 8;  // of a row of a chunk
 constexpr int kRouteThreads = 128;
-constexpr int kMostExperts = 64;
+constexpr int kMostExperts = 64;  // of a block's scores
 
-int padded(int experts) {
-  return (experts + 7) / 8 * 8;
+int groups_of(int experts) {
+  return (experts + kMostExperts - 1) / kMostExperts;
 }
 
-// weight = hi + mid + lo, each rounded to bfloat16: 24 bits.
+int padded(int experts) {
+  const int groups = groups_of(experts);
+  return groups > 1 ? groups * kMostExperts : (experts + 7) / 8 * 8;
+}
+
+// weight = hi + mid + lo, each rounded to bfloat16: 24 bits. The terms of one
+// group of experts come after the other's.
 __global__ void __launch_bounds__(kThreads) split_weight(
     const float* __restrict__ weight,
     int64_t size,
     int64_t padded_size,
+    int64_t group_size,
     __nv_bfloat16* __restrict__ terms) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= padded_size) {
     return;
   }
   float rest = i < size ? weight[i] : 0.0F;
+  terms += i / group_size * (kTerms - 1) * group_size;
 #pragma unroll
   for (int term = 0; term < kTerms; ++term) {
     const __nv_bfloat16 part = __float2bfloat16_rn(rest);
-    terms[term * padded_size + i] = part;
+    terms[term * group_size + i] = part;
     rest -= __bfloat162float(part);
   }
 }
@@ -127,11 +135,13 @@ struct LogitsLayout {
   }
 };
 
-// A block has 128 tokens, a warp 16 of them, and all experts; d passes by.
+// A block has 128 tokens, a warp 16 of them, and up to kMostExperts experts, of
+// which the first is `first_expert`; d passes by.
 template <int kTiles>
 __global__ void __launch_bounds__(kThreads) logits_kernel(
     const __grid_constant__ MoeLogitsLaunch p,
-    const __nv_bfloat16* __restrict__ terms) {
+    const __nv_bfloat16* __restrict__ terms,
+    int first_expert) {
   using Layout = LogitsLayout<kTiles>;
   extern __shared__ uint4 shared[];
   const int thread = static_cast<int>(threadIdx.x);
@@ -235,10 +245,13 @@ __global__ void __launch_bounds__(kThreads) logits_kernel(
   __syncthreads();
   const int count =
       static_cast<int>(min(p.route.tokens - first, int64_t{kTokens}));
-  const int experts = p.route.experts;
+  const int all_experts = p.route.experts;
+  const int experts = min(all_experts - first_expert, kTiles * 8);
   for (int i = thread; i < count * experts; i += kThreads) {
-    p.logits[first * experts + i] =
-        scores[i / experts * Layout::kScores + i % experts];
+    const int token = i / experts;
+    const int expert = i % experts;
+    p.logits[(first + token) * all_experts + first_expert + expert] =
+        scores[token * Layout::kScores + expert];
   }
   if (p.route.chosen != nullptr && thread < count) {
     route_token(p.route, first + thread, scores + thread * Layout::kScores);
@@ -247,7 +260,10 @@ __global__ void __launch_bounds__(kThreads) logits_kernel(
 
 template <int kTiles>
 cudaError_t launch_logits(
-    const MoeLogitsLaunch& p, const __nv_bfloat16* terms, cudaStream_t stream) {
+    const MoeLogitsLaunch& p,
+    const __nv_bfloat16* terms,
+    cudaStream_t stream,
+    int first_expert = 0) {
   constexpr size_t kBytes = LogitsLayout<kTiles>::kBytes;
   const cudaError_t error = cudaFuncSetAttribute(
       logits_kernel<kTiles>,
@@ -258,7 +274,7 @@ cudaError_t launch_logits(
   }
   logits_kernel<kTiles>
       <<<ceil_div(p.route.tokens, kTokens), kThreads, kBytes, stream>>>(
-          p, terms);
+          p, terms, first_expert);
   return cudaGetLastError();
 }
 
@@ -270,7 +286,7 @@ bool valid(const MoeRouteLaunch& p) {
 }  // namespace
 
 bool moe_router_supports(int experts, int d) {
-  return d > 0 && d % 8 == 0 && experts >= 1 && experts <= kMostExperts;
+  return d > 0 && d % 8 == 0 && experts >= 1 && experts <= kMoeExperts;
 }
 
 size_t moe_logits_bytes(int experts, int d) {
@@ -285,9 +301,32 @@ cudaError_t moe_logits(const MoeLogitsLaunch& p, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   auto* terms = static_cast<__nv_bfloat16*>(p.workspace);
+  const int groups = groups_of(experts);
   const int64_t padded_size = static_cast<int64_t>(padded(experts)) * p.d;
+  const int64_t group_size = padded_size / groups;
   split_weight<<<ceil_div(padded_size, kThreads), kThreads, 0, stream>>>(
-      p.weight, static_cast<int64_t>(experts) * p.d, padded_size, terms);
+      p.weight,
+      static_cast<int64_t>(experts) * p.d,
+      padded_size,
+      group_size,
+      terms);
+  if (groups > 1) {
+    MoeLogitsLaunch scores = p;
+    scores.route.chosen = nullptr;
+    for (int group = 0; group < groups; ++group) {
+      const cudaError_t error = launch_logits<kMostExperts / 8>(
+          scores,
+          terms + group * kTerms * group_size,
+          stream,
+          group * kMostExperts);
+      if (error != cudaSuccess) {
+        return error;
+      }
+    }
+    MoeRouteLaunch route = p.route;
+    route.logits = p.logits;
+    return route.chosen == nullptr ? cudaSuccess : moe_route(route, stream);
+  }
   switch (padded(experts) / 8) {
     case 1:
       return launch_logits<1>(p, terms, stream);

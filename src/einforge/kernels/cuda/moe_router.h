@@ -11,7 +11,7 @@
 // moe_router_backward.h.
 namespace einforge::kernels::cuda {
 
-// d a multiple of 8, at most 64 experts.
+// d a multiple of 8, at most kMoeExperts experts.
 [[nodiscard]] bool moe_router_supports(int experts, int d);
 
 struct MoeRouteLaunch {

@@ -17,12 +17,12 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kWideThreads = 512;  // of a block that has a wide x
 constexpr int kWideFrom = 2048;
-constexpr int kTokens = 16;  // of a tile, the rows of an mma
-constexpr int kSide = 16;    // of experts, an mma's depth or rows
-constexpr int kMostSides = 4;
+constexpr int kTokens = 16;       // of a tile, the rows of an mma
+constexpr int kSide = 16;         // of experts, an mma's depth or rows
+constexpr int kMostSides = 4;     // of a block's sums of dweight
 constexpr int kColumns = 32;      // of a step of dx
 constexpr int kWideColumns = 64;  // of a warp of dweight
-constexpr int kMostWidth = 4096;
+constexpr int kMostHeld = 4096;   // of d: the sums of rows in shared memory
 
 // The gradient of dx has two terms of each factor (16 bits; dx has 8), that of
 // the weight three of dlogits (24 bits).
@@ -32,18 +32,31 @@ constexpr int kWeightTerms = 3;
 // What a router's gradient needs on the way; the parts of the workspace.
 struct Layout {
   int tiles;   // of tokens
-  int sides;   // of experts
+  int sides;   // of experts, whole parts of kMostSides
   int groups;  // of kColumns
   int column_blocks;
   int shares;  // of the tokens, each with a sum of dweight of its own
 
   Layout(int64_t tokens, int experts, int d)
       : tiles(static_cast<int>(ceil_div(tokens, kTokens))),
-        sides(static_cast<int>(ceil_div(experts, kSide))),
+        sides(sides_of(experts)),
         groups(static_cast<int>(ceil_div(d, kColumns))),
         column_blocks(static_cast<int>(ceil_div(d, kWideColumns * kWarps))),
         // Two blocks for each multiprocessor of an H100.
-        shares(std::clamp(264 / column_blocks, 1, std::max(tiles / 4, 1))) {}
+        shares(std::clamp(
+            264 / (column_blocks * side_blocks()), 1, std::max(tiles / 4, 1))) {
+  }
+
+  [[nodiscard]] int side_blocks() const {
+    return (sides + kMostSides - 1) / kMostSides;
+  }
+
+  static int sides_of(int experts) {
+    const auto sides = static_cast<int>(ceil_div(experts, kSide));
+    return sides <= kMostSides
+               ? sides
+               : static_cast<int>(ceil_div(sides, kMostSides)) * kMostSides;
+  }
 
   // All multiples of 16.
   [[nodiscard]] size_t weight_bytes() const {
@@ -169,12 +182,26 @@ struct TokensArguments {
   MoeRouterBackwardLaunch p;
   const uint4* weight = nullptr;  // of pack_weight, or null with dx
   uint4* dlogits = nullptr;       // [tile][side][term][lane], or null
+  int sides = 1;
 };
 
 // What a block of sixteen tokens holds besides the sums of their rows.
 struct TokensShared {
-  float dlogits[kTokens][kMostSides * kSide + 1];
-  uint4 left[kMostSides][kDxTerms][32];  // dlogits as left factors
+  int sides;
+  uint4* left;     // [side][term][lane], dlogits as left factors
+  float* dlogits;  // [token][expert], padded by one
+
+  __host__ __device__ static constexpr size_t bytes(int sides) {
+    return sizeof(uint4) * static_cast<size_t>(sides) * kDxTerms * 32 +
+           sizeof(float) * kTokens * static_cast<size_t>(sides * kSide + 1);
+  }
+  __device__ TokensShared(uint4* from, int side_count)
+      : sides(side_count),
+        left(from),
+        dlogits(reinterpret_cast<float*>(from + side_count * kDxTerms * 32)) {}
+  __device__ float* row(int token) const {
+    return dlogits + token * (sides * kSide + 1);
+  }
 };
 
 // By a warp: sum_j gates r of a token into `held`, rounded, and its dlogits,
@@ -214,7 +241,7 @@ __device__ __forceinline__ void take_token(
         gates,
         dgates,
         [&](int v, const uint4& sum) {
-          if (p.dx != nullptr) {
+          if (exists && p.dx != nullptr) {
             held[v] = sum;
           }
         });
@@ -257,12 +284,12 @@ __host__ __device__ constexpr int held_stride(int vectors) {
   return vectors | 4;
 }
 
-// A block has sixteen tokens and all of d.
-template <int kActive, int kBlockThreads>
+// A block has sixteen tokens and all of d. The sums of their rows wait in
+// shared memory or, where they do not fit, in dx.
+template <int kActive, int kBlockThreads, bool kInMemory>
 __global__ void __launch_bounds__(kBlockThreads)
     tokens_kernel(const __grid_constant__ TokensArguments a) {
-  extern __shared__ uint4 held[];
-  __shared__ TokensShared s;
+  extern __shared__ uint4 shared[];
   const MoeRouterBackwardLaunch& p = a.p;
   constexpr int kBlockWarps = kBlockThreads / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -271,24 +298,28 @@ __global__ void __launch_bounds__(kBlockThreads)
   const int q = lane % 4;
   const int tile = static_cast<int>(blockIdx.x);
   const int64_t first = static_cast<int64_t>(tile) * kTokens;
-  const int sides = (p.route.experts + kSide - 1) / kSide;
+  const int sides = a.sides;
+  const TokensShared s(shared, sides);
   const int vectors = p.d / 8;
-  const int stride = held_stride(vectors);
+  const int stride = kInMemory ? vectors : held_stride(vectors);
+  uint4* held = kInMemory ? reinterpret_cast<uint4*>(p.dx) + first * vectors
+                          : shared + TokensShared::bytes(sides) / sizeof(uint4);
   // What keeps memory busy: a wide x leaves room for one block.
   constexpr int kAtOnce = kActive > 2 ? 1 : kBlockThreads > kThreads ? 4 : 2;
 #pragma unroll 1
   for (int t = warp; t < kTokens; t += kBlockWarps) {
     take_token<kActive, kAtOnce>(
-        p, first + t, sides, held + t * stride, s.dlogits[t]);
+        p, first + t, sides, held + t * stride, s.row(t));
   }
   __syncthreads();
   // The first warps: dlogits as left factors of dx; the last: transposed, of
   // dweight.
-  if (warp < sides) {
+#pragma unroll 1
+  for (int side = warp; side < sides; side += kBlockWarps) {
     const auto pair = [&](int t, int e) {
-      return make_float2(s.dlogits[t][e], s.dlogits[t][e + 1]);
+      return make_float2(s.row(t)[e], s.row(t)[e + 1]);
     };
-    const int e = warp * kSide + 2 * q;
+    const int e = side * kSide + 2 * q;
     float2 pairs[4] = {
         pair(row, e), pair(row + 8, e), pair(row, e + 8), pair(row + 8, e + 8)};
 #pragma unroll
@@ -298,13 +329,15 @@ __global__ void __launch_bounds__(kBlockThreads)
       for (int i = 0; i < 4; ++i) {
         words[i] = take_term(pairs[i].x, pairs[i].y);
       }
-      s.left[warp][term][lane] = {words[0], words[1], words[2], words[3]};
+      s.left[(side * kDxTerms + term) * 32 + lane] = {
+          words[0], words[1], words[2], words[3]};
     }
   }
-  const int side = kBlockWarps - 1 - warp;
-  if (a.dlogits != nullptr && side < sides) {
+#pragma unroll 1
+  for (int side = kBlockWarps - 1 - warp; a.dlogits != nullptr && side < sides;
+       side += kBlockWarps) {
     const auto pair = [&](int t, int e) {
-      return make_float2(s.dlogits[t][e], s.dlogits[t + 1][e]);
+      return make_float2(s.row(t)[e], s.row(t + 1)[e]);
     };
     const int e = side * kSide + row;
     float2 pairs[4] = {
@@ -347,8 +380,8 @@ __global__ void __launch_bounds__(kBlockThreads)
           w[term][0] = __ldg(from + term * 64);
           w[term][1] = __ldg(from + term * 64 + 32);
         }
-        const uint4 high = s.left[i][0][lane];
-        const uint4 low = s.left[i][1][lane];
+        const uint4 high = s.left[i * kDxTerms * 32 + lane];
+        const uint4 low = s.left[(i * kDxTerms + 1) * 32 + lane];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           float(&even)[4] = sums[2 * half];
@@ -385,10 +418,12 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 // A warp has 64 columns of every expert's sum over a share of the tokens. A
 // lane reads eight neighbours along d of four tokens of a tile: the right
-// factors of eight mmas, column n of the i-th being column 8 n + i.
+// factors of eight mmas, column n of the i-th being column 8 n + i. Of all
+// sides a block has kSides.
 template <int kSides>
 __global__ void __launch_bounds__(kThreads) dweight_kernel(
     const uint4* __restrict__ dlogits,  // [tile][side][term][lane]
+    int all_sides,
     const __nv_bfloat16* __restrict__ x,
     int64_t tokens,
     int tiles,
@@ -406,6 +441,7 @@ __global__ void __launch_bounds__(kThreads) dweight_kernel(
   const int vectors = d / 8;
   const auto* from =
       reinterpret_cast<const uint4*>(x) + min(base / 8 + row, vectors - 1);
+  const int first_side = static_cast<int>(blockIdx.z) * kSides;
   const int share = static_cast<int>(blockIdx.x);
   const int shares = static_cast<int>(gridDim.x);
   const auto begin = static_cast<int>(int64_t{tiles} * share / shares);
@@ -432,7 +468,8 @@ __global__ void __launch_bounds__(kThreads) dweight_kernel(
       for (int term = 0; term < kWeightTerms; ++term) {
         left[term] = __ldg(
             dlogits +
-            ((static_cast<int64_t>(tile) * kSides + side) * kWeightTerms +
+            ((static_cast<int64_t>(tile) * all_sides + first_side + side) *
+                 kWeightTerms +
              term) *
                 32 +
             lane);
@@ -457,7 +494,7 @@ __global__ void __launch_bounds__(kThreads) dweight_kernel(
   for (int side = 0; side < kSides; ++side) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int expert = side * kSide + row + i / 2 * 8;
+      const int expert = (first_side + side) * kSide + row + i / 2 * 8;
       const int column = base + 16 * q + i % 2 * 8;
       if (expert < experts && column < d) {
         auto* to = reinterpret_cast<float4*>(
@@ -509,19 +546,21 @@ template <int kActive>
 cudaError_t launch_tokens(
     const TokensArguments& a, const Layout& layout, cudaStream_t stream) {
   const bool wide = a.p.d > kWideFrom;
-  const auto kernel = wide ? tokens_kernel<kActive, kWideThreads>
-                           : tokens_kernel<kActive, kThreads>;
-  size_t bytes = 0;
-  if (kActive > 0 && a.p.dx != nullptr) {
-    bytes =
+  const bool in_memory = kActive > 0 && a.p.d > kMostHeld;
+  const auto kernel = in_memory ? tokens_kernel<kActive, kWideThreads, true>
+                      : wide    ? tokens_kernel<kActive, kWideThreads, false>
+                                : tokens_kernel<kActive, kThreads, false>;
+  size_t bytes = TokensShared::bytes(layout.sides);
+  if (kActive > 0 && a.p.dx != nullptr && !in_memory) {
+    bytes +=
         sizeof(uint4) * kTokens * static_cast<size_t>(held_stride(a.p.d / 8));
-    const cudaError_t error = cudaFuncSetAttribute(
-        kernel,
-        cudaFuncAttributeMaxDynamicSharedMemorySize,
-        static_cast<int>(bytes));
-    if (error != cudaSuccess) {
-      return error;
-    }
+  }
+  const cudaError_t error = cudaFuncSetAttribute(
+      kernel,
+      cudaFuncAttributeMaxDynamicSharedMemorySize,
+      static_cast<int>(bytes));
+  if (error != cudaSuccess) {
+    return error;
   }
   kernel<<<
       static_cast<unsigned>(layout.tiles),
@@ -557,10 +596,12 @@ cudaError_t launch_dweight(
     cudaStream_t stream) {
   const dim3 grid(
       static_cast<unsigned>(layout.shares),
-      static_cast<unsigned>(layout.column_blocks));
+      static_cast<unsigned>(layout.column_blocks),
+      static_cast<unsigned>(layout.side_blocks()));
   const auto launch = [&](auto kernel) {
     kernel<<<grid, kThreads, 0, stream>>>(
         dlogits,
+        layout.sides,
         p.x,
         p.route.tokens,
         layout.tiles,
@@ -593,10 +634,6 @@ cudaError_t launch_dweight(
 
 }  // namespace
 
-bool moe_router_backward_supports(int experts, int d, bool with_rows) {
-  return moe_router_supports(experts, d) && (!with_rows || d <= kMostWidth);
-}
-
 size_t moe_router_backward_bytes(int64_t tokens, int experts, int d) {
   const Layout layout(tokens, experts, d);
   return layout.weight_bytes() + layout.dlogits_bytes() +
@@ -606,8 +643,8 @@ size_t moe_router_backward_bytes(int64_t tokens, int experts, int d) {
 cudaError_t moe_router_backward(
     const MoeRouterBackwardLaunch& p, cudaStream_t stream) {
   const MoeRouteLaunch& route = p.route;
-  if (!moe_router_backward_supports(route.experts, p.d, p.rows != nullptr) ||
-      route.tokens <= 0 || (p.rows == nullptr && p.dlogits == nullptr) ||
+  if (!moe_router_supports(route.experts, p.d) || route.tokens <= 0 ||
+      (p.rows == nullptr && p.dlogits == nullptr) ||
       (p.rows != nullptr && (route.active < 1 || route.active > kMoeActive))) {
     return cudaErrorInvalidValue;
   }
@@ -625,7 +662,8 @@ cudaError_t moe_router_backward(
   const cudaError_t error = launch_tokens(
       {.p = p,
        .weight = weight,
-       .dlogits = p.dweight == nullptr ? nullptr : dlogits},
+       .dlogits = p.dweight == nullptr ? nullptr : dlogits,
+       .sides = layout.sides},
       layout,
       stream);
   if (error != cudaSuccess || p.dweight == nullptr) {

@@ -9,7 +9,7 @@
 #include "einforge/kernels/cuda/moe_router.h"
 
 // The gradients of a router's scores, alone or together with those of the layer
-// that it routes. Deterministic.
+// that it routes, where moe_router_supports() it. Deterministic.
 namespace einforge::kernels::cuda {
 
 // dlogits (tokens, experts) from dgates (tokens, active).
@@ -44,10 +44,6 @@ struct MoeRouterBackwardLaunch {
   __nv_bfloat16* dx = nullptr;  // or null
   float* dweight = nullptr;     // or null
 };
-
-// moe_router_supports(), and a width whose sums fit into shared memory.
-[[nodiscard]] bool moe_router_backward_supports(
-    int experts, int d, bool with_rows);
 
 [[nodiscard]] size_t moe_router_backward_bytes(
     int64_t tokens, int experts, int d);

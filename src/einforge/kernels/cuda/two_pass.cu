@@ -38,12 +38,20 @@ struct PackParams {
   bool slabs;
 };
 
-// A block has one batch of one expert.
+struct PackAll {
+  PackParams of[2];
+};
+
+// A block has one batch of one expert of one core.
 __global__ void __launch_bounds__(kPackThreads)
-    pack_stage(const __grid_constant__ PackParams p) {
+    pack_stages(const __grid_constant__ PackAll all) {
   extern __shared__ uint16_t staged[];  // (step, column, 16 of the depth)
+  const PackParams& p = all.of[blockIdx.z];
   const int batch = static_cast<int>(blockIdx.x);
   const int expert = static_cast<int>(blockIdx.y);
+  if (batch >= 8 * p.all_vectors) {
+    return;
+  }
   const int columns = 16 * p.column_tiles;
   const auto* core = reinterpret_cast<const uint16_t*>(p.core) +
                      expert * p.expert_stride + batch * p.batch_stride;
@@ -228,12 +236,13 @@ size_t packed_bytes(const StageShape& shape, int experts) {
          static_cast<size_t>(experts);
 }
 
-cudaError_t pack(
+namespace {
+
+PackParams pack_params(
     const StageShape& shape,
     const BttSizes& s,
     const BttCores& cores,
-    void* packed,
-    cudaStream_t stream) {
+    void* packed) {
   PackParams p{};
   p.packed = static_cast<uint4*>(packed);
   p.depth_tiles = shape.depth_tiles();
@@ -268,20 +277,41 @@ cudaError_t pack(
     p.depth = s.alpha;
     p.columns = shape.columns;
   }
-  const int elements = std::min(p.steps, p.depth_tiles) * 256 * p.column_tiles;
+  return p;
+}
+
+}  // namespace
+
+cudaError_t pack(
+    std::span<const PackedCore> targets,
+    const BttSizes& s,
+    const BttCores& cores,
+    cudaStream_t stream) {
+  PackAll all{};
+  int batches = 0;
+  int elements = 0;
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const PackedCore& target = targets[i];
+    const PackParams& p =
+        (all.of[i] = pack_params(target.shape, s, cores, target.packed));
+    batches = std::max(batches, target.shape.batch);
+    elements = std::max(
+        elements, std::min(p.steps, p.depth_tiles) * 256 * p.column_tiles);
+  }
   const int bytes = 2 * elements;
   const cudaError_t status = cudaFuncSetAttribute(
-      pack_stage, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+      pack_stages, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (status != cudaSuccess) {
     return status;
   }
-  pack_stage<<<
+  pack_stages<<<
       dim3(
-          static_cast<unsigned>(shape.batch),
-          static_cast<unsigned>(cores.experts)),
+          static_cast<unsigned>(batches),
+          static_cast<unsigned>(cores.experts),
+          static_cast<unsigned>(targets.size())),
       kPackThreads,
       static_cast<size_t>(bytes),
-      stream>>>(p);
+      stream>>>(all);
   return cudaGetLastError();
 }
 

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "einforge/kernels/cuda/btt_linear.h"
@@ -29,16 +30,21 @@ struct LoadedKernel {
 // Bytes of the packed weights of a stage, for all experts.
 [[nodiscard]] size_t packed_bytes(const StageShape& shape, int experts);
 
-// Writes a core in the order of a stage's fragments, zeros where the shape is
-// larger than the layer.
+// Where a core goes.
+struct PackedCore {
+  StageShape shape;
+  void* packed = nullptr;
+};
+
+// Writes one or two cores in the order of their stages' fragments, zeros where
+// the shape is larger than the layer.
 //
 // @param sizes the layer's own
 // @param cores of which A is packed for the first stage, B for the second
 [[nodiscard]] cudaError_t pack(
-    const StageShape& shape,
+    std::span<const PackedCore> targets,
     const BttSizes& sizes,
     const BttCores& cores,
-    void* packed,
     cudaStream_t stream);
 
 struct StageLaunch {

@@ -4,13 +4,18 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <array>
 #include <cstdint>
 #include <limits>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "einforge/kernels/cuda/btt_backward.h"
 #include "einforge/kernels/cuda/btt_resident.h"
@@ -136,13 +141,13 @@ Tensor run_rows(
 // Both stages on chip at the sizes that there is a kernel for, or two passes
 // with z in memory at any size.
 enum class Way { kResident, kTwoPass };
+constexpr std::array kWays{Way::kResident, Way::kTwoPass};
 
 constexpr std::string_view name_of(Way way) {
   return way == Way::kResident ? "fused" : "two_pass";
 }
 
-template <Way kWay>
-bool supports(const BttMoeProblem& problem) {
+bool supports(Way way, const BttMoeProblem& problem) {
   const EinsumLinearProblem& expert = problem.expert;
   if (expert.dtype != torch::kBFloat16 ||
       expert.device != torch::DeviceType::CUDA ||
@@ -156,12 +161,15 @@ bool supports(const BttMoeProblem& problem) {
   }
   const ek::BttSizes sizes = btt::sizes_of(c);
   const ek::DeviceLimits& limits = device_limits();
-  if constexpr (kWay == Way::kTwoPass) {
-    return limits.major == 9 && two_pass::supports(
-                                    sizes,
-                                    expert.tokens * problem.active,
-                                    static_cast<int>(problem.experts),
-                                    expert.pass);
+  if (way == Way::kTwoPass) {
+    // The sum over the rows of a token takes vectors of eight.
+    return limits.major == 9 && sizes.d_in() % 8 == 0 &&
+           sizes.d_out() % 8 == 0 &&
+           two_pass::supports(
+               sizes,
+               expert.tokens * problem.active,
+               static_cast<int>(problem.experts),
+               expert.pass);
   }
   if (expert.pass == Pass::kForward) {
     return ek::resident_routed_supports(sizes, limits);
@@ -179,9 +187,9 @@ Tensor forward(
   const Layer layer(problem, operands);
   const Tensor x = btt::aligned(operands.x);
   const Tensor gates = operands.gates.to(torch::kFloat32);
+  const two_pass::Layer passes{layer.sizes, layer.cores, dispatch.rows};
   if (dispatch.gates.defined() && way == Way::kTwoPass) {
-    return two_pass::sum(
-        {layer.sizes, layer.cores, dispatch.rows}, x, gates, bias);
+    return two_pass::sum(passes, x, gates, bias);
   }
   if (dispatch.gates.defined()) {
     const Tensor padded = btt::padded_bias(
@@ -204,7 +212,7 @@ Tensor forward(
   }
   const Tensor rows =
       way == Way::kTwoPass
-          ? two_pass::rows({layer.sizes, layer.cores, dispatch.rows}, x)
+          ? two_pass::rows(passes, x)
           : run_rows(layer.sizes, layer.cores, x, dispatch.rows);
   Tensor y = torch::empty({x.size(0), layer.sizes.d_out()}, x.options());
   C10_CUDA_CHECK(ek::moe_combine(
@@ -374,13 +382,147 @@ BttMoeGradients backward(
       nullptr);
 }
 
+// What a mixture's choice is remembered under; tokens count in powers of two.
+using Key = std::array<std::int64_t, 13>;
+
+Key key_of(const BttMoeProblem& p) {
+  const structure::Sizes& s = p.expert.sizes;
+  int device = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&device));
+  return {
+      s.alpha,
+      s.beta,
+      s.gamma,
+      s.delta,
+      s.epsilon,
+      s.phi,
+      s.rho,
+      token_bucket(p.expert.tokens),
+      static_cast<std::int64_t>(p.expert.dtype),
+      static_cast<std::int64_t>(p.expert.pass),
+      p.experts,
+      p.active,
+      device};
+}
+
+// Random operands of a mixture whose experts have nearly the same number of
+// tokens, and its pairs.
+struct Example {
+  BttMoeOperands operands;
+  Tensor grad;
+  std::optional<Dispatch> dispatch;
+
+  explicit Example(const BttMoeProblem& p) {
+    const EinsumLinearProblem& e = p.expert;
+    const structure::Sizes& s = e.sizes;
+    const auto core = [&](std::int64_t in, std::int64_t out) {
+      return random_values(
+          {p.experts, in, s.gamma, out, s.phi, s.rho}, e.dtype);
+    };
+    const Tensor scores = random_values({e.tokens, p.experts}, torch::kFloat32);
+    const MoeRouting routing =
+        fused::route(scores, p.active, {.softmax_first = true});
+    operands = {
+        .x = random_values({e.tokens, s.d_in()}, e.dtype),
+        .core_a = expert_core_a_layout(core(s.alpha, s.delta), s),
+        .core_b = expert_core_b_layout(core(s.beta, s.epsilon), s),
+        .experts = routing.experts,
+        .gates = routing.gates};
+    if (e.pass == Pass::kBackward) {
+      grad = random_values({e.tokens, s.d_out()}, e.dtype);
+    }
+    dispatch = Dispatch::of(routing, p.experts);
+  }
+};
+
+void run_example(Way way, const BttMoeProblem& problem, const Example& v) {
+  if (problem.expert.pass == Pass::kForward) {
+    forward(way, problem, v.operands, *v.dispatch, /*bias=*/Tensor());
+  } else {
+    backward(
+        way,
+        problem,
+        v.grad,
+        v.operands,
+        {true, true, true, true},
+        *v.dispatch,
+        /*router=*/nullptr);
+  }
+}
+
+// Of the ways that take the problem the fastest, measured where there are
+// several; or none. Not what is forced.
+std::optional<Way> fastest_way(const BttMoeProblem& asked) {
+  static std::mutex mutex;
+  static std::map<Key, std::optional<Way>> known;
+  const Key key = key_of(asked);
+  {
+    const std::lock_guard lock(mutex);
+    if (const auto found = known.find(key); found != known.end()) {
+      return found->second;
+    }
+  }
+  BttMoeProblem problem = asked;
+  problem.expert.tokens = token_bucket(asked.expert.tokens);
+  std::vector<Way> ways;
+  for (const Way each : kWays) {
+    if (supports(each, problem)) {
+      ways.push_back(each);
+    }
+  }
+  std::optional<Way> way;
+  if (!ways.empty()) {
+    way = ways.front();
+  }
+  if (ways.size() > 1) {
+    const auto name = fastest_of(problem.to_string(), [&] {
+      const auto example = std::make_shared<Example>(problem);
+      std::vector<Candidate> candidates;
+      for (const Way each : ways) {
+        candidates.push_back(
+            {std::string(name_of(each)), [&problem, each, example] {
+               run_example(each, problem, *example);
+             }});
+      }
+      return candidates;
+    });
+    if (!name) {
+      return way;  // perhaps measured next time
+    }
+    for (const Way each : ways) {
+      way = name_of(each) == *name ? each : *way;
+    }
+  }
+  const std::lock_guard lock(mutex);
+  return known.try_emplace(key, way).first->second;
+}
+
+// Which way a pass of a mixture goes, or none.
+std::optional<Way> way_of(const BttMoeProblem& problem) {
+  const std::string& forced = forced_kernel();
+  if (forced.empty()) {
+    return fastest_way(problem);
+  }
+  for (const Way way : kWays) {
+    if (forced == name_of(way) && supports(way, problem)) {
+      return way;
+    }
+  }
+  return std::nullopt;
+}
+
 template <Way kWay>
 BttMoeKernel kernel() {
   return {
       .name = name_of(kWay),
-      .supports = supports<kWay>,
+      .supports =
+          [](const BttMoeProblem& problem) { return supports(kWay, problem); },
       .forward = forward<kWay>,
-      .backward = backward<kWay>};
+      .backward = backward<kWay>,
+      .preferred =
+          [](const BttMoeProblem& problem) {
+            return fastest_way(problem) == kWay;
+          }};
 }
 
 BttMoeProblem problem_of(
@@ -402,25 +544,6 @@ BttMoeProblem problem_of(
 void log(const BttMoeProblem& problem, Way way) {
   internal::note_choice(
       name_of(way), [&] { return problem.to_string() + ", with router"; });
-}
-
-// Which way a mixture goes with its router, both passes the same; or none.
-std::optional<Way> way_of(
-    const fused::RoutedOperands& operands, std::int64_t active) {
-  const std::string& forced = forced_kernel();
-  const BttMoeProblem forward = problem_of(operands, active, Pass::kForward);
-  const BttMoeProblem backward = problem_of(operands, active, Pass::kBackward);
-  const auto takes = [&](Way way, auto supported) {
-    return (forced.empty() || forced == name_of(way)) && supported(forward) &&
-           supported(backward);
-  };
-  if (takes(Way::kResident, supports<Way::kResident>)) {
-    return Way::kResident;
-  }
-  if (takes(Way::kTwoPass, supports<Way::kTwoPass>)) {
-    return Way::kTwoPass;
-  }
-  return std::nullopt;
 }
 
 BttMoeOperands operands_of(
@@ -456,11 +579,8 @@ bool takes_routed(const RoutedOperands& operands, std::int64_t active) {
   const structure::Sizes sizes = expert_sizes(operands.core_a, operands.core_b);
   return sizes.d_in() == x.size(-1) && sizes.d_in() == router.size(1) &&
          operands.core_a.size(0) == router.size(0) &&
-         ek::moe_router_backward_supports(
-             static_cast<int>(router.size(0)),
-             static_cast<int>(router.size(1)),
-             /*with_rows=*/true) &&
-         way_of(operands, active).has_value();
+         way_of(problem_of(operands, active, Pass::kForward)).has_value() &&
+         way_of(problem_of(operands, active, Pass::kBackward)).has_value();
 }
 
 RoutedForward routed_forward(
@@ -474,7 +594,7 @@ RoutedForward routed_forward(
   const Dispatch dispatch =
       Dispatch::of(result.routing, operands.router.size(0));
   const BttMoeProblem problem = problem_of(operands, active, Pass::kForward);
-  const Way way = way_of(operands, active).value();
+  const Way way = way_of(problem).value();
   log(problem, way);
   result.y =
       forward(
@@ -508,7 +628,7 @@ RoutedGradients routed_backward(
       .asked = mask[1]};
   const BttMoeProblem problem =
       problem_of(operands, saved.routing.gates.size(1), Pass::kBackward);
-  const Way way = way_of(operands, problem.active).value();
+  const Way way = way_of(problem).value();
   log(problem, way);
   const BttMoeGradients found = backward(
       way,

@@ -34,7 +34,7 @@ using torch::Tensor;
 
 // Raised whenever kernels, plans or the way they are measured change so that a
 // choice may change.
-constexpr int kKernelVersion = 9;
+constexpr int kKernelVersion = 11;
 
 bool environment_is(const char* name, std::string_view value) {
   const char* set = std::getenv(name);
@@ -184,36 +184,15 @@ Timing measure(
   }
 }
 
-// Random values that leave torch's own generator, and so a training run's
-// random numbers, as they are.
-Tensor random(c10::IntArrayRef sizes, torch::ScalarType dtype) {
-  auto generator = at::detail::getCUDAHooks().getNewGenerator(current_device());
-  generator.set_current_seed(1);
-  return torch::empty(
-             sizes, torch::TensorOptions().dtype(dtype).device(torch::kCUDA))
-      .normal_(0, 1, generator);
-}
-
 bool log_is_on() {
   static const bool on = environment_is("EINFORGE_LOG_KERNELS", "1");
   return on;
 }
 
-// Tokens count in powers of two, so that not every length is measured.
-std::int64_t bucket(std::int64_t tokens) {
-  return static_cast<std::int64_t>(
-      std::bit_ceil(static_cast<std::uint64_t>(tokens)));
-}
-
 EinsumLinearProblem in_bucket(EinsumLinearProblem problem) {
-  problem.tokens = bucket(problem.tokens);
+  problem.tokens = token_bucket(problem.tokens);
   return problem;
 }
-
-struct Candidate {
-  std::string name;
-  std::function<void()> run;
-};
 
 // The name of the fastest: remembered, or measured now where that is allowed
 // and memory suffices.
@@ -273,9 +252,9 @@ struct Operands {
   Tensor grad;
 
   explicit Operands(const EinsumLinearProblem& p)
-      : x(random({p.tokens, p.sizes.d_in()}, p.dtype)),
+      : x(random_values({p.tokens, p.sizes.d_in()}, p.dtype)),
         core_a(core_a_layout(
-            random(
+            random_values(
                 {p.sizes.alpha,
                  p.sizes.gamma,
                  p.sizes.delta,
@@ -284,7 +263,7 @@ struct Operands {
                 p.dtype),
             p.sizes)),
         core_b(core_b_layout(
-            random(
+            random_values(
                 {p.sizes.beta,
                  p.sizes.gamma,
                  p.sizes.epsilon,
@@ -293,7 +272,7 @@ struct Operands {
                 p.dtype),
             p.sizes)) {
     if (p.pass == Pass::kBackward) {
-      grad = random({p.tokens, p.sizes.d_out()}, p.dtype);
+      grad = random_values({p.tokens, p.sizes.d_out()}, p.dtype);
     }
   }
 };
@@ -357,6 +336,26 @@ const ek::DeviceLimits& device_limits() {
   return device().limits;
 }
 
+std::optional<std::string> fastest_of(
+    const std::string& problem,
+    const std::function<std::vector<Candidate>()>& make_candidates) {
+  return fastest(device(), problem, make_candidates);
+}
+
+Tensor random_values(c10::IntArrayRef sizes, torch::ScalarType dtype) {
+  auto generator = at::detail::getCUDAHooks().getNewGenerator(current_device());
+  generator.set_current_seed(1);
+  return torch::empty(
+             sizes, torch::TensorOptions().dtype(dtype).device(torch::kCUDA))
+      .normal_(0, 1, generator);
+}
+
+// In powers of two, so that not every length is measured.
+std::int64_t token_bucket(std::int64_t tokens) {
+  return static_cast<std::int64_t>(
+      std::bit_ceil(static_cast<std::uint64_t>(tokens)));
+}
+
 ek::BttPlan fastest_plan(const ek::BttSizes& sizes, std::int64_t asked) {
   Device& on = device();
   const auto plans = ek::btt_plans(sizes, asked, on.limits);
@@ -364,7 +363,7 @@ ek::BttPlan fastest_plan(const ek::BttSizes& sizes, std::int64_t asked) {
   if (plans.size() == 1) {
     return plans.front();
   }
-  const std::int64_t tokens = bucket(asked);
+  const std::int64_t tokens = token_bucket(asked);
   const std::string problem = fmt::format(
       "plan {},{}|{},{}|{} x {}",
       sizes.alpha,
@@ -374,14 +373,14 @@ ek::BttPlan fastest_plan(const ek::BttSizes& sizes, std::int64_t asked) {
       sizes.rho,
       tokens);
   const auto name = fastest(on, problem, [&] {
-    const Tensor x = random({tokens, sizes.d_in()}, torch::kBFloat16);
+    const Tensor x = random_values({tokens, sizes.d_in()}, torch::kBFloat16);
     const Tensor y = torch::empty({tokens, sizes.d_out()}, x.options());
     std::vector<Candidate> candidates;
     for (const ek::BttPlan& plan : plans) {
       const std::size_t bytes =
           ek::btt_packed_bytes(ek::btt_packed_sizes(sizes, plan));
       const Tensor packed =
-          random({static_cast<int64_t>(bytes / 2)}, torch::kBFloat16);
+          random_values({static_cast<int64_t>(bytes / 2)}, torch::kBFloat16);
       candidates.push_back(
           {plan.name(), [&on, &sizes, x, y, packed, plan] {
              const ek::BttLaunch launch{
@@ -419,8 +418,8 @@ bool merged_is_fastest(const EinsumLinearProblem& asked) {
   const EinsumLinearProblem problem = in_bucket(asked);
   const auto name = fastest(device(), problem.to_string() + ", or merged", [&] {
     const auto operands = std::make_shared<Operands>(problem);
-    const Tensor merged =
-        random({problem.sizes.d_out(), problem.sizes.d_in()}, problem.dtype);
+    const Tensor merged = random_values(
+        {problem.sizes.d_out(), problem.sizes.d_in()}, problem.dtype);
     const EinsumLinearKernel& kernel = choose(cuda_kernels(), problem);
     return std::vector<Candidate>{
         {"kernel",

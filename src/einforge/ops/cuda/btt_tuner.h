@@ -1,5 +1,13 @@
 #pragma once
 
+#include <torch/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/ops/cuda/fastest.h"
 
@@ -22,5 +30,25 @@ const kernels::cuda::DeviceLimits& device_limits();
 // The fastest of btt_plans(), which must not be empty.
 kernels::cuda::BttPlan fastest_plan(
     const kernels::cuda::BttSizes& sizes, std::int64_t tokens);
+
+// One way to run what is measured.
+struct Candidate {
+  std::string name;
+  std::function<void()> run;
+};
+
+// The name of the candidate that takes the least time for a problem, which its
+// text tells from all others; none where nothing is known and nothing may be
+// measured.
+std::optional<std::string> fastest_of(
+    const std::string& problem,
+    const std::function<std::vector<Candidate>()>& make_candidates);
+
+// For candidates: random values that leave torch's own generator, and so a
+// training run's random numbers, as they are.
+torch::Tensor random_values(c10::IntArrayRef sizes, torch::ScalarType dtype);
+
+// The number of tokens that choices for so many are measured with.
+std::int64_t token_bucket(std::int64_t tokens);
 
 }  // namespace einforge::ops

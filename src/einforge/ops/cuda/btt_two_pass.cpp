@@ -11,8 +11,10 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "einforge/kernels/cuda/btt_weight_grad.h"
@@ -22,7 +24,6 @@
 #include "einforge/ops/cuda/btt_operands.h"
 #include "einforge/ops/cuda/btt_tuner.h"
 #include "einforge/ops/cuda/choice_cache.h"
-#include "einforge/ops/kernel_choice.h"
 #include "einforge/ops/sum_of_rows.h"
 
 namespace einforge::ops {
@@ -33,12 +34,6 @@ namespace tp = kernels::cuda::two_pass;
 using torch::Tensor;
 
 constexpr int kVector = 8;
-
-// Only where it is asked for by name: no test of the operators has run on these
-// kernels yet (docs/design/plans.md).
-bool is_asked_for() {
-  return forced_kernel() == "two_pass";
-}
 
 int padded(int size) {
   return (size + kVector - 1) / kVector * kVector;
@@ -246,11 +241,11 @@ Tensor pack(
     const Tensor& like) {
   Tensor packed =
       btt::workspace(like, tp::packed_bytes(shape, layer.cores.experts));
+  const tp::PackedCore target{shape, packed.mutable_data_ptr()};
   C10_CUDA_CHECK(tp::pack(
-      shape,
+      {&target, 1},
       layer.sizes,
       layer.cores,
-      packed.mutable_data_ptr(),
       c10::cuda::getCurrentCUDAStream()));
   return packed;
 }
@@ -449,10 +444,11 @@ Layer Layer::transposed() const {
 
 bool supports(
     const ek::BttSizes& sizes, std::int64_t rows, int experts, Pass pass) {
-  if (!is_asked_for()) {
+  const ek::BttSizes s = padded(sizes);
+  // Low rank, for one, has gamma = phi = 1, and ways of its own.
+  if (s.gamma * s.phi > 2 * sizes.gamma * sizes.phi) {
     return false;
   }
-  const ek::BttSizes s = padded(sizes);
   const auto has_stages = [&](const ek::BttSizes& of) {
     return find_stages(of, rows, experts) != nullptr;
   };
@@ -460,12 +456,14 @@ bool supports(
     return has_stages(s);
   }
   static std::mutex mutex;
-  static std::map<Key, bool> compiled;
+  static std::set<Key> compiled;
+  bool is_new = false;
   {
     const std::lock_guard lock(mutex);
-    if (compiled.try_emplace(Key(s, rows, experts), true).second) {
-      compile_all(s, rows, experts);
-    }
+    is_new = compiled.emplace(s, rows, experts).second;
+  }
+  if (is_new) {
+    compile_all(s, rows, experts);
   }
   return has_stages(s) && has_stages(s.transposed()) &&
          find_gradients(s, rows, experts) != nullptr;
@@ -493,12 +491,14 @@ Tensor sum(
     const Tensor& x,
     const Tensor& gates,
     const Tensor& bias) {
+  Tensor padded_bias = btt::padded_bias(bias, layer.sizes, padded(layer.sizes));
+  if (padded_bias.defined()) {
+    padded_bias = btt::aligned(padded_bias);
+  }
   const Stages& stages = stages_of(layer);
   const Tensor z = first_stage(layer, x, gates);
   const Tensor packed = pack(stages.second.shape, layer, x);
   const Tensor y = empty_output(layer, x, x.size(0));
-  const Tensor padded_bias =
-      btt::padded_bias(bias, layer.sizes, padded(layer.sizes));
   for (int bin = layer.rows.first; bin < layer.rows.last; ++bin) {
     tp::StageLaunch launch{
         .in = z.const_data_ptr(),

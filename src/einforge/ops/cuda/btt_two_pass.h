@@ -8,8 +8,8 @@
 
 namespace einforge::ops {
 
-// A block-tensor-train layer in two passes (two_pass_btt_kernel() of
-// btt_linear.h), for the rows of a mixture of experts or for all tokens.
+// A block-tensor-train layer of any sizes in two passes (two_pass_btt_kernel()
+// of btt_linear.h), for the rows of a mixture of experts or for all tokens.
 namespace two_pass {
 
 // A layer and its operands as the kernels see them: the core contracted first
