@@ -14,6 +14,7 @@
 #   decode       einforge bench: 1 to 64 tokens
 #   moe          einforge bench: mixtures of experts
 #   widths       einforge bench: widths that are no powers of two
+#   coverage     einforge bench: 41 shapes by seven structures, and mixtures
 #   gpt          tokens per second of GPTs, with profiles, beside plain PyTorch
 #   kernels      the kernels of a backward pass, by torch's profiler
 #   train-smoke  100 steps of the example
@@ -22,7 +23,7 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 cd "$root" || exit 2
 out="${OUT:-results/gpu}"
 folder=""
-all=(tests graph sanitize layers paper decode moe widths gpt kernels
+all=(tests graph sanitize layers paper decode moe widths coverage gpt kernels
   train-smoke)
 declare -A part
 for argument in "$@"; do
@@ -173,6 +174,8 @@ if [[ -n ${part[sanitize]:-} ]]; then
       for tool in memcheck racecheck initcheck; do
         # initcheck has to see who writes what, and so all kernels.
         filter=(--kernel-name kernel_substring=btt_
+          --kernel-name kernel_substring=two_pass
+          --kernel-name kernel_substring=pad_rows
           --kernel-name kernel_substring=kronecker_
           --kernel-name kernel_substring=moe_
           --kernel-name kernel_substring=tokens_kernel
@@ -220,6 +223,7 @@ fi
 [[ -z ${part[decode]:-} ]] || bench decode 120
 [[ -z ${part[moe]:-} ]] || bench moe 200
 [[ -z ${part[widths]:-} ]] || bench widths 200
+[[ -z ${part[coverage]:-} ]] || bench coverage 500
 if [[ -n ${part[gpt]:-} ]]; then
   check gpt timeout 400 python3 benchmarks/gpt_gpu.py --profile \
     --program "$folder/bin/einforge" --out "$out/gpt"

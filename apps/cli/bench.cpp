@@ -163,10 +163,18 @@ void run(const Options& options) {
   };
   progress("the ceilings of the machine");
   auto machine = bench::measure_machine(device, dtype, options.repeats);
-  const Json report = {
+  Json report = {
       {"command", command_line(options)},
       {"device", bench::to_json(machine)},
-      {"rows", bench::measure_layers(cases, machine, progress)}};
+      {"rows", Json::array()}};
+  // A file has what is measured as soon as it is.
+  const auto keep = [&](const Json& rows) {
+    report["rows"] = rows;
+    if (!options.json.instead()) {
+      options.json.write(report);
+    }
+  };
+  report["rows"] = bench::measure_layers(cases, machine, progress, keep);
   if (!options.json.instead()) {
     base::print_text(bench::to_table(report));
   }

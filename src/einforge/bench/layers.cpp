@@ -217,7 +217,8 @@ void check_implementations(const std::vector<std::string>& names, bool cuda) {
 Json measure_layers(
     const std::vector<LayerCase>& cases,
     Machine& machine,
-    const std::function<void(const std::string&)>& progress) {
+    const std::function<void(const std::string&)>& progress,
+    const std::function<void(const Json&)>& keep) {
   if (machine.device.is_cuda()) {
     progress("nothing yet: compiling kernels");
     compile_kernels(cases, machine);
@@ -271,6 +272,9 @@ Json measure_layers(
       add_error(problem, base::message_of(error), rows);
     }
     free_memory(machine.device);
+    if (keep) {
+      keep(rows);
+    }
   }
   return rows;
 }

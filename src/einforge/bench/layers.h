@@ -33,6 +33,7 @@ void check_implementations(const std::vector<std::string>& names, bool cuda);
 // Times structured layers against dense.
 //
 // @param progress called with what is about to be measured
+// @param keep called with all rows so far, after each layer
 // @return rows as rows.h has them, with structure, sizes (alpha, beta, gamma,
 //   delta, epsilon, phi, rho), d_in, d_out, rank, tokens and dtype.
 //   Implementations: "dense" is torch's linear layer of the same shape,
@@ -44,6 +45,7 @@ void check_implementations(const std::vector<std::string>& names, bool cuda);
 base::Json measure_layers(
     const std::vector<LayerCase>& cases,
     Machine& machine,
-    const std::function<void(const std::string&)>& progress);
+    const std::function<void(const std::string&)>& progress,
+    const std::function<void(const base::Json&)>& keep = nullptr);
 
 }  // namespace einforge::bench

@@ -11,7 +11,7 @@ namespace einforge::kernels::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 constexpr int kTokens = 16 * kWarps;  // of a block
 constexpr int kTerms = 3;

@@ -17,12 +17,12 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kWideThreads = 512;  // of a block that has a wide x
 constexpr int kWideFrom = 2048;
-constexpr int kTokens = 16;       // of a tile, the rows of an mma
-constexpr int kSide = 16;         // of experts, an mma's depth or rows
-constexpr int kMostSides = 4;     // of a block's sums of dweight
-constexpr int kColumns = 32;      // of a step of dx
-constexpr int kWideColumns = 64;  // of a warp of dweight
-constexpr int kMostHeld = 4096;   // of d: the sums of rows in shared memory
+constexpr int kTokens = 16;             // of a tile, the rows of an mma
+constexpr int kSide = 16;               // of experts, an mma's depth or rows
+constexpr int kMostSides = 4;           // of a block's sums of dweight
+constexpr int kColumns = 32;            // of a step of dx
+constexpr int kWideColumns = 64;        // of a warp of dweight
+constexpr size_t kMostShared = 232448;  // of a block, where there are rows
 
 // The gradient of dx has two terms of each factor (16 bits; dx has 8), that of
 // the weight three of dlogits (24 bits).
@@ -546,14 +546,17 @@ template <int kActive>
 cudaError_t launch_tokens(
     const TokensArguments& a, const Layout& layout, cudaStream_t stream) {
   const bool wide = a.p.d > kWideFrom;
-  const bool in_memory = kActive > 0 && a.p.d > kMostHeld;
+  size_t bytes = TokensShared::bytes(layout.sides);
+  const size_t held = kActive > 0 && a.p.dx != nullptr
+                          ? sizeof(uint4) * kTokens *
+                                static_cast<size_t>(held_stride(a.p.d / 8))
+                          : 0;
+  const bool in_memory = bytes + held > kMostShared;
   const auto kernel = in_memory ? tokens_kernel<kActive, kWideThreads, true>
                       : wide    ? tokens_kernel<kActive, kWideThreads, false>
                                 : tokens_kernel<kActive, kThreads, false>;
-  size_t bytes = TokensShared::bytes(layout.sides);
-  if (kActive > 0 && a.p.dx != nullptr && !in_memory) {
-    bytes +=
-        sizeof(uint4) * kTokens * static_cast<size_t>(held_stride(a.p.d / 8));
+  if (!in_memory) {
+    bytes += held;
   }
   const cudaError_t error = cudaFuncSetAttribute(
       kernel,

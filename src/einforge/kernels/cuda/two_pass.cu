@@ -65,24 +65,38 @@ __global__ void __launch_bounds__(kPackThreads)
     const int steps = min(p.steps, p.depth_tiles - first);
     const int elements = steps * 16 * columns;
     __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < elements;
-         i += kPackThreads) {
-      // The index that is contiguous in the core runs first.
-      const int k = depth_first ? i % (16 * steps) : i / columns;
-      const int column = depth_first ? i / (16 * steps) : i % columns;
-      const int step = first + k / 16;
-      const int r = step / p.depth_tiles_of_rho;
-      const int depth = (step - r * p.depth_tiles_of_rho) * 16 + k % 16;
-      uint16_t value = 0;
-      const int column_r = column / p.column_phi;
-      const int phi = column - column_r * p.column_phi;
-      if (batch < p.batch && depth < p.depth && column < p.columns &&
-          phi < p.phi) {
-        value = core
-            [depth * p.depth_stride + phi * p.column_stride +
-             (r + column_r) * p.rho_stride];
+    // Some loads are on their way at once.
+    constexpr int kAtOnce = 8;
+    for (int base = static_cast<int>(threadIdx.x); base < elements;
+         base += kAtOnce * kPackThreads) {
+      uint16_t values[kAtOnce];
+      int places[kAtOnce];
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        const int i = base + j * kPackThreads;
+        // The index that is contiguous in the core runs first.
+        const int k = depth_first ? i % (16 * steps) : i / columns;
+        const int column = depth_first ? i / (16 * steps) : i % columns;
+        const int step = first + k / 16;
+        const int r = step / p.depth_tiles_of_rho;
+        const int depth = (step - r * p.depth_tiles_of_rho) * 16 + k % 16;
+        const int column_r = column / p.column_phi;
+        const int phi = column - column_r * p.column_phi;
+        places[j] = (k / 16 * columns + column) * 16 + k % 16;
+        values[j] = 0;
+        if (i < elements && batch < p.batch && depth < p.depth &&
+            column < p.columns && phi < p.phi) {
+          values[j] = __ldg(
+              core + depth * p.depth_stride + phi * p.column_stride +
+              (r + column_r) * p.rho_stride);
+        }
       }
-      staged[(k / 16 * columns + column) * 16 + k % 16] = value;
+#pragma unroll
+      for (int j = 0; j < kAtOnce; ++j) {
+        if (base + j * kPackThreads < elements) {
+          staged[places[j]] = values[j];
+        }
+      }
     }
     __syncthreads();
     const int vectors = steps * p.column_tiles * 32;
@@ -187,7 +201,13 @@ cudaError_t launch_kernel(
     int shared_bytes,
     const Params& params,
     cudaStream_t stream) {
+  // It starts while the kernel before it ends.
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
+  config.attrs = &attribute;
+  config.numAttrs = 1;
   config.gridDim = dim3(grid);
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);

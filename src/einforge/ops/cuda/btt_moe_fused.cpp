@@ -306,7 +306,9 @@ BttMoeGradients backward(
   const two_pass::Layer passes{layer.sizes, layer.cores, dispatch.rows};
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const Tensor x = btt::aligned(operands.x);
-  const Tensor dy = btt::aligned(grad);
+  const Tensor dy = way == Way::kTwoPass
+                        ? two_pass::padded_input(passes.transposed(), grad)
+                        : btt::aligned(grad);
   const Tensor gates = operands.gates.to(torch::kFloat32);
   Tensor dz;  // where both dx and the cores' gradients want it
   const auto input_rows = [&] {

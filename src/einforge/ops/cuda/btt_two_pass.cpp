@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "einforge/kernels/cuda/btt_weight_grad.h"
+#include "einforge/kernels/cuda/pad_rows.h"
 #include "einforge/kernels/cuda/two_pass.h"
 #include "einforge/kernels/jit/kernel_cache.h"
 #include "einforge/ops/cuda/btt_linear.h"
@@ -134,19 +135,40 @@ class Table {
   std::map<Key, std::optional<Value>> values_;
 };
 
-// Loads the kernels of two shapes, compiled at the same time.
+// Loads the kernels of some shapes, compiled at the same time; none where one
+// of them cannot be.
 template <typename Shape>
-std::optional<std::pair<Kernel<Shape>, Kernel<Shape>>> load(
-    const Shape& first, const Shape& second) {
-  const auto cubins = kernel_cache().get(
-      {tp::source_of(first), tp::source_of(second)}, architecture());
-  if (!cubins[0] || !cubins[1]) {
-    return std::nullopt;
+std::vector<Kernel<Shape>> load(const std::vector<Shape>& shapes) {
+  std::vector<std::string> sources;
+  for (const Shape& shape : shapes) {
+    sources.push_back(tp::source_of(shape));
   }
-  std::pair<Kernel<Shape>, Kernel<Shape>> kernels{{first, {}}, {second, {}}};
-  C10_CUDA_CHECK(tp::load(*cubins[0], &kernels.first.loaded));
-  C10_CUDA_CHECK(tp::load(*cubins[1], &kernels.second.loaded));
+  std::vector<Kernel<Shape>> kernels;
+  for (const auto& cubin : kernel_cache().get(sources, architecture())) {
+    if (!cubin) {
+      return {};
+    }
+    Kernel<Shape> kernel{shapes[kernels.size()], {}};
+    C10_CUDA_CHECK(tp::load(*cubin, &kernel.loaded));
+    kernels.push_back(kernel);
+  }
   return kernels;
+}
+
+// What find_stages() loads; empty where a stage has no plan.
+std::vector<tp::StageShape> stage_shapes(
+    const ek::BttSizes& s, std::int64_t rows, int experts) {
+  std::vector<tp::StageShape> shapes;
+  for (const tp::StageProblem& problem :
+       {tp::first_stage(s, rows, experts),
+        tp::second_stage(s, rows, experts)}) {
+    const auto proposed = tp::propose(problem, plan_device(), 1);
+    if (proposed.empty()) {
+      return {};
+    }
+    shapes.push_back(proposed.front());
+  }
+  return shapes;
 }
 
 const Stages* find_stages(
@@ -154,16 +176,11 @@ const Stages* find_stages(
   static Table<Stages> table;
   const Key key(s, rows, experts);
   return table.find(key, [&]() -> std::optional<Stages> {
-    const auto first =
-        tp::propose(tp::first_stage(s, key.rows(), experts), plan_device(), 1);
-    const auto second =
-        tp::propose(tp::second_stage(s, key.rows(), experts), plan_device(), 1);
-    if (first.empty() || second.empty()) {
+    const auto kernels = load(stage_shapes(s, key.rows(), experts));
+    if (kernels.empty()) {
       return std::nullopt;
     }
-    const auto kernels = load(first.front(), second.front());
-    return kernels ? std::optional(Stages{kernels->first, kernels->second})
-                   : std::nullopt;
+    return Stages{kernels[0], kernels[1]};
   });
 }
 
@@ -178,9 +195,9 @@ const Gradients* find_gradients(
     if (first.empty() || second.empty()) {
       return std::nullopt;
     }
-    const auto kernels = load(first.front(), second.front());
-    return kernels ? std::optional(Gradients{kernels->first, kernels->second})
-                   : std::nullopt;
+    const auto kernels = load(std::vector{first.front(), second.front()});
+    return kernels.empty() ? std::nullopt
+                           : std::optional(Gradients{kernels[0], kernels[1]});
   });
 }
 
@@ -190,12 +207,8 @@ void compile_all(const ek::BttSizes& s, std::int64_t rows, int experts) {
   const Key key(s, rows, experts);
   std::vector<std::string> sources;
   for (const ek::BttSizes& sizes : {s, s.transposed()}) {
-    for (const tp::StageProblem& problem :
-         {tp::first_stage(sizes, key.rows(), experts),
-          tp::second_stage(sizes, key.rows(), experts)}) {
-      for (const auto& shape : tp::propose(problem, plan_device(), 1)) {
-        sources.push_back(tp::source_of(shape));
-      }
+    for (const auto& shape : stage_shapes(sizes, key.rows(), experts)) {
+      sources.push_back(tp::source_of(shape));
     }
     for (const auto& shape :
          tp::propose(gradient_of_first(sizes), plan_device(), 1)) {
@@ -205,21 +218,41 @@ void compile_all(const ek::BttSizes& s, std::int64_t rows, int experts) {
   kernel_cache().get(sources, architecture());
 }
 
-// (count, outer, inner) as (count, outer, padded inner), contiguous.
+// (count, outer, inner) as (count, outer, padded inner), contiguous; also where
+// it is so already.
 Tensor with_padding(const Tensor& x, int outer, int inner) {
   const int size = padded(inner);
-  return size == inner ? btt::aligned(x)
-                       : torch::constant_pad_nd(
-                             x.view({-1, outer, inner}), {0, size - inner});
+  const std::int64_t width = static_cast<std::int64_t>(outer) * size;
+  const Tensor from = btt::aligned(x);
+  if (x.size(1) == width) {
+    return from;
+  }
+  const Tensor to = torch::empty({x.size(0), width}, x.options());
+  C10_CUDA_CHECK(ek::pad_rows(
+      {.from = btt::data(from),
+       .to = btt::mutable_data(to),
+       .rows = x.size(0) * outer,
+       .inner = inner,
+       .padded = size},
+      c10::cuda::getCurrentCUDAStream()));
+  return to;
 }
 
 Tensor without_padding(const Tensor& y, int outer, int inner) {
   const int size = padded(inner);
-  return size == inner
-             ? y
-             : y.view({-1, outer, size})
-                   .narrow(2, 0, inner)
-                   .reshape({-1, static_cast<std::int64_t>(outer) * inner});
+  if (size == inner) {
+    return y;
+  }
+  const Tensor to = torch::empty(
+      {y.size(0), static_cast<std::int64_t>(outer) * inner}, y.options());
+  C10_CUDA_CHECK(ek::unpad_rows(
+      {.from = btt::data(y),
+       .to = btt::mutable_data(to),
+       .rows = y.size(0) * outer,
+       .inner = inner,
+       .padded = size},
+      c10::cuda::getCurrentCUDAStream()));
+  return to;
 }
 
 void run(const Kernel<tp::StageShape>& kernel, const tp::StageLaunch& launch) {
@@ -235,18 +268,23 @@ const float* gates_of(const Tensor& gates) {
   return gates.defined() ? gates.const_data_ptr<float>() : nullptr;
 }
 
-Tensor pack(
-    const tp::StageShape& shape,
+// The weights of the first stage, and of the second where that is asked for.
+std::array<Tensor, 2> pack(
+    const Stages& stages,
     const two_pass::Layer& layer,
-    const Tensor& like) {
-  Tensor packed =
-      btt::workspace(like, tp::packed_bytes(shape, layer.cores.experts));
-  const tp::PackedCore target{shape, packed.mutable_data_ptr()};
+    const Tensor& like,
+    bool both) {
+  const tp::StageShape* const shapes[] = {
+      &stages.first.shape, &stages.second.shape};
+  std::array<Tensor, 2> packed;
+  std::vector<tp::PackedCore> targets;
+  for (std::size_t i = 0; i < (both ? 2 : 1); ++i) {
+    packed[i] =
+        btt::workspace(like, tp::packed_bytes(*shapes[i], layer.cores.experts));
+    targets.push_back({*shapes[i], packed[i].mutable_data_ptr()});
+  }
   C10_CUDA_CHECK(tp::pack(
-      {&target, 1},
-      layer.sizes,
-      layer.cores,
-      c10::cuda::getCurrentCUDAStream()));
+      targets, layer.sizes, layer.cores, c10::cuda::getCurrentCUDAStream()));
   return packed;
 }
 
@@ -259,11 +297,16 @@ const Stages& stages_of(const two_pass::Layer& layer) {
 
 // z of every pair, times its gate: slabs of (gamma vector, pair, rho, phi).
 Tensor first_stage(
-    const two_pass::Layer& layer, const Tensor& x, const Tensor& gates) {
+    const two_pass::Layer& layer,
+    const Tensor& x,
+    const Tensor& gates,
+    Tensor packed = Tensor()) {
   const Stages& stages = stages_of(layer);
   const ek::BttSizes s = padded(layer.sizes);
   const Tensor in = with_padding(x, s.alpha, layer.sizes.gamma);
-  const Tensor packed = pack(stages.first.shape, layer, x);
+  if (!packed.defined()) {
+    packed = pack(stages, layer, x, /*both=*/false)[0];
+  }
   Tensor z = torch::empty(
       {s.gamma / kVector, layer.rows.pairs, s.phi * s.rho, kVector},
       x.options());
@@ -416,17 +459,18 @@ EinsumLinearGradients backward(
   const auto [first, second] = c.ordered(core_a, core_b);
   const auto [first_asked, second_asked] = c.ordered(mask[1], mask[2]);
   const two_pass::Layer layer = layer_of(c, first, second, problem.tokens);
+  const Tensor dy = two_pass::padded_input(layer.transposed(), grad);
   EinsumLinearGradients result;
   Tensor dz;
   if (mask[0]) {
     result.x =
-        two_pass::rows(layer.transposed(), grad, first_asked ? &dz : nullptr);
+        two_pass::rows(layer.transposed(), dy, first_asked ? &dz : nullptr);
   }
   const Tensor grad_first = first_asked ? torch::empty_like(first) : Tensor();
   const Tensor grad_second =
       second_asked ? torch::empty_like(second) : Tensor();
   two_pass::core_gradients(
-      layer, x, grad, /*gates=*/Tensor(), dz, grad_first, grad_second);
+      layer, x, dy, /*gates=*/Tensor(), dz, grad_first, grad_second);
   std::tie(result.core_a, result.core_b) = c.ordered(grad_first, grad_second);
   if (mask[3]) {
     result.bias = sum_of_rows(grad, grad.scalar_type());
@@ -469,16 +513,20 @@ bool supports(
          find_gradients(s, rows, experts) != nullptr;
 }
 
+Tensor padded_input(const Layer& layer, const Tensor& x) {
+  return with_padding(x, layer.sizes.alpha, layer.sizes.gamma);
+}
+
 Tensor rows(const Layer& layer, const Tensor& x, Tensor* kept) {
   const Stages& stages = stages_of(layer);
-  const Tensor z = first_stage(layer, x, /*gates=*/Tensor());
-  const Tensor packed = pack(stages.second.shape, layer, x);
+  const auto packed = pack(stages, layer, x, /*both=*/true);
+  const Tensor z = first_stage(layer, x, /*gates=*/Tensor(), packed[0]);
   const Tensor y = empty_output(layer, x, layer.rows.pairs);
   run(stages.second,
       {.in = z.const_data_ptr(),
        .out = y.mutable_data_ptr(),
        .out_rows = y.size(0),
-       .weights = packed.const_data_ptr(),
+       .weights = packed[1].const_data_ptr(),
        .rows = layer.rows});
   if (kept != nullptr) {
     *kept = z;
@@ -496,15 +544,15 @@ Tensor sum(
     padded_bias = btt::aligned(padded_bias);
   }
   const Stages& stages = stages_of(layer);
-  const Tensor z = first_stage(layer, x, gates);
-  const Tensor packed = pack(stages.second.shape, layer, x);
+  const auto packed = pack(stages, layer, x, /*both=*/true);
+  const Tensor z = first_stage(layer, x, gates, packed[0]);
   const Tensor y = empty_output(layer, x, x.size(0));
   for (int bin = layer.rows.first; bin < layer.rows.last; ++bin) {
     tp::StageLaunch launch{
         .in = z.const_data_ptr(),
         .out = y.mutable_data_ptr(),
         .out_rows = y.size(0),
-        .weights = packed.const_data_ptr(),
+        .weights = packed[1].const_data_ptr(),
         .bias = bin == 0 && padded_bias.defined() ? padded_bias.const_data_ptr()
                                                   : nullptr,
         .rows = layer.rows,
@@ -519,8 +567,8 @@ Tensor sum(
 
 void core_gradients(
     const Layer& layer,
-    const Tensor& x,
-    const Tensor& dy,
+    const Tensor& given_x,
+    const Tensor& given_dy,
     const Tensor& gates,
     Tensor dz,
     const Tensor& grad_first,
@@ -531,6 +579,8 @@ void core_gradients(
   const Gradients* kernels = find_gradients(
       padded(layer.sizes), layer.rows.pairs, layer.cores.experts);
   TORCH_CHECK(kernels != nullptr, "[two_pass] expected sizes with kernels");
+  const Tensor x = padded_input(layer, given_x);
+  const Tensor dy = padded_input(layer.transposed(), given_dy);
   if (grad_first.defined()) {
     if (!dz.defined()) {
       dz = first_stage(layer.transposed(), dy, /*gates=*/Tensor());

@@ -31,7 +31,12 @@ bool supports(
     int experts,
     Pass pass);
 
-// @param x (tokens, d_in), contiguous, aligned to 16 bytes
+// Activations (tokens, d_in) as the kernels read them: aligned, gamma padded
+// with zeros to a multiple of eight. What the functions below take as x and dy
+// may be so too; several that take the same spare the copies.
+torch::Tensor padded_input(const Layer& layer, const torch::Tensor& x);
+
+// @param x (tokens, d_in), contiguous
 // @param z where not null, the result of the first stage
 // @return (pairs, d_out): a row for each pair
 torch::Tensor rows(

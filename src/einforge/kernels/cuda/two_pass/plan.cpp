@@ -8,27 +8,40 @@
 namespace einforge::kernels::cuda::two_pass {
 namespace {
 
-// Of one multiprocessor: bytes of device memory per clock (4.2 TB/s, 132
-// multiprocessors, 1.75 GHz), bytes of shared memory per clock, clocks of
-// mma.m16n8k16 on one of four tensor cores.
-constexpr double kMemoryBytes = 18;
-constexpr double kL2Bytes = 32;
-constexpr double kSharedBytes = 128;
-constexpr double kMmaClocks = 6.3;
-// A wait for all warps, and the first copy of a span.
-constexpr double kTileClocks = 150;
-constexpr double kSpanClocks = 2500;
+// Of one multiprocessor of an H200, fitted to measured stages: bytes per clock
+// from device memory and from L2 with all others at it, clocks of mma.m16n8k16
+// on one of four tensor cores.
+constexpr double kMemoryBytes = 20.8;
+constexpr double kL2Bytes = 23.8;
+constexpr double kMmaClocks = 6.8;
+// Waits: for each round of units in a tile, for the weights of a span and each
+// of their bytes, and of a kernel.
+constexpr double kRoundClocks = 650;
+constexpr double kSpanClocks = 500;
+constexpr double kWeightBytes = 6;
+constexpr double kKernelClocks = 8800;
+// What it costs to write pieces of one and of two vectors, beyond sectors.
+constexpr double kWriteOne = 2.4;
+constexpr double kWriteTwo = 1.4;
+// A step of a gradient's sums.
+constexpr double kGradClocks = 2100;
 
 // Elements of a box of TMA along one dimension.
 constexpr int kMostBox = 256;
 
-// What rows of so many bytes cost over whole lines of memory, as measured: a
-// write of half a sector of 32 bytes is a read too.
-double read_factor(int bytes) {
-  return bytes >= 64 ? 1.0 : bytes >= 32 ? 1.2 : 1.7;
-}
-double write_factor(int bytes) {
-  return bytes >= 64 ? 1.0 : bytes >= 32 ? 1.2 : 3.9;
+// What pieces of so many vectors of rows of all_vectors cost over whole lines
+// of memory, which moves in sectors of 32 bytes. Rows of an odd number of
+// vectors start in the middle of one every other time.
+double piece_factor(int vectors, int all_vectors) {
+  double sectors = 0;
+  for (int row = 0; row < 2; ++row) {
+    for (int first = 0; first < all_vectors; first += vectors) {
+      const int begin = row * all_vectors + first;
+      const int end = begin + std::min(vectors, all_vectors - first);
+      sectors += (end + 1) / 2 - begin / 2;
+    }
+  }
+  return sectors / all_vectors;
 }
 
 template <typename Shape>
@@ -76,36 +89,41 @@ double cost(
   const double workers =
       chunks >= blocks ? blocks : blocks / static_cast<int>(chunks) * chunks;
   const double tiles = std::max(1.0, row_tiles * chunks / workers);
-  // Bytes of one tile; the last chunks are smaller than the others.
-  const double vectors =
-      static_cast<double>(s.all_vectors()) / s.vector_chunks();
-  const double columns = static_cast<double>(s.columns) / s.column_chunks();
-  const double in = 16.0 * s.tokens * s.depth * vectors * s.rho *
-                    read_factor(s.in_slabs ? 128 : 16 * s.vectors);
-  const double out = 16.0 * s.tokens * columns * vectors *
-                     (s.in_slabs ? write_factor(16 * s.vectors) : 1.0);
+  // Bytes of one tile: in the mean, as the last chunks may be smaller than the
+  // others, and of those, which the others wait for.
+  const auto bytes = [&](double vectors, double columns, double copies) {
+    const double piece = piece_factor(s.vectors, s.all_vectors());
+    const double in = 16.0 * s.tokens * s.depth * vectors * s.rho *
+                      (s.in_slabs ? 1.0 : piece) / copies;
+    const double write = s.vectors == 1   ? kWriteOne
+                         : s.vectors == 2 ? kWriteTwo
+                                          : 1;
+    const double out = 16.0 * s.tokens * columns * vectors *
+                       (s.in_slabs ? piece * write : 1.0);
+    return in + out;
+  };
   // What all parts of the columns read comes from device memory once.
-  const double memory = std::max(
-      (in / s.column_chunks() + out) / kMemoryBytes, (in + out) / kL2Bytes);
-  const double units = vectors * ((columns + 15) / 16 / s.column_tiles) *
-                       (s.tokens / (8.0 * s.token_tiles));
-  const double rounds =
-      static_cast<double>(ceil_to(static_cast<int>(units + 0.999), s.warps)) /
-      s.warps;
-  const double mma = rounds * s.warps * s.depth_tiles() * 8 * s.column_tiles *
-                     s.token_tiles * kMmaClocks / 4;
-  const double loads =
-      rounds * s.warps * s.depth_tiles() *
-      (8.0 * s.column_tiles + (s.in_slabs ? 4.0 : 4.0) * s.token_tiles) * 512;
-  const double shared = (loads + in + out / 2) / kSharedBytes;
-  const double busy = std::max({memory, 1.3 * shared, 1.3 * mma});
-  // Little in flight leaves the memory idle while warps compute, and few warps
-  // leave their schedulers idle.
-  const double overlap = 0.15 * (memory + shared + mma - busy) *
-                         (1.0 / (s.buffers - 1) + 8.0 / s.warps) / 2;
-  const double weights = s.weight_bytes() / 20.0 + kSpanClocks;
+  const double memory =
+      bytes(
+          static_cast<double>(s.all_vectors()) / s.vector_chunks(),
+          static_cast<double>(s.columns) / s.column_chunks(),
+          s.column_chunks()) /
+      kMemoryBytes;
+  const double l2 =
+      bytes(s.vectors, std::min(s.columns, s.out_columns()), 1) / kL2Bytes;
+  const int units =
+      s.vectors * (s.tiles / s.column_tiles) * (s.tokens / (8 * s.token_tiles));
+  const int rounds = (units + s.warps - 1) / s.warps;
+  const double mma = static_cast<double>(rounds) * s.warps * s.depth_tiles() *
+                     8 * s.column_tiles * s.token_tiles * kMmaClocks / 4;
+  // More tiles in flight can only help.
+  const double tile = std::max({memory, l2, mma}) +
+                      kRoundClocks * rounds * (s.token_tiles > 2 ? 1.45 : 1) +
+                      100.0 / (s.buffers - 1);
   const double spans = 1 + problem.experts * chunks / workers;
-  return tiles * (busy + overlap + kTileClocks) + spans * weights;
+  return tiles * tile +
+         spans * (s.weight_bytes() / kWeightBytes + kSpanClocks) +
+         kKernelClocks;
 }
 
 std::vector<StageShape> propose(
@@ -181,11 +199,10 @@ std::vector<GradShape> propose(
     if (shape.shared_bytes() > device.shared_bytes) {
       continue;
     }
-    const double p =
-        shape.block_rows() * cut.groups * read_factor(16 * cut.groups);
-    const double q = 8.0 * cut.groups * shape.column_vectors();
-    const double bytes = shape.blocks() * (p + q);
-    found.emplace_back(bytes, shape);
+    const double p = 256.0 * shape.block_rows() * cut.groups *
+                     piece_factor(cut.groups, problem.batch / 8);
+    const double step = std::max(kGradClocks, (p + shape.q_bytes()) / kL2Bytes);
+    found.emplace_back(shape.blocks() * step, shape);
   }
   return cheapest(found, most);
 }

@@ -60,13 +60,55 @@ __device__ __forceinline__ void for_spans(
   }
 }
 
-// The pair at a place, or -1 past the end.
-__device__ __forceinline__ int pair_at(
-    const RowList& list, int place, int end) {
-  return place >= end            ? -1
-         : list.order == nullptr ? place
-                                 : __ldg(list.order + place);
-}
+// The pairs and gates of one tile after the other, read ahead: a lane has every
+// 32nd row of a tile.
+template <int kTile>
+struct RowsAhead {
+  static constexpr int kRows = (kTile + 31) / 32;
+
+  const RowList& list;
+  const float* gates;  // or null: 1
+  int end;             // of the expert's places
+  int place;           // of this lane's first row in the tile after the next
+  int pair[kRows];     // -1 past the end
+  float gate[kRows];
+  int next_pair[kRows];
+
+  // From the place of a tile's first row on.
+  __device__ RowsAhead(
+      const RowList& rows, const float* all_gates, int first, int last)
+      : list(rows),
+        gates(all_gates),
+        end(last),
+        place(first + static_cast<int>(threadIdx.x) % 32) {
+    fetch();
+    next();
+  }
+  __device__ void fetch() {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const bool inside =
+          kTile % 32 == 0 || static_cast<int>(threadIdx.x) % 32 < kTile;
+      const int at = place + 32 * i;
+      next_pair[i] = !inside || at >= end    ? -1
+                     : list.order == nullptr ? at
+                                             : __ldg(list.order + at);
+    }
+    place += kTile;
+  }
+  // To the next tile: its pairs have come, its gates are on their way.
+  __device__ void next() {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      pair[i] = next_pair[i];
+      gate[i] = 1.0F;
+      if (gates != nullptr && pair[i] >= 0) {
+        gate[i] = __ldg(gates + pair[i]);
+      }
+    }
+    fetch();
+  }
+};
 
 // The row of an activation that belongs to a pair, or -1.
 __device__ __forceinline__ int row_of(int pair, int divisor) {

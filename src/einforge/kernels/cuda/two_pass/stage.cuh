@@ -133,23 +133,18 @@ struct Stage {
     }
   }
 
-  __device__ void load_tile(int tile, int buffer) const {
+  __device__ void load_tile(
+      int tile, int buffer, const RowsAhead<S.tokens>& ahead) const {
     const int place = rows.begin + tile * S.tokens;
     // The row and gate of each token, which the barrier publishes.
 #pragma unroll
-    for (int first = 0; first < S.tokens; first += 32) {
-      const int token = first + lane;
+    for (int i = 0; i < ahead.kRows; ++i) {
+      const int token = 32 * i + lane;
       if (S.tokens % 32 == 0 || token < S.tokens) {
-        const int pair = pair_at(p.list, place + token, rows.end);
-        const int row = row_of(pair, p.row_divisor);
-        float gate = 1.0F;
-        if (p.gates != nullptr && pair >= 0) {
-          gate = __ldg(p.gates + pair);
-        }
         ptx::store_shared_half(
             meta_address(buffer, token),
-            static_cast<uint32_t>(row),
-            __float_as_uint(gate));
+            static_cast<uint32_t>(row_of(ahead.pair[i], p.row_divisor)),
+            __float_as_uint(ahead.gate[i]));
       }
     }
     __syncwarp();
@@ -197,10 +192,13 @@ struct Stage {
       ptx::barrier_wait(weights_empty(), weights_phase);
       weights_phase ^= 1;
       load_weights();
+      RowsAhead<S.tokens> ahead(
+          p.list, p.gates, rows.begin + tile * S.tokens, rows.end);
 #pragma unroll 1
       for (int i = 0; i < count; ++i) {
         ptx::barrier_wait(empty(ring.slot), ring.phase);
-        load_tile(tile + i, ring.slot);
+        load_tile(tile + i, ring.slot, ahead);
+        ahead.next();
         ring.next();
       }
     });
@@ -569,6 +567,7 @@ struct Stage {
       ptx::async_fence();
     }
     __syncthreads();
+    ptx::launch_dependents();
     ptx::grid_dependency_sync();
     if (warp >= S.warps) {
       ptx::setmaxnreg_dec<kCopyRegisters>();

@@ -80,17 +80,15 @@ struct Grad {
         });
   }
 
-  __device__ void load_tile(int tile, int buffer) const {
+  __device__ void load_tile(
+      int tile, int buffer, const RowsAhead<kGradTokens>& ahead) const {
     const int place = rows.begin + tile * kGradTokens;
-    const int token = lane % kGradTokens;
-    const int pair = pair_at(p.list, place + token, rows.end);
-    const int row = row_of(pair, p.row_divisor);
-    float gate = pair < 0 ? 0.0F : 1.0F;
-    if (p.gates != nullptr && pair >= 0) {
-      gate = __ldg(p.gates + pair);
-    }
+    const int token = lane;
+    const int row = row_of(ahead.pair[0], p.row_divisor);
     if (lane < kGradTokens) {
-      ptx::store_shared_float(gate_address(buffer, token), gate);
+      ptx::store_shared_float(
+          gate_address(buffer, token),
+          ahead.pair[0] < 0 ? 0.0F : ahead.gate[0]);
     }
     __syncwarp();
     if (lane == 0) {
@@ -128,10 +126,13 @@ struct Grad {
   __device__ void copy() {
     ptx::Ring<S.buffers> ring(1);
     for_all_spans([&](int, int tile, int count) {
+      RowsAhead<kGradTokens> ahead(
+          p.list, p.gates, rows.begin + tile * kGradTokens, rows.end);
 #pragma unroll 1
       for (int i = 0; i < count; ++i) {
         ptx::barrier_wait(empty(ring.slot), ring.phase);
-        load_tile(tile + i, ring.slot);
+        load_tile(tile + i, ring.slot, ahead);
+        ahead.next();
         ring.next();
       }
     });
@@ -202,11 +203,18 @@ struct Grad {
     const auto swizzle = static_cast<uint32_t>(token % 8 * 16);
 #pragma unroll
     for (int b = 0; b < 8; ++b) {
-      const uint4 w{
+      uint4 w{
           paired(b, v[0][0]),
           paired(b, v[0][1]),
           paired(b, v[1][0]),
           paired(b, v[1][1])};
+      if (gated) {  // here, where there is less to multiply than of q
+        w = {
+            first.times(w.x),
+            first.times(w.y),
+            second.times(w.z),
+            second.times(w.w)};
+      }
 #pragma unroll
       for (int n = 0; n < 4; n += 2) {
         uint32_t x[4];
@@ -217,12 +225,6 @@ struct Grad {
             x[1],
             x[2],
             x[3]);
-        if (gated) {
-          x[0] = first.times(x[0]);
-          x[1] = second.times(x[1]);
-          x[2] = first.times(x[2]);
-          x[3] = second.times(x[3]);
-        }
         if constexpr (kPartial) {
           x[0] &= masks[0];
           x[1] &= masks[1];
@@ -321,6 +323,7 @@ struct Grad {
       ptx::barrier_init_fence();
     }
     __syncthreads();
+    ptx::launch_dependents();
     ptx::grid_dependency_sync();
     if (warp >= S.warps()) {
       ptx::setmaxnreg_dec<kCopyRegisters>();
