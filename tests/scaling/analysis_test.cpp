@@ -137,6 +137,43 @@ TEST(Analysis, RanksAndExplains) {
   EXPECT_NE(analysis.structures[2].law_note, "");
 }
 
+// Runs that end on the steep part of their curve show no law: whichever a round
+// of the fit tries, others of them touch it. What it leaves over is no noise.
+TEST(Analysis, RunsThatEndEarlyHaveNoLawAndNoNoise) {
+  base::Random random(6);
+  World dense;
+  dense.tokens = 2e9;
+  std::vector<scaling::Run> mixed = dense.runs(random);
+  std::vector<scaling::Run> early;
+  for (int s = 0; s < 6; ++s) {
+    World world = dense;
+    world.structure = s == 0 ? "dense" : "early" + std::to_string(s);
+    world.sizes = 3;
+    world.ratio = 4;
+    world.smallest *= 1 + s;
+    world.tokens = 1e6;
+    for (scaling::Run& run : world.runs(random)) {
+      if (s > 0) {
+        mixed.push_back(run);
+      }
+      early.push_back(std::move(run));
+    }
+  }
+  AnalysisOptions options;
+  options.bootstrap = 50;
+  const Analysis alone = analyse(early, options);
+  EXPECT_FALSE(alone.noise);
+  EXPECT_EQ(alone.degrees_of_freedom, 0);
+  for (const StructureAnalysis& structure : alone.structures) {
+    EXPECT_FALSE(structure.law) << structure.structure;
+    EXPECT_EQ(structure.law_note, "no law: its runs end before they show one");
+  }
+  // Beside runs that show theirs, they do not change what noise is.
+  const Analysis analysis = analyse(mixed, options);
+  ASSERT_TRUE(analysis.noise);
+  EXPECT_LT(*analysis.noise, 3 * dense.run_noise);
+}
+
 TEST(Analysis, IsTheSameForTheSameSeed) {
   World dense;
   base::Random random(4);

@@ -139,8 +139,9 @@ std::string format_table(const std::vector<Row>& rows) {
 std::string interval_note(const scaling::Analysis& analysis) {
   if (analysis.interval_method == "run noise") {
     return fmt::format(
-        "95% intervals from a bootstrap over runs; run-to-run noise {:.2g}% of "
-        "the loss, known from {} degrees of freedom",
+        "95% intervals from a bootstrap over runs; runs scatter about their "
+        "laws by "
+        "{:.2g}% of the loss, known from {} degrees of freedom",
         100 * analysis.noise.value_or(0),
         analysis.degrees_of_freedom);
   }

@@ -79,13 +79,20 @@ Touch touch_of(
   return fit.used[run] ? Touch::kTouches : Touch::kAbove;
 }
 
-// Whether the law rests on runs that do not show where they touch it.
+// Whether half of the runs that the law rests on, or more, do not show where
+// they touch it.
 bool ends_early(const TangentFit& fit) {
   std::size_t early = 0;
   for (std::size_t run = 0; run < fit.used.size(); ++run) {
     early += fit.used[run] && fit.nearest[run] != Nearest::kInside ? 1 : 0;
   }
   return 2 * early >= fit.used_count;
+}
+
+// Whether the law is none: where it lies depends on which round came last, and
+// what it leaves over is no noise.
+bool is_arbitrary(const TangentFit& fit) {
+  return fit.law && !fit.settled && ends_early(fit);
 }
 
 // One evaluation a run.
@@ -131,7 +138,7 @@ class Analyser {
   // A replicate costs as much as there are runs. Of so many runs the ends of an
   // interval are known well enough with fewer.
   int affordable_replicates() const {
-    constexpr std::size_t kRunsInAll = 1'000'000;
+    constexpr std::size_t kRunsInAll = 400'000;
     constexpr std::size_t kFewest = 200;
     std::size_t runs = 1;
     for (const Family& family : families()) {
@@ -156,14 +163,9 @@ class Analyser {
           }
         });
     tangent_.skip = skip_;
-    const Shifts none = zero_shifts(families());
-    observed_ = evaluate(families(), none, baseline_, tangent_);
-    const auto too_few = [](const TangentFit& fit) {
-      return fit.law && fit.used_count < kRunsForOwnFloor;
-    };
-    if (std::any_of(observed_.fits.begin(), observed_.fits.end(), too_few)) {
-      tangent_.shared_floor = true;
-      observed_.fits = fit_tangents(families(), none, tangent_);
+    observed_ = compare(families(), zero_shifts(families()), baseline_);
+    arbitrary_.assign(families().size(), false);
+    while (fit_laws()) {
     }
     degrees_ = degrees_of_freedom(observed_.fits, tangent_.shared_floor);
     if (degrees_ >= kFewestDegrees) {
@@ -175,6 +177,30 @@ class Analyser {
       }
       noise_ = RunNoise{std::sqrt(sum / degrees_), degrees_};
     }
+  }
+
+  // Fits all laws; drops those that are none, and returns whether there were
+  // any. The others then have to be fitted again: they shared their floor.
+  bool fit_laws() {
+    const Shifts none = zero_shifts(families());
+    tangent_.shared_floor = false;
+    observed_.fits = fit_tangents(families(), none, tangent_);
+    const auto too_few = [](const TangentFit& fit) {
+      return fit.law && fit.used_count < kRunsForOwnFloor;
+    };
+    if (std::any_of(observed_.fits.begin(), observed_.fits.end(), too_few)) {
+      tangent_.shared_floor = true;
+      observed_.fits = fit_tangents(families(), none, tangent_);
+    }
+    bool found = false;
+    for (std::size_t f = 0; f < families().size(); ++f) {
+      if (is_arbitrary(observed_.fits[f])) {
+        arbitrary_[f] = true;
+        skip_[f] = 1;
+        found = true;
+      }
+    }
+    return found;
   }
 
   StructureAnalysis describe(std::size_t f) const {
@@ -228,12 +254,13 @@ class Analyser {
           100 * envelopes_[f]->noise);
     }
     if (!law) {
-      result.law_note = skip_[f] != 0 ? "no law: too few evaluations"
-                        : fit.used_count < 3
-                            ? "no law: fewer than three runs near the "
-                              "frontier"
-                            : "its runs do not fall together as compute "
-                              "grows";
+      result.law_note =
+          arbitrary_[f]        ? "no law: its runs end before they show one"
+          : skip_[f] != 0      ? "no law: too few evaluations"
+          : fit.used_count < 3 ? "no law: fewer than three runs near the "
+                                 "frontier"
+                               : "its runs do not fall together as compute "
+                                 "grows";
     } else {
       result.law = law;
       for (const double x : law_grid(f)) {
@@ -497,7 +524,8 @@ class Analyser {
   TangentOptions tangent_;
   Outcome observed_;
   std::vector<std::optional<EnvelopeFit>> envelopes_;
-  std::vector<char> skip_;  // families that tangents do not fit
+  std::vector<char> skip_;       // families that tangents do not fit
+  std::vector<bool> arbitrary_;  // of these, those whose runs show no law
   std::optional<RunNoise> noise_;
   int degrees_ = 0;
 };

@@ -13,6 +13,8 @@ constexpr std::size_t kPointsForFit = 200;  // of a curve
 // Laws this flat or steep are the fit's way of saying that there is none.
 constexpr double kFlattest = 1e-3;
 constexpr double kSteepest = 5;
+// A law that a round still moves by this share of itself does not settle.
+constexpr double kUnsettled = 0.1;
 // In standard deviations of the run-to-run noise.
 constexpr double kNearEnough = 3;
 constexpr double kTooFar = 4;
@@ -72,6 +74,7 @@ struct State {
   PowerLaw law;
   double spread = 0;  // standard deviation of the residuals
   bool fitted = false;
+  double moved = 0;  // the law by the last round, a share of itself
   std::vector<Touch> touches;
   std::vector<bool> used;
   std::size_t used_count = 0;
@@ -190,8 +193,12 @@ bool refit(std::vector<State*> states, double tolerance) {
   bool moved = false;
   for (std::size_t i = 0; i < states.size(); ++i) {
     const PowerLaw& old = states[i]->law;
-    moved |= std::abs(old.exponent - laws[i].exponent) > tolerance ||
-             std::abs(old.floor - laws[i].floor) > tolerance * old.floor;
+    const double exponent = std::abs(old.exponent - laws[i].exponent);
+    const double floor = std::abs(old.floor - laws[i].floor);
+    moved |= exponent > tolerance || floor > tolerance * old.floor;
+    states[i]->moved = std::max(
+        exponent / std::max(old.exponent, laws[i].exponent),
+        floor / std::exp(options.lowest));
     states[i]->law = laws[i];
   }
   return moved;
@@ -208,6 +215,7 @@ TangentFit to_fit(const State& state) {
     return fit;
   }
   fit.law = state.law;
+  fit.settled = state.moved < kUnsettled;
   fit.used = state.used;
   for (std::size_t run = 0; run < state.used.size(); ++run) {
     const Touch touch =

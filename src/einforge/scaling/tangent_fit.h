@@ -40,6 +40,9 @@ struct TangentFit {
   // others share goes through two exactly, whatever they are) or when they do
   // not fall together.
   std::optional<PowerLaw> law;
+  // False where rounds go on moving the law by a tenth of itself: of runs that
+  // end early, each law has others touch it.
+  bool settled = true;
   std::vector<double> residuals;  // log loss - law, a run; 0 when not used
   std::vector<bool> used;         // a run
   std::vector<Nearest> nearest;   // a run, with a law
