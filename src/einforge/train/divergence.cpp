@@ -19,8 +19,8 @@ std::string runaway(
   }
   if (with_routers > kHopeless * untrained) {
     return fmt::format(
-        "the routers' weighted losses were {:.4g} by step {}, beside a loss of "
-        "{:.4g}",
+        "the routers' losses, weighted by model.moe.router.balance_weight and "
+        "z_weight, were {:.4g} by step {}, beside a loss of {:.4g}",
         with_routers - loss,
         step,
         loss);
