@@ -1,7 +1,7 @@
 #include "einforge/ops/einsum_linear.h"
 
 #include <benchmark/benchmark.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <optional>
 #include <string>

@@ -1,6 +1,7 @@
 // A model whose head has a prime number of outputs.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "einforge/base/error.h"
 #include "einforge/models/model.h"

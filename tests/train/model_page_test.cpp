@@ -2,7 +2,7 @@
 // come to the logits that einforge comes to.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <string>
 #include <vector>

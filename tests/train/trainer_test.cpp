@@ -1,7 +1,8 @@
 #include "einforge/train/trainer.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/cuda.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <string>

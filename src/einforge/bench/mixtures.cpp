@@ -1,6 +1,6 @@
 #include "einforge/bench/mixtures.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 

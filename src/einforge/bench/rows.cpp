@@ -1,7 +1,9 @@
 #include "einforge/bench/rows.h"
 
 #include <fmt/format.h>
-#include <torch/torch.h>
+#include <torch/autograd.h>
+#include <torch/types.h>
+#include <torch/version.h>
 
 #include <algorithm>
 #include <chrono>

@@ -1,7 +1,7 @@
 #include "einforge/data/teacher.h"
 
 #include <c10/core/impl/LocalDispatchKeySet.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <string_view>

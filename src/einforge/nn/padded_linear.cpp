@@ -1,6 +1,6 @@
 #include "einforge/nn/padded_linear.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace einforge::nn {
 

@@ -1,6 +1,6 @@
 #include "einforge/ops/layer_norm.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <tuple>
 

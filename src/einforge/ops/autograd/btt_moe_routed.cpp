@@ -1,6 +1,7 @@
 #include "einforge/ops/btt_moe_routed.h"
 
 #include <ATen/autocast_mode.h>
+#include <torch/autograd.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
