@@ -13,12 +13,12 @@ using testing::HasSubstr;
 // What OpenMP says of its environment when a command that computes starts, with
 // `before` run by a shell.
 std::string openmp_says(const std::string& before) {
-  return run_program(
-             {"bash",
-              "-c",
-              before + " OMP_DISPLAY_ENV=verbose \"$0\" train /absent.toml; "
-                       "kill $(jobs -p); exit 0",
-              einforge_path()})
+  return run_program({"bash",
+                      "-c",
+                      "unset OMP_WAIT_POLICY GOMP_SPINCOUNT; " + before +
+                          " OMP_DISPLAY_ENV=verbose \"$0\" train /absent.toml; "
+                          "kill $(jobs -p); exit 0",
+                      einforge_path()})
       .err;
 }
 
