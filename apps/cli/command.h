@@ -13,6 +13,8 @@ void add_data(CLI::App& app);
 void add_describe(CLI::App& app);
 void add_train(CLI::App& app);
 void add_generate(CLI::App& app);
+void add_export(CLI::App& app);
+void add_convert(CLI::App& app);
 void add_search(CLI::App& app);
 void add_fit(CLI::App& app);
 void add_report(CLI::App& app);

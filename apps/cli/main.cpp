@@ -56,6 +56,8 @@ int run(int argc, char** argv) {
 #ifdef EINFORGE_TORCH
   cli::add_train(app);
   cli::add_generate(app);
+  cli::add_export(app);
+  cli::add_convert(app);
   cli::add_search(app);
   cli::add_bench(app);
 #endif

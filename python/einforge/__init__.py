@@ -6,14 +6,15 @@
 
     report = einforge.convert_(model, {"*.mlp.*": "btt:0.25"})
 
-einforge.nn has the modules, einforge.convert_ replaces those of a model. The
+einforge.nn has the modules, einforge.convert_ replaces those of a model,
+einforge.load reads what `einforge train` wrote. The
 operators below them are einsum_linear and so on, also under
 torch.ops.einforge.
 """
 
-from einforge._library import load
+from einforge._library import load as _load_library
 
-load()
+_load_library()
 
 from einforge.functional import (  # noqa: E402
     RoutedMixture,
@@ -26,6 +27,7 @@ from einforge.module import EinsumLinear  # noqa: E402
 from einforge.structure import Sizes, Structure, describe  # noqa: E402
 from einforge import nn  # noqa: E402
 from einforge.convert import convert_  # noqa: E402
+from einforge.runs import load  # noqa: E402
 
 __all__ = [
     "EinsumLinear",
@@ -37,6 +39,7 @@ __all__ = [
     "convert_",
     "describe",
     "einsum_linear",
+    "load",
     "nn",
     "rms_cap",
 ]

@@ -2,17 +2,20 @@
 
 import fnmatch
 import statistics
+import sys
 import time
 from typing import Callable, NamedTuple, Optional, Union
 
 import torch
 from torch import Tensor, nn
 
-from einforge.nn import Linear
+from einforge.nn import Linear, MoeLinear
 from einforge.structure import describe
 
 # Of a layer's time: passes that warm up, and those whose median counts.
 _WARM_UP, _RUNS = 5, 15
+# Inputs of a layer that are clustered for a mixture, at most.
+_INPUTS = 16384
 
 
 class Row(NamedTuple):
@@ -58,12 +61,28 @@ def _is_conv1d(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
-def _matrix(module: nn.Module) -> Optional[Tensor]:
-    """The (d_out, d_in) matrix of what can be converted, else None."""
+def linear_like(module: nn.Module) -> Optional[Tensor]:
+    """The (d_out, d_in) matrix of a layer that can be converted, else None."""
     if type(module) is nn.Linear or type(module).__name__ == (
             "NonDynamicallyQuantizableLinear"):
         return module.weight
     return module.weight.T if _is_conv1d(module) else None
+
+
+def replace_(model: nn.Module, layer: nn.Module, new: nn.Module) -> None:
+    """Puts `new` in the place of `layer`, under all of its names."""
+    for parent in model.modules():
+        for leaf, child in parent._modules.items():
+            if child is layer:
+                setattr(parent, leaf, new)
+
+
+def _is_mixture(structure: str, layer: nn.Module) -> bool:
+    d_out, d_in = linear_like(layer).shape
+    try:
+        return describe(structure, d_in, d_out).experts is not None
+    except ValueError:
+        return False  # its row says why
 
 
 def _milliseconds(layer: nn.Module, x: Tensor) -> float:
@@ -88,19 +107,26 @@ def _milliseconds(layer: nn.Module, x: Tensor) -> float:
     return statistics.median(times)
 
 
-def _moments(
+def _observe(
     model: nn.Module,
     layers: dict[str, nn.Module],
+    mixtures: set[str],
     calibration: Callable[[nn.Module], object],
 ) -> dict[str, Tensor]:
-    """X^T X of each layer's inputs over one call of `calibration`."""
-    moments: dict[str, Tensor] = {}
+    """Of each layer's inputs X over one call of `calibration`: X^T X, or X
+    itself (its first rows) for a layer that becomes a mixture."""
+    seen: dict[str, Tensor] = {}
 
     def hook(name):
         def add(_, inputs):
-            x = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).double()
-            now = x.T @ x
-            moments[name] = now + moments[name] if name in moments else now
+            x = inputs[0].detach().reshape(-1, inputs[0].shape[-1])
+            before = seen.get(name)
+            if name in mixtures:
+                seen[name] = (x if before is None
+                              else torch.cat((before, x)))[:_INPUTS]
+            else:
+                now = x.double().T @ x.double()
+                seen[name] = now if before is None else now + before
         return add
 
     handles = [layer.register_forward_pre_hook(hook(name))
@@ -114,7 +140,7 @@ def _moments(
         model.train(was_training)
         for handle in handles:
             handle.remove()
-    return moments
+    return seen
 
 
 def convert_(
@@ -128,7 +154,8 @@ def convert_(
     measure: bool = True,
     iterations: int = 20,
 ) -> Report:
-    """Replaces torch.nn.Linear (and transformers' Conv1D) by einforge.nn.Linear.
+    """Replaces torch.nn.Linear (and transformers' Conv1D) by einforge.nn.Linear
+    or, where the structure is a mixture, einforge.nn.MoeLinear.
 
         convert_(model, {"*.mlp.*": "btt:0.25", "*.attn.*": "monarch"})
 
@@ -139,7 +166,8 @@ def convert_(
         init: "project" sets the cores to the nearest matrix, "random" draws
             them.
         calibration: runs the model on data; the error of each layer's outputs
-            on its inputs there is minimised in place of the matrix's.
+            on its inputs there is minimised in place of the matrix's. Mixtures
+            need it: their experts are fitted to clusters of the inputs.
         skip_if_slower: a layer that takes longer forward at `tokens` tokens
             stays as it is.
         tokens: rows of the input with which layers are timed.
@@ -166,7 +194,7 @@ def convert_(
     unused = dict(patterns)
     layers: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        if _matrix(module) is None or not name:
+        if linear_like(module) is None or not name:
             continue
         for pattern, structure in patterns.items():
             if fnmatch.fnmatchcase(name, pattern):
@@ -178,20 +206,27 @@ def convert_(
         raise ValueError(
             f"[convert_] expected patterns that match linear layers; got "
             f"{', '.join(map(repr, unused))}")
-    moments = (_moments(model, layers, calibration)
-               if calibration is not None and init == "project" else {})
+    seen = {}
+    if calibration is not None and init == "project":
+        seen = _observe(
+            model, layers,
+            {name for name in chosen if _is_mixture(chosen[name], layers[name])}, calibration)
     report = Report()
     for name, layer in layers.items():
         report.append(_convert(
-            model, name, layer, chosen[name], init, moments.get(name),
+            model, name, layer, chosen[name], init, seen.get(name),
             owners[id(layer.weight)] > 1, skip_if_slower, tokens,
             measure or skip_if_slower, iterations))
+    transformers = sys.modules.get("transformers")
+    if transformers is not None and isinstance(model, transformers.PreTrainedModel):
+        from einforge import hf
+        hf.record(model)
     return report
 
 
-def _convert(model, name, layer, structure, init, moment, shared,
+def _convert(model, name, layer, structure, init, seen, shared,
              skip_if_slower, tokens, measure, iterations) -> Row:
-    weight = _matrix(layer).detach()
+    weight = linear_like(layer).detach()
     d_out, d_in = weight.shape
     before = d_out * d_in + (0 if layer.bias is None else d_out)
     kept = Row(name, d_in, d_out, structure, None, "", None, (before, before),
@@ -200,20 +235,24 @@ def _convert(model, name, layer, structure, init, moment, shared,
         return kept._replace(skipped="its weight is shared")
     try:
         found = describe(structure, d_in, d_out)
-        new = Linear(d_in, d_out, structure, bias=layer.bias is not None,
-                     device=weight.device, dtype=weight.dtype)
+        made = Linear if found.experts is None else MoeLinear
+        new = made(d_in, d_out, structure, bias=layer.bias is not None,
+                   device=weight.device, dtype=weight.dtype)
     except ValueError as error:
         return kept._replace(skipped=str(error))
     error = None
     if init == "project":
-        error = new.load_matrix(weight, moment, iterations).errors[-1]
+        if found.experts is not None and seen is None:
+            return kept._replace(skipped="a mixture needs calibration")
+        error = new.load_matrix(weight, seen, iterations).errors[-1]
     with torch.no_grad():
         if layer.bias is not None:
             new.bias.copy_(layer.bias)
     new.train(layer.training)
-    for old, fresh in ((layer.weight, new.parameters()),):
-        for parameter in fresh:
-            parameter.requires_grad_(old.requires_grad)
+    for parameter in new.parameters():
+        parameter.requires_grad_(layer.weight.requires_grad)
+    if layer.bias is not None:
+        new.bias.requires_grad_(layer.bias.requires_grad)
     ms = None
     if measure:
         x = torch.randn(tokens, d_in, device=weight.device, dtype=weight.dtype)
@@ -223,6 +262,5 @@ def _convert(model, name, layer, structure, init, moment, shared,
               (before, after), (2 * d_out * d_in, 2 * found.macs), ms)
     if skip_if_slower and ms[1] > ms[0]:
         return row._replace(skipped="slower")
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, new)
+    replace_(model, layer, new)
     return row

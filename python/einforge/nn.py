@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from einforge.functional import btt_moe_routed, einsum_linear, rms_cap
+from einforge import models
+from einforge.models import Router
 from einforge.module import adopt_old_gains
-from einforge.projection import Projection, matrix, project
+from einforge.projection import (
+    MixtureProjection, Projection, matrix, project, project_mixture)
 from einforge.structure import Core, Sizes, Structure, describe
 
 
@@ -64,6 +67,27 @@ class _Cores(nn.Module):
         a, b = self.structure.cores
         return (rms_cap(self.core_a, self.gain_a, a.init_std),
                 rms_cap(self.core_b, self.gain_b, b.init_std))
+
+    def _load_cores(self, core_a: Tensor, core_b: Tensor) -> None:
+        """Sets both cores at their RMS caps, and gains that carry the rest:
+        capping then changes nothing."""
+        for core, target, gain, value in zip(
+                self.structure.cores, (self.core_a, self.core_b),
+                (self.gain_a, self.gain_b), (core_a, core_b)):
+            value = value.double()
+            rms = float(value.square().mean().sqrt())
+            # Below the cap, so that rounding does not reach it; the core is
+            # divided by the gain as its dtype has it.
+            scale = rms / core.init_std * (
+                1 + max(1e-6, torch.finfo(gain.dtype).eps))
+            gain.fill_(scale if scale > 0 else 1.0)
+            target.copy_(value / gain.double())
+
+    def _need_gains(self) -> None:
+        if self.gain_a is None:
+            raise ValueError(
+                "[load_matrix] expected a layer with gains; without them the "
+                "RMS cap would rescale its cores")
 
     def lr_multipliers(self, base_width: int) -> dict[str, float]:
         """Of each own parameter that has one other than 1."""
@@ -174,24 +198,13 @@ class Linear(_Cores):
         if s.dense:
             self.weight.copy_(weight)
             return Projection(weight, weight, [0.0])
-        if self.gain_a is None:
-            raise ValueError(
-                "[load_matrix] expected a layer with gains; without them the "
-                "RMS cap would rescale its cores")
+        self._need_gains()
         grow = (0, s.sizes.d_in - s.d_in)
-        whole = nn.functional.pad(weight, (*grow, 0, s.sizes.d_out - s.d_out))
+        whole = nn.functional.pad(weight.double(), (*grow, 0, s.sizes.d_out - s.d_out))
         if moment is not None:
             moment = nn.functional.pad(moment, (*grow, *grow))
         found = project(whole, s.sizes, iterations=iterations, moment=moment)
-        for core, target, gain, value in zip(
-                s.cores, (self.core_a, self.core_b), (self.gain_a, self.gain_b),
-                (found.core_a, found.core_b)):
-            rms = float(value.double().square().mean().sqrt())
-            scale = rms / core.init_std
-            # An ulp below the cap, so that rounding does not reach it.
-            scale *= 1 + 1e-6
-            target.copy_(value / scale if scale > 0 else value)
-            gain.fill_(scale if scale > 0 else 1.0)
+        self._load_cores(found.core_a, found.core_b)
         return found
 
 
@@ -257,6 +270,29 @@ class MoeLinear(_Cores):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    @torch.no_grad()
+    def load_matrix(
+        self, weight: Tensor, inputs: Tensor, iterations: int = 20,
+    ) -> MixtureProjection:
+        """Sets router and experts so that the outputs on `inputs` (n, d_in),
+        activations of the layer, are nearest to those of a dense (d_out, d_in)
+        matrix: projection.project_mixture() says how.
+
+        Raises:
+            ValueError: a shape does not fit, or the layer has no gains.
+        """
+        s = self.structure
+        self._need_gains()
+        softmax_first = self.softmax_first
+        if softmax_first is None:
+            softmax_first = s.active == 1
+        found = project_mixture(
+            weight.double(), s.sizes, inputs, s.experts, s.active, softmax_first,
+            iterations)
+        self._load_cores(found.core_a, found.core_b)
+        self.router.copy_(found.router)
+        return found
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) -> (..., d_out)."""
         a, b = self.cores()
@@ -282,12 +318,23 @@ def mixtures(model: nn.Module) -> Iterator[tuple[str, MoeLinear]]:
             yield name, module
 
 
+def _routings(
+    model: nn.Module,
+) -> Iterator[tuple[str, Optional[Tensor], Optional[Tensor]]]:
+    """Name, loss and tokens per expert of each router's last training pass."""
+    for name, module in model.named_modules():
+        if isinstance(module, MoeLinear):
+            yield name, module.loss, module.load
+        elif isinstance(module, Router):
+            yield name, module.loss, module.tokens
+
+
 def aux_loss(model: nn.Module) -> Tensor:
     """The mean of the routers' weighted losses; add it to the loss.
 
     Of the last forward pass in training; 0 where there was none.
     """
-    losses = [m.loss for _, m in mixtures(model) if m.loss is not None]
+    losses = [loss for _, loss, _ in _routings(model) if loss is not None]
     return torch.stack(losses).mean() if losses else torch.zeros(())
 
 
@@ -299,9 +346,9 @@ def router_health(model: nn.Module) -> dict[str, dict[str, Any]]:
     the device.
     """
     health = {}
-    for name, mixture in mixtures(model):
-        if mixture.load is not None:
-            tokens = mixture.load.tolist()
+    for name, _, load in _routings(model):
+        if load is not None:
+            tokens = load.tolist()
             health[name] = {
                 "tokens": tokens,
                 "dead": sum(count == 0 for count in tokens),
@@ -329,7 +376,8 @@ def param_groups(
     seen: set[int] = set()
     for module in model.modules():
         multipliers: dict[str, float] = {}
-        if isinstance(module, _Cores):
+        if isinstance(module, (_Cores, models.Layer, models.Router,
+                               models.FfnMixture)):
             multipliers = module.lr_multipliers(base_width)
         elif isinstance(module, nn.Linear):
             multipliers = {"weight": base_width / module.in_features}
@@ -352,11 +400,11 @@ def merge_(model: nn.Module) -> nn.Module:
     For inference and export; mixtures stay. Returns the model.
     """
     for name, child in model.named_children():
-        if isinstance(child, Linear):
+        if isinstance(child, (Linear, models.Linear, models.PaddedLinear)):
             weight = child.merged()
             with torch.device("meta"):
                 dense = nn.Linear(
-                    child.in_features, child.out_features,
+                    weight.shape[1], weight.shape[0],
                     bias=child.bias is not None)
             dense.weight = nn.Parameter(weight)
             if child.bias is not None:

@@ -14,6 +14,13 @@ class Projection(NamedTuple):
     errors: list[float]  # relative error, after the start and each iteration
 
 
+class MixtureProjection(NamedTuple):
+    router: Tensor  # (E, d_in), float32
+    core_a: Tensor  # (E, alpha, gamma, delta, phi, rho), the dtype of the matrix
+    core_b: Tensor  # (E, beta, gamma, epsilon, phi, rho)
+    errors: list[float]  # relative error of the outputs: the last alone
+
+
 def _slices(weight: Tensor, s: Sizes) -> Tensor:
     """(d_out, d_in) -> (gamma, phi, beta epsilon, alpha delta)."""
     w = weight.reshape(s.delta, s.epsilon, s.phi, s.alpha, s.beta, s.gamma)
@@ -87,6 +94,95 @@ def project(
         return Projection(core_a.to(dtype), core_b.to(dtype), [float(error)])
     return _alternate(
         w, s, core_a, core_b, moment.to(w), iterations, dtype)
+
+
+def project_mixture(
+    weight: Tensor,
+    sizes: Sizes,
+    inputs: Tensor,
+    experts: int,
+    active: int,
+    softmax_first: bool,
+    iterations: int = 20,
+) -> MixtureProjection:
+    """A mixture of experts whose outputs are nearest to those of one matrix.
+
+    The inputs are clustered by direction (spherical k-means); a centre is a row
+    of the router, so that a token takes the experts of the nearest centres. Each
+    expert is then the projection of the matrix for its tokens, weighted by their
+    gates: an upper bound of the mixture's error, as gates are convex.
+
+    Args:
+        weight: (d_out, d_in), any floating dtype; computed in float64.
+        sizes: of one expert.
+        inputs: (n, d_in) activations of the layer, n at least `experts`.
+        experts, active: E and k.
+        softmax_first: gates are shares of the softmax over all experts.
+        iterations: of alternating least squares at most, per expert.
+
+    Raises:
+        ValueError: a shape does not fit, or there are too few inputs.
+    """
+    s = Sizes(*sizes)
+    if inputs.dim() != 2 or inputs.shape[1] > s.d_in or len(inputs) < experts:
+        raise ValueError(
+            f"[project_mixture] expected inputs of size (n, {s.d_in}), n at "
+            f"least {experts}; got {tuple(inputs.shape)}")
+    x = inputs.detach().double()
+    w = weight.detach().double()
+    centres = _cluster(x, experts)
+    logits = x @ centres.T / x.norm(dim=-1).mean().clamp(min=1e-30)
+    chosen = logits.argsort(dim=-1, descending=True, stable=True)[:, :active]
+    # As sharp as it must be for the chosen to have nearly all of the softmax.
+    sharpness = 1.0
+    while sharpness < 1024 and float(
+            (sharpness * logits).softmax(-1).gather(-1, chosen).sum(-1).mean()
+    ) < 0.99:
+        sharpness *= 2
+    logits *= sharpness
+    gates = (logits.softmax(-1).gather(-1, chosen) if softmax_first
+             else logits.gather(-1, chosen).softmax(-1))
+    share = torch.zeros_like(logits).scatter(-1, chosen, gates)  # (n, E)
+    cores = []
+    y = torch.zeros(len(x), s.d_out, dtype=x.dtype, device=x.device)
+    for expert in range(experts):
+        moment = x.T @ (share[:, expert:expert + 1] * x)
+        found = project(w, s, iterations=iterations, moment=moment)
+        cores.append((found.core_a, found.core_b))
+        y += share[:, expert:expert + 1] * (
+            x @ matrix(found.core_a, found.core_b).T)
+    want = x @ w.T
+    scale = want.norm()
+    error = float((y - want).norm() / scale) if scale > 0 else 0.0
+    a, b = (torch.stack(core).to(weight.dtype) for core in zip(*cores))
+    norm = x.norm(dim=-1).mean().clamp(min=1e-30)
+    return MixtureProjection(
+        (sharpness / norm * centres).float(), a, b, [error])
+
+
+def _cluster(x: Tensor, count: int, rounds: int = 30) -> Tensor:
+    """Spherical k-means: `count` unit rows (count, d), from a fixed seed."""
+    x = x / x.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+    draw = torch.Generator().manual_seed(0)
+    # k-means++: the next centre is drawn by its distance to those there are.
+    first = int(torch.randint(len(x), (1,), generator=draw))
+    centres = x[first:first + 1]
+    while len(centres) < count:
+        far = (1 - (x @ centres.T).amax(-1)).clamp(min=1e-12)
+        pick = torch.multinomial(far.cpu(), 1, generator=draw).to(x.device)
+        centres = torch.cat((centres, x[pick]))
+    for _ in range(rounds):
+        nearness, own = (x @ centres.T).max(-1)
+        sums = torch.zeros_like(centres).index_add_(0, own, x)
+        empty = torch.bincount(own, minlength=count) == 0
+        # An empty cluster restarts at the tokens that fit theirs worst.
+        worst = nearness.argsort()[:int(empty.sum())]
+        sums[empty] = x[worst]
+        new = sums / sums.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+        if torch.equal(new, centres):
+            break
+        centres = new
+    return centres
 
 
 def _alternate(w, s, core_a, core_b, moment, iterations, dtype) -> Projection:

@@ -13,6 +13,7 @@
 
 #include "einforge/base/error.h"
 #include "einforge/base/hash.h"
+#include "einforge/train/tensor_file.h"
 #include "einforge/train/upgrade.h"
 
 namespace einforge::train {
@@ -36,32 +37,6 @@ class Damaged : public base::InvalidInput {
   using base::InvalidInput::InvalidInput;
 };
 
-const std::pair<torch::ScalarType, const char*> kDtypes[] = {
-    {torch::kFloat32, "F32"},
-    {torch::kFloat64, "F64"},
-    {torch::kBFloat16, "BF16"},
-    {torch::kFloat16, "F16"},
-    {torch::kInt64, "I64"},
-    {torch::kUInt8, "U8"}};
-
-std::string dtype_name(torch::ScalarType dtype) {
-  for (const auto& [candidate, name] : kDtypes) {
-    if (candidate == dtype) {
-      return name;
-    }
-  }
-  TORCH_CHECK(false, "[checkpoint] dtype ", dtype, " has no file format");
-}
-
-torch::ScalarType dtype_of(const std::string& name) {
-  for (const auto& [dtype, candidate] : kDtypes) {
-    if (candidate == name) {
-      return dtype;
-    }
-  }
-  throw base::InvalidInput("safetensors: unsupported dtype '" + name + "'");
-}
-
 std::string_view text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
@@ -74,23 +49,9 @@ void sync_directory(const fs::path& path) {
   }
 }
 
-// Writes the tensors, in the row-major order of their indices; returns the
-// hash of the file.
-std::string save_tensors(const fs::path& path, const NamedTensors& tensors) {
-  const torch::NoGradGuard no_grad;
-  base::Safetensors content;
-  content.metadata["format"] = "pt";
-  std::vector<torch::Tensor> alive;
-  for (const auto& [name, tensor] : tensors) {
-    alive.push_back(tensor.detach().cpu().contiguous());
-    content.tensors.push_back(
-        {name,
-         dtype_name(tensor.scalar_type()),
-         tensor.sizes().vec(),
-         {static_cast<const std::byte*>(alive.back().const_data_ptr()),
-          alive.back().nbytes()}});
-  }
-  base::write_safetensors(path, content);
+// The hash of the file that it writes.
+std::string write_tensors(const fs::path& path, const NamedTensors& tensors) {
+  save_tensors(path, tensors);
   return base::hash_hex(text(base::MappedFile(path).bytes()));
 }
 
@@ -214,12 +175,7 @@ void load_tensors(
         fmt::join(target.sizes(), ", "),
         view.dtype,
         fmt::join(view.shape, ", "));
-    // from_blob wants a mutable pointer; the copy only reads it.
-    const torch::Tensor source = torch::from_blob(
-        const_cast<std::byte*>(view.data.data()),
-        view.shape,
-        dtype_of(view.dtype));
-    torch::Tensor(target).copy_(source);
+    torch::Tensor(target).copy_(tensor_of(view));
   }
   base::check(
       views.size() == targets.size(),
@@ -350,8 +306,8 @@ void CheckpointFolder::write(
         {"format", kFormat}, {"version", kVersion}, {"step", step}};
     complete.update(state);
     complete["files"] = {
-        {kModelFile, save_tensors(temporary / kModelFile, model)},
-        {kOptimizerFile, save_tensors(temporary / kOptimizerFile, optimizer)}};
+        {kModelFile, write_tensors(temporary / kModelFile, model)},
+        {kOptimizerFile, write_tensors(temporary / kOptimizerFile, optimizer)}};
     complete["checksum"] = checksum(complete);
     base::write_file_atomically(
         temporary / kStateFile, complete.dump(2) + "\n");

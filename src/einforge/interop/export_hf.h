@@ -1,0 +1,23 @@
+#pragma once
+
+#include <filesystem>
+
+namespace einforge::interop {
+
+// Writes the model of a run as a folder for transformers:
+//
+//   config.json, generation_config.json
+//   model.safetensors                      float32
+//   modeling_einforge.py, models.py        what AutoModelForCausalLM runs
+//   tokenizer.json, tokenizer_config.json  chars96 or bytes
+//
+// Nothing is pickled, and the Python files need torch and transformers alone.
+//
+// @param run the folder of a run, of its checkpoints or of one checkpoint
+// @param folder made; it may be there if it is empty
+// @throw base::InvalidInput when the run has no checkpoint or no gpt, or the
+//   folder holds files; base::IoError when the disk refuses
+void export_hf(
+    const std::filesystem::path& run, const std::filesystem::path& folder);
+
+}  // namespace einforge::interop

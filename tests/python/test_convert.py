@@ -1,0 +1,188 @@
+"""Conversion of trained layers, against independent references.
+
+Run by ctest; by hand: EINFORGE_LIBRARY=.../libeinforge_ops.so python
+test_convert.py
+"""
+
+import math
+import pathlib
+import sys
+import unittest
+from unittest import mock
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "python"))
+
+import torch  # noqa: E402
+
+import einforge  # noqa: E402
+from einforge import convert, nn  # noqa: E402
+from einforge.projection import matrix, project, project_mixture  # noqa: E402
+
+
+def fly_projection(m):
+    """The projection to Monarch of square matrices that HazyResearch/fly has
+    (blockdiag_butterfly_projection.py), whose columns are (block, place)."""
+    n = math.isqrt(len(m))
+    slices = m.reshape(n, n, n, n).permute(1, 2, 0, 3)  # p k, r s -> k r p s
+    u, s, v = torch.linalg.svd(slices)
+    near = (u[..., :1] * s[..., None, :1]) @ v[..., :1, :]
+    return near.permute(2, 0, 1, 3).reshape(m.shape)
+
+
+class Projection(unittest.TestCase):
+    def test_of_square_rank_1_is_flys(self):
+        torch.manual_seed(0)
+        for n in (2, 3, 5, 8):
+            w = torch.randn(n * n, n * n, dtype=torch.float64)
+            found = project(w, einforge.Sizes(
+                alpha=n, gamma=n, epsilon=n, phi=n))
+            got = matrix(found.core_a, found.core_b)
+            # Our columns are (place, block).
+            order = torch.arange(n * n).reshape(n, n).T.flatten()
+            torch.testing.assert_close(got[:, order], fly_projection(w[:, order]))
+
+    def test_of_rank_1_is_the_best_of_a_search(self):
+        """Slices of 2 x 2: the best rank-1 matrix along each direction."""
+        torch.manual_seed(1)
+        angle = torch.linspace(0, math.pi, 20001, dtype=torch.float64)
+        direction = torch.stack((angle.cos(), angle.sin()))  # (2, angles)
+        for _ in range(5):
+            w = torch.randn(4, 4, dtype=torch.float64)
+            squared = 0.0
+            for f in range(2):
+                for g in range(2):
+                    part = w[f::2, g::2]
+                    left = (direction.T @ part).square().sum(-1)
+                    squared += float(part.square().sum() - left.max())
+            found = project(w, einforge.Sizes(
+                alpha=2, gamma=2, epsilon=2, phi=2))
+            error = found.errors[-1] * float(w.norm())
+            self.assertLess(error, math.sqrt(squared) + 1e-12)
+            self.assertGreater(error, math.sqrt(squared) - 1e-6)
+
+    def test_survives_rounding_to_half_precision(self):
+        torch.manual_seed(2)
+        exact = nn.Linear(64, 96, "btt:0.25", dtype=torch.float64).merged()
+        for dtype, bound in ((torch.bfloat16, 6e-3), (torch.float16, 8e-4)):
+            for scale in (1e-2, 1.0, 30.0):
+                layer = nn.Linear(64, 96, "btt:0.25", dtype=dtype)
+                layer.load_matrix(scale * exact)
+                # Half of the last place of either core, at most.
+                gap = layer.double().merged() - scale * exact
+                self.assertLess(
+                    float(gap.norm() / (scale * exact).norm()), bound)
+
+
+def clustered(tokens, width, clusters):
+    """Inputs in subspaces of their own, as those of a mixture's experts."""
+    draw = torch.Generator().manual_seed(3)
+    basis = torch.randn(clusters, 6, width, generator=draw)
+    own = torch.randint(clusters, (tokens,), generator=draw)
+    x = torch.randn(tokens, 1, 6, generator=draw)
+    centre = 4 * torch.randn(clusters, width, generator=draw)
+    return (x @ basis[own])[:, 0] + centre[own]
+
+
+class MixtureProjection(unittest.TestCase):
+    def test_is_nearer_than_one_expert(self):
+        x = clustered(2000, 32, 4)
+        torch.manual_seed(4)
+        w = torch.randn(48, 32)
+        one = nn.Linear(32, 48, "btt:0")
+        alone = one.load_matrix(w, (x.T @ x).double()).errors[-1]
+        for structure in ("btt_moe:E=4,k=1", "btt_moe:E=4,k=2",
+                          "low_rank_moe:E=4,k=1,rho=4"):
+            layer = nn.MoeLinear(32, 48, structure, bias=False).eval()
+            error = layer.load_matrix(w, x).errors[-1]
+            want = x @ w.T
+            got = float((layer(x).detach() - want).norm() / want.norm())
+            self.assertAlmostEqual(got, error, delta=1e-4)
+            if structure == "btt_moe:E=4,k=1":
+                self.assertLess(error, 0.7 * alone)
+
+    def test_finds_clusters_that_there_are(self):
+        x = clustered(2000, 32, 4)
+        s = einforge.describe("low_rank_moe:E=4,k=1,rho=7", 32, 48)
+        w = torch.randn(48, 32)
+        # Each cluster spans 7 dimensions, so that rank 7 holds all of it.
+        found = project_mixture(w, s.sizes, x, 4, 1, softmax_first=True)
+        self.assertLess(found.errors[-1], 0.02)
+
+    def test_needs_inputs(self):
+        with self.assertRaisesRegex(ValueError, r"\(n, 32\).*\(3, 32\)"):
+            nn.MoeLinear(32, 48, "btt_moe:E=4,k=2").load_matrix(
+                torch.randn(48, 32), torch.randn(3, 32))
+        model = torch.nn.Sequential(torch.nn.Linear(32, 32))
+        report = einforge.convert_(model, "btt_moe:E=4,k=2", measure=False)
+        self.assertIn("calibration", report[0].skipped)
+        x = torch.randn(64, 32)
+        report = einforge.convert_(
+            model, "btt_moe:E=4,k=2", measure=False,
+            calibration=lambda m: m(x))
+        self.assertEqual(report[0].skipped, "")
+        self.assertIsInstance(model[0], nn.MoeLinear)
+
+
+class Conv1D(torch.nn.Module):
+    """As transformers has it: y = x weight + bias."""
+
+    def __init__(self, nf, nx):
+        super().__init__()
+        self.nf = nf
+        self.weight = torch.nn.Parameter(torch.randn(nx, nf) / nx ** 0.5)
+        self.bias = torch.nn.Parameter(torch.randn(nf))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+class Model(unittest.TestCase):
+    def test_conv1d_is_transposed(self):
+        torch.manual_seed(5)
+        model = torch.nn.Sequential(Conv1D(96, 64))
+        exact = nn.Linear(64, 96, "monarch").merged()
+        with torch.no_grad():
+            model[0].weight.copy_(exact.T)
+        x = torch.randn(5, 64)
+        want = model(x)
+        report = einforge.convert_(model, "monarch", measure=False)
+        self.assertEqual(report[0][1:3], (64, 96))
+        torch.testing.assert_close(model(x), want, rtol=1e-4, atol=1e-4)
+
+    def test_keeps_dtype_mode_and_gradients(self):
+        torch.manual_seed(6)
+        model = torch.nn.Sequential(
+            torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)).bfloat16().eval()
+        model[0].weight.requires_grad_(False)
+        einforge.convert_(model, "btt:0.25", measure=False)
+        self.assertFalse(model[0].training)
+        self.assertEqual({p.dtype for p in model.parameters()},
+                         {torch.bfloat16})
+        self.assertFalse(model[0].core_a.requires_grad)
+        self.assertTrue(model[0].bias.requires_grad)
+        self.assertTrue(model[1].core_a.requires_grad)
+
+    def test_replaces_a_shared_module_under_all_names(self):
+        shared = torch.nn.Linear(64, 64)
+        model = torch.nn.ModuleDict({"a": shared, "b": torch.nn.Sequential(
+            torch.nn.ReLU(), shared)})
+        report = einforge.convert_(model, "monarch", measure=False)
+        self.assertEqual(len(report), 1)
+        self.assertIs(model["a"], model["b"][1])
+        self.assertIsInstance(model["a"], nn.Linear)
+
+    def test_skips_what_is_slower(self):
+        for times, kept in (((1.0, 2.0), True), ((2.0, 1.0), False)):
+            model = torch.nn.Sequential(torch.nn.Linear(64, 64))
+            with mock.patch.object(
+                    convert, "_milliseconds", side_effect=list(times)):
+                report = einforge.convert_(
+                    model, "monarch", skip_if_slower=True)
+            self.assertEqual(report[0].skipped, "slower" if kept else "")
+            self.assertEqual(report[0].ms, times)
+            self.assertEqual(type(model[0]) is torch.nn.Linear, kept)
+
+
+if __name__ == "__main__":
+    unittest.main()
