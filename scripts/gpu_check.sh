@@ -7,7 +7,6 @@
 # compile. Each command has a time limit.
 #   tests        the programs *_tests
 #   graph        forward and backward in a CUDA graph, from Python
-#   python       the layers under PyTorch's own tools, from Python
 #   sanitize     memcheck, racecheck and initcheck of the kernels, small sizes
 #   layers       einforge bench: the layers of the claims, 32,768 tokens
 #   paper        einforge bench: the paper's 23 structures at three widths
@@ -24,8 +23,8 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 cd "$root" || exit 2
 out="${OUT:-results/gpu}"
 folder=""
-all=(tests graph python sanitize layers paper decode moe widths coverage gpt
-  kernels train-smoke)
+all=(tests graph sanitize layers paper decode moe widths coverage gpt kernels
+  train-smoke)
 declare -A part
 for argument in "$@"; do
   name="${argument#--}"
@@ -113,13 +112,8 @@ if [[ -n ${part[tests]:-} ]]; then
   done
 fi
 if [[ -n ${part[graph]:-} ]]; then
-  EINFORGE_LIBRARY="$folder/lib/libeinforge_python.so" check graph timeout 120 \
+  EINFORGE_LIBRARY="$folder/lib/libeinforge_ops.so" check graph timeout 120 \
     python3 tests/python/test_ops.py CudaGraph
-fi
-if [[ -n ${part[python]:-} ]]; then
-  EINFORGE_LIBRARY="$folder/lib/libeinforge_python.so" \
-    EINFORGE_TEST_DEVICE=cuda check python timeout 400 \
-    python3 tests/python/test_ecosystem.py
 fi
 # The distinct errors, the most frequent first; of a tool that reports none (it
 # crashed, or its time was over) the last lines.

@@ -244,9 +244,6 @@ def _convert(model, name, layer, structure, init, seen, shared,
     if init == "project":
         if found.experts is not None and seen is None:
             return kept._replace(skipped="a mixture needs calibration")
-        if found.experts is not None and found.dense:
-            return kept._replace(
-                skipped="a mixture of dense matrices has no projection")
         error = new.load_matrix(weight, seen, iterations).errors[-1]
     with torch.no_grad():
         if layer.bias is not None:

@@ -66,7 +66,7 @@ class StructureQuantizer(HfQuantizer):
             self.quantization_config.layers = structures_of(model)
         for module in model.modules():
             if isinstance(module, MoeLinear):
-                module.router.weight.data = module.router.weight.data.float()
+                module.router.data = module.router.data.float()
 
     def is_serializable(self, *_: Any, **__: Any) -> bool:
         return True

@@ -1,6 +1,6 @@
 """Conversion of trained layers, against independent references.
 
-Run by ctest; by hand: EINFORGE_LIBRARY=.../libeinforge_python.so python
+Run by ctest; by hand: EINFORGE_LIBRARY=.../libeinforge_ops.so python
 test_convert.py
 """
 

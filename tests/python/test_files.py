@@ -1,7 +1,7 @@
 """What the program writes, read in Python and by transformers.
 
 Run by ctest; by hand: EINFORGE_PROGRAM=.../einforge
-EINFORGE_LIBRARY=.../libeinforge_python.so python test_files.py
+EINFORGE_LIBRARY=.../libeinforge_ops.so python test_files.py
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """Converted models of transformers: saved and loaded.
 
 Skips where transformers is not installed. Run by ctest; by hand:
-EINFORGE_LIBRARY=.../libeinforge_python.so python test_hf.py
+EINFORGE_LIBRARY=.../libeinforge_ops.so python test_hf.py
 """
 
 import importlib.util
@@ -67,7 +67,7 @@ class Saved(unittest.TestCase):
                 half = third(input_ids=tokens).logits.float()
                 if "_moe" in structure:  # a token may take another expert
                     self.assertEqual(
-                        {r.weight.dtype for _, r in nn.routers(third)},
+                        {m.router.dtype for _, m in nn.mixtures(third)},
                         {torch.float32})
                     self.assertTrue(half.isfinite().all())
                 else:

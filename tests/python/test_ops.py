@@ -1,6 +1,6 @@
 """The operators from Python: loading, opcheck, gradcheck, compile, autocast.
 
-Run by ctest; by hand: EINFORGE_LIBRARY=.../libeinforge_python.so python test_ops.py
+Run by ctest; by hand: EINFORGE_LIBRARY=.../libeinforge_ops.so python test_ops.py
 """
 
 import os
@@ -542,7 +542,7 @@ class Library(unittest.TestCase):
                  "PYTHONPATH": str(ROOT / "python")},
             capture_output=True, text=True, check=False)
         self.assertNotEqual(result.returncode, 0)
-        self.assertIn("ImportError: expected libeinforge_python.so at one of "
+        self.assertIn("ImportError: expected libeinforge_ops.so at one of "
                       "/no/such/file.so", result.stderr)
 
     def test_a_kernel_is_forced_by_the_environment(self):
