@@ -2,9 +2,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cli/command.h"
 #include "cli/options.h"
@@ -12,7 +15,7 @@
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/json.h"
-#include "einforge/data/tokenizer.h"
+#include "einforge/data/codec.h"
 #include "einforge/models/sample.h"
 #include "einforge/nn/einsum_linear.h"
 #include "einforge/train/load_model.h"
@@ -45,6 +48,40 @@ void print_bytes(std::string text) {
   base::print_raw(text);
 }
 
+// Text as the tokens come.
+class Printer {
+ public:
+  Printer(data::Codec& codec, const std::vector<std::int64_t>& prompt)
+      : codec_(codec) {
+    if (!codec_.is_by_token()) {
+      tokens_ = prompt;
+      text_ = codec_.decode(tokens_);
+      printed_ = text_.size();
+    }
+  }
+
+  // What is new in the text, without a character that is not complete.
+  std::string add(std::int64_t token) {
+    if (codec_.is_by_token()) {
+      return codec_.decode(std::array{token});
+    }
+    tokens_.push_back(token);
+    text_ = codec_.decode(tokens_);
+    return text_.ends_with("\xef\xbf\xbd") ? "" : rest();
+  }
+  std::string rest() {
+    const std::size_t from = std::min(std::exchange(printed_, text_.size()),
+                                      text_.size());
+    return text_.substr(from);
+  }
+
+ private:
+  data::Codec& codec_;
+  std::vector<std::int64_t> tokens_;
+  std::string text_;
+  std::size_t printed_ = 0;
+};
+
 void run(const Options& options) {
   options.sample.validate();
   const train::LoadedModel loaded =
@@ -55,14 +92,26 @@ void run(const Options& options) {
       options.checkpoint,
       loaded.config.model.kind);
   nn::set_inference(*loaded.model, true);
-  const data::Tokenizer tokenizer(loaded.tokens);
+  const auto codec =
+      data::open_codec(loaded.tokens, loaded.tokenizer, loaded.checkpoint);
   const std::string text =
       options.prompt == "-" ? base::read_input("-") : options.prompt;
-  const auto prompt = tokenizer.encode(text);
+  auto prompt = codec->encode(text);
+  if (prompt.empty() && loaded.end_of_text >= 0) {
+    prompt = {loaded.end_of_text};  // a new document
+  }
+  for (const std::int64_t token : prompt) {
+    base::check(
+        token >= 0 && token < loaded.vocab_size,
+        "--prompt: expected tokens below {}; got {}",
+        loaded.vocab_size,
+        token);
+  }
   const bool shown = !options.json.instead();
   if (shown) {
     print_bytes(text);
   }
+  Printer printer(*codec, prompt);
   const auto tokens = models::sample(
       *loaded.model,
       loaded.config.model.context,
@@ -70,15 +119,15 @@ void run(const Options& options) {
       options.sample,
       [&](std::int64_t token) {
         if (shown) {
-          print_bytes(tokenizer.decode(std::array{token}));
+          print_bytes(printer.add(token));
         }
       });
   if (shown) {
-    base::print_raw("\n");
+    print_bytes(printer.rest() + "\n");
   }
   options.json.write(
       {{"prompt", text},
-       {"text", tokenizer.decode(tokens)},
+       {"text", codec->decode(tokens)},
        {"tokens", tokens},
        {"step", loaded.step}});
 }
@@ -97,7 +146,8 @@ void add_generate(CLI::App& app) {
       ->add_option(
           "--prompt",
           options->prompt,
-          "text to go on from (a new line), or - for standard input")
+          "text to go on from (a new line), or - for standard input; without a "
+          "tokenizer, tokens as numbers")
       ->type_name("TEXT");
   models::SampleOptions& sample = options->sample;
   add_number(

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace einforge::data {
+
+// Makes bytes that come in pieces UTF-8, for libraries that take nothing else:
+// each byte that is part of no character becomes U+FFFD. All else stays as it
+// is.
+class Utf8Repair {
+ public:
+  // Appends what `bytes` become to `text`; a character that is cut waits for
+  // the rest of it.
+  void add(std::string_view bytes, std::string& text);
+  // The stream has ended: appends what still waits.
+  void finish(std::string& text);
+
+  std::int64_t invalid_bytes() const { return invalid_bytes_; }
+
+ private:
+  void add_whole(std::string_view bytes, std::string& text);
+
+  std::string waiting_;
+  std::int64_t invalid_bytes_ = 0;
+};
+
+}  // namespace einforge::data
