@@ -13,10 +13,10 @@
 namespace einforge::cli {
 namespace {
 
-// Pauses before a thread sleeps, about 40 ns each on today's x86. A small GPT on
-// two idle cores trains at 0.75 times the speed of libgomp's own 300,000 with
-// none, at 0.83 with 1,000 and at 0.96 with 100,000. With a busy loop on one
-// core 4,000 train at 0.6 and 50,000 at 0.24 times the speed of none.
+// Pauses before a thread sleeps, about 40 ns each on today's x86. A small GPT
+// on two idle cores trains at 0.75 times the speed of libgomp's own 300,000
+// with none, at 0.83 with 1,000 and at 0.96 with 100,000. With a busy loop on
+// one core 4,000 train at 0.6 and 50,000 at 0.24 times the speed of none.
 constexpr const char* kIdle = "100000";
 constexpr const char* kLoaded = "1000";
 
