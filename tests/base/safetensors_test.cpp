@@ -12,6 +12,7 @@
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/random.h"
+#include "tests/base/temporary_directory.h"
 
 namespace einforge::base {
 namespace {
@@ -61,9 +62,19 @@ TEST(Safetensors, WhatIsWrittenIsRead) {
   }
 }
 
+TEST(Safetensors, ALinkStaysAndWhatItLeadsToIsReplaced) {
+  const testing::TemporaryDirectory folder;
+  write_file_atomically(folder / "file", "old");
+  std::filesystem::create_symlink("file", folder / "link");
+  write_safetensors(folder / "link", {});
+  EXPECT_TRUE(std::filesystem::is_symlink(folder / "link"));
+  EXPECT_NE(read_file(folder / "file"), "old");
+}
+
 TEST(Safetensors, UnwritablePlaceIsAnIoError) {
   EXPECT_THROW(write_safetensors("/nonexistent/x.safetensors", {}), IoError);
   EXPECT_THROW(write_safetensors("/dev/full", {}), IoError);
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/full"));
 }
 
 std::string entry(

@@ -203,7 +203,12 @@ void File::sync() {
 
 AtomicFile::AtomicFile(const fs::path& path)
     : target_(follow_links(path)),
-      file_(path, open_temporary(target_, temporary_)) {
+      file_(
+          is_special(path) ? File::open(path)
+                           : File(path, open_temporary(target_, temporary_))) {
+  if (temporary_.empty()) {
+    return;
+  }
   remove_stale(folder_of(target_), temporary_prefix(target_));
   // Who could read the old file can read the new one, and nobody else.
   struct stat old {};
@@ -219,6 +224,9 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::publish() {
+  if (temporary_.empty()) {
+    return;
+  }
   sync();
   if (::rename(temporary_.c_str(), target_.c_str()) != 0) {
     throw_io_error(cannot("write", file_.path()), errno);
@@ -233,10 +241,6 @@ void AtomicFile::publish() {
 }
 
 void write_file_atomically(const fs::path& path, std::string_view bytes) {
-  if (is_special(path)) {
-    File::open(path).write(bytes);
-    return;
-  }
   AtomicFile file(path);
   file.write(bytes);
   file.publish();

@@ -50,8 +50,8 @@ class File {
 // file is written again and when its folder is locked (FolderLock).
 class AtomicFile {
  public:
-  // A link is followed: what it leads to is replaced. Throws IoError, as all
-  // but the destructor do.
+  // A link is followed: what it leads to is replaced. A pipe or a device
+  // (/dev/stdout) is written to. Throws IoError, as all but the destructor do.
   explicit AtomicFile(const std::filesystem::path& path);
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -67,12 +67,11 @@ class AtomicFile {
 
  private:
   std::filesystem::path target_;
-  std::filesystem::path temporary_;  // empty once published
+  std::filesystem::path temporary_;  // empty once published, or of a device
   File file_;
 };
 
-// AtomicFile in one call. A pipe or a device (/dev/stdout) is written to.
-// Throws IoError.
+// AtomicFile in one call. Throws IoError.
 void write_file_atomically(
     const std::filesystem::path& path, std::string_view bytes);
 

@@ -205,13 +205,13 @@ void write_safetensors(
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const std::uint64_t length = text.size();
 
-  File file = File::create(path);
+  AtomicFile file(path);
   file.write(std::as_bytes(std::span(&length, 1)));
   file.write(text);
   for (const TensorView& tensor : content.tensors) {
     file.write(tensor.data);
   }
-  file.sync();
+  file.publish();
 }
 
 }  // namespace einforge::base

@@ -34,8 +34,7 @@ std::size_t safetensors_item_size(std::string_view dtype);
 // Format: https://huggingface.co/docs/safetensors
 Safetensors parse_safetensors(std::span<const std::byte> bytes);
 
-// Writes and syncs a new file; not atomic by itself (checkpoints rename their
-// whole folder). Throws IoError.
+// Writes a file as AtomicFile does. Throws IoError.
 void write_safetensors(
     const std::filesystem::path& path, const Safetensors& content);
 

@@ -267,20 +267,7 @@ std::vector<ConvertedLayer> convert(
   result.metadata = file.metadata;
   result.metadata.try_emplace("format", "pt");
   result.metadata[kMetadata] = structures.dump();
-  fs::path temporary = out;
-  temporary += ".new";
-  std::error_code error;
-  try {
-    base::write_safetensors(temporary, result);
-  } catch (const base::IoError&) {
-    fs::remove(temporary, error);
-    throw;
-  }
-  fs::rename(temporary, out, error);
-  if (error) {
-    throw base::IoError(
-        fmt::format("cannot write '{}': {}", out.string(), error.message()));
-  }
+  base::write_safetensors(out, result);
   return report;
 }
 
