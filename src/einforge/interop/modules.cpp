@@ -1,26 +1,11 @@
 #include "einforge/interop/modules.h"
 
-// The assembler copies the bytes as they are.
-#define EINFORGE_EMBED(name)                      \
-  __asm__(                                        \
-      ".pushsection .rodata\n"                    \
-      ".global einforge_module_" #name            \
-      "\n"                                        \
-      ".global einforge_module_" #name            \
-      "_end\n"                                    \
-      "einforge_module_" #name                    \
-      ":\n"                                       \
-      ".incbin \"" EINFORGE_MODULES "/" #name     \
-      ".py\"\n"                                   \
-      "einforge_module_" #name                    \
-      "_end:\n"                                   \
-      ".byte 0\n"                                 \
-      ".popsection\n");                           \
-  extern "C" const char einforge_module_##name[]; \
-  extern "C" const char einforge_module_##name##_end[]
+#include "einforge/base/embed.h"
 
-EINFORGE_EMBED(models);
-EINFORGE_EMBED(modeling_einforge);
+EINFORGE_EMBED(einforge_module_models, EINFORGE_MODULES "/models.py");
+EINFORGE_EMBED(
+    einforge_module_modeling_einforge,
+    EINFORGE_MODULES "/modeling_einforge.py");
 
 namespace einforge::interop::modules {
 

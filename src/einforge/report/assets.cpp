@@ -1,32 +1,14 @@
 #include "einforge/report/assets.h"
 
-// A string literal of plotly's 5 MB would take a compiler minutes; the
-// assembler copies the bytes as they are.
-#define EINFORGE_EMBED(name, file)               \
-  __asm__(                                       \
-      ".pushsection .rodata\n"                   \
-      ".global einforge_asset_" #name            \
-      "\n"                                       \
-      ".global einforge_asset_" #name            \
-      "_end\n"                                   \
-      "einforge_asset_" #name                    \
-      ":\n"                                      \
-      ".incbin \"" file                          \
-      "\"\n"                                     \
-      "einforge_asset_" #name                    \
-      "_end:\n"                                  \
-      ".byte 0\n"                                \
-      ".popsection\n");                          \
-  extern "C" const char einforge_asset_##name[]; \
-  extern "C" const char einforge_asset_##name##_end[]
+#include "einforge/base/embed.h"
 
-EINFORGE_EMBED(markup, EINFORGE_ASSETS "/page.html");
-EINFORGE_EMBED(style, EINFORGE_ASSETS "/page.css");
-EINFORGE_EMBED(tables, EINFORGE_ASSETS "/tables.js");
-EINFORGE_EMBED(sections, EINFORGE_ASSETS "/sections.js");
-EINFORGE_EMBED(plots, EINFORGE_ASSETS "/plots.js");
-EINFORGE_EMBED(page, EINFORGE_ASSETS "/page.js");
-EINFORGE_EMBED(plotly, EINFORGE_PLOTLY);
+EINFORGE_EMBED(einforge_asset_markup, EINFORGE_ASSETS "/page.html");
+EINFORGE_EMBED(einforge_asset_style, EINFORGE_ASSETS "/page.css");
+EINFORGE_EMBED(einforge_asset_tables, EINFORGE_ASSETS "/tables.js");
+EINFORGE_EMBED(einforge_asset_sections, EINFORGE_ASSETS "/sections.js");
+EINFORGE_EMBED(einforge_asset_plots, EINFORGE_ASSETS "/plots.js");
+EINFORGE_EMBED(einforge_asset_page, EINFORGE_ASSETS "/page.js");
+EINFORGE_EMBED(einforge_asset_plotly, EINFORGE_PLOTLY);
 
 namespace einforge::report::assets {
 
