@@ -77,6 +77,24 @@ def replace_(model: nn.Module, layer: nn.Module, new: nn.Module) -> None:
                 setattr(parent, leaf, new)
 
 
+def structured(layer: nn.Module, structure: str) -> Union[Linear, MoeLinear]:
+    """A layer of that structure with the sizes, bias, dtype and device of a
+    dense one, its values still to be set.
+
+    Raises:
+        ValueError: no linear layer, or one that cannot have the structure.
+    """
+    weight = linear_like(layer)
+    if weight is None:
+        raise ValueError(
+            f"[convert_] expected a linear layer; got {type(layer).__name__}")
+    d_out, d_in = weight.shape
+    mixture = describe(structure, d_in, d_out).experts is not None
+    return (MoeLinear if mixture else Linear)(
+        d_in, d_out, structure, bias=layer.bias is not None,
+        device=weight.device, dtype=weight.dtype)
+
+
 def _is_mixture(structure: str, layer: nn.Module) -> bool:
     d_out, d_in = linear_like(layer).shape
     try:
@@ -210,7 +228,8 @@ def convert_(
     if calibration is not None and init == "project":
         seen = _observe(
             model, layers,
-            {name for name in chosen if _is_mixture(chosen[name], layers[name])}, calibration)
+            {name for name in chosen if _is_mixture(chosen[name], layers[name])},
+            calibration)
     report = Report()
     for name, layer in layers.items():
         report.append(_convert(
@@ -234,12 +253,10 @@ def _convert(model, name, layer, structure, init, seen, shared,
     if shared:
         return kept._replace(skipped="its weight is shared")
     try:
-        found = describe(structure, d_in, d_out)
-        made = Linear if found.experts is None else MoeLinear
-        new = made(d_in, d_out, structure, bias=layer.bias is not None,
-                   device=weight.device, dtype=weight.dtype)
+        new = structured(layer, structure)
     except ValueError as error:
         return kept._replace(skipped=str(error))
+    found = new.structure
     error = None
     if init == "project":
         if found.experts is not None and seen is None:

@@ -22,7 +22,7 @@ from transformers.quantizers import (
     HfQuantizer, register_quantization_config, register_quantizer)
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from einforge.convert import convert_, linear_like, replace_
+from einforge.convert import convert_, replace_, structured
 from einforge.nn import Linear, MoeLinear
 
 _METHOD = "einforge"
@@ -78,19 +78,6 @@ class StructureQuantizer(HfQuantizer):
     @property
     def is_qat_trainable(self) -> bool:
         return True
-
-
-def structured(layer: nn.Module, structure: str) -> nn.Module:
-    """A layer of that structure with the sizes, bias, dtype and device of a
-    dense one, its values still to be loaded."""
-    weight = linear_like(layer)
-    if weight is None:
-        raise ValueError(
-            f"[einforge.hf] expected a linear layer; got {type(layer).__name__}")
-    made = MoeLinear if "_moe" in structure else Linear
-    return made(
-        weight.shape[1], weight.shape[0], structure,
-        bias=layer.bias is not None, device=weight.device, dtype=weight.dtype)
 
 
 def structures_of(model: nn.Module) -> dict[str, str]:

@@ -100,7 +100,6 @@ class Linear(Layer):
         y = self.apply_cores(x, *self.cores())
         return y if self.bias is None else y + self.bias
 
-
     def merged(self) -> Tensor:
         """The dense matrix (d_out, d_in) that does the same, without grad."""
         with torch.no_grad():
@@ -469,7 +468,7 @@ class Mlp(nn.Module):
         for i in range(config["layers"]):
             setattr(self, f"hidden_{i}", make.linear(
                 "hidden_0", "all", width, width))
-        self.head = make.linear("head", "head", config["width"], outputs)
+        self.head = make.linear("head", "head", width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs) -> (batch, outputs)."""

@@ -200,7 +200,8 @@ class Linear(_Cores):
             return Projection(weight, weight, [0.0])
         self._need_gains()
         grow = (0, s.sizes.d_in - s.d_in)
-        whole = nn.functional.pad(weight.double(), (*grow, 0, s.sizes.d_out - s.d_out))
+        whole = nn.functional.pad(
+            weight.double(), (*grow, 0, s.sizes.d_out - s.d_out))
         if moment is not None:
             moment = nn.functional.pad(moment, (*grow, *grow))
         found = project(whole, s.sizes, iterations=iterations, moment=moment)

@@ -130,8 +130,9 @@ def project_mixture(
             f"least {experts}; got {tuple(inputs.shape)}")
     x = inputs.detach().double()
     w = weight.detach().double()
+    norm = x.norm(dim=-1).mean().clamp(min=1e-30)
     centres = _cluster(x, experts)
-    logits = x @ centres.T / x.norm(dim=-1).mean().clamp(min=1e-30)
+    logits = x @ centres.T / norm
     chosen = logits.argsort(dim=-1, descending=True, stable=True)[:, :active]
     # As sharp as it must be for the chosen to have nearly all of the softmax.
     sharpness = 1.0
@@ -155,7 +156,6 @@ def project_mixture(
     scale = want.norm()
     error = float((y - want).norm() / scale) if scale > 0 else 0.0
     a, b = (torch.stack(core).to(weight.dtype) for core in zip(*cores))
-    norm = x.norm(dim=-1).mean().clamp(min=1e-30)
     return MixtureProjection(
         (sharpness / norm * centres).float(), a, b, [error])
 

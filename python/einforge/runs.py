@@ -72,7 +72,8 @@ def load(
 
     Returns:
         einforge.models.Gpt, .Mlp or .ResidualMlp, in eval mode. `step` is the
-        checkpoint's; a Gpt has encode() and decode(). param_groups, aux_loss and router_health know its layers.
+        checkpoint's; a Gpt has encode() and decode(). param_groups, aux_loss
+        and router_health know its layers.
 
     Raises:
         ValueError: no checkpoint there, or not one that this version reads.
