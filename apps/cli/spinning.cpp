@@ -43,8 +43,10 @@ bool machine_loaded() {
   constexpr int kMoments = 5;
   int loaded = 0;
   for (int i = 0; i < kMoments; ++i) {
+    if (i > 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(4));
+    }
     loaded += running_threads() > 1 ? 1 : 0;
-    std::this_thread::sleep_for(std::chrono::milliseconds(4));
   }
   return 2 * loaded > kMoments;
 }

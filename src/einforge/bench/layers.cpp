@@ -135,6 +135,9 @@ std::vector<Implementation> implementations(
 
 // Asks every kernel whether it takes the layer, for which some are compiled.
 void compile_kernels(const LayerCase& which, const Machine& machine) {
+  if (which.layer.dense) {
+    return;
+  }
   ops::EinsumLinearProblem problem{
       .sizes = which.layer.sizes,
       .tokens = which.tokens,
@@ -142,9 +145,6 @@ void compile_kernels(const LayerCase& which, const Machine& machine) {
       .device = machine.device.type()};
   for (const ops::Pass pass : {ops::Pass::kBackward, ops::Pass::kForward}) {
     problem.pass = pass;
-    if (which.layer.dense) {
-      return;
-    }
     if (const auto& mixture = which.layer.spec.mixture) {
       for (const auto& kernel : ops::cuda_moe_kernels()) {
         kernel.supports({problem, mixture->experts, mixture->active});
