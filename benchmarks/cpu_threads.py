@@ -21,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 
+import provenance
+
 WAYS = {
     "einforge": {},
     "passive": {"OMP_WAIT_POLICY": "passive"},
@@ -84,7 +86,8 @@ def main():
     arguments = parser.parse_args()
     cpus = sorted(os.sched_getaffinity(0))
     load_before = os.getloadavg()[0]
-    result = {"cpus": len(cpus), "load_before": round(load_before, 2),
+    result = {**provenance.provenance(arguments.program),
+              "load_before": round(load_before, 2),
               "steps": arguments.steps, "runs": {}}
     with tempfile.TemporaryDirectory() as folder:
         text = pathlib.Path(folder) / "text.txt"

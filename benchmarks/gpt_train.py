@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 
+import provenance
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STRUCTURES = ("dense", "monarch")
 TOKENS = 32 * 128
@@ -50,13 +52,6 @@ def ours(program, structure, steps, folder):
     assert len(seconds) == steps, (len(seconds), steps)
     subprocess.run(["rm", "-r", run], check=True)
     return TOKENS / min(seconds), TOKENS / statistics.median(seconds)
-
-
-def cpu_name():
-    for line in open("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return ""
 
 
 def main():
@@ -96,8 +91,9 @@ def main():
                       f"{theirs[structure][0]:.0f}, einforge {mine[0]:.0f} "
                       "tokens/s at best", file=sys.stderr)
             rounds.append(row)
-    version = subprocess.run([options.program, "--version"], check=True,
-                             capture_output=True, text=True).stdout.strip()
+    origin = provenance.provenance(options.program)
+    origin["hardware"]["threads"] = settings["threads"]
+    origin["versions"]["torch"] = settings["torch"]
     summary = {
         structure: {
             key: statistics.median(row[structure][key] for row in rounds)
@@ -108,10 +104,7 @@ def main():
             summary[structure][f"{who}_best"] = max(
                 row[structure][f"{who}_best"] for row in rounds)
     text = json.dumps({
-        "command": "python benchmarks/gpt_train.py --rounds "
-                   f"{options.rounds} --steps {options.steps}",
-        "hardware": {"cpu": cpu_name(), "threads": settings["threads"]},
-        "versions": {"einforge": version, "torch": settings["torch"]},
+        **origin,
         "seed": 0,
         "unit": "tokens per second; ratios are einforge / eager",
         "summary": summary,

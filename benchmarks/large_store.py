@@ -19,7 +19,6 @@ import json
 import math
 import os
 import pathlib
-import platform
 import random
 import signal
 import sqlite3
@@ -27,6 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import provenance
 
 SECONDS = 10
 BYTES = 1e9
@@ -178,9 +179,9 @@ def main():
         times["fit"] = Timed([program, "fit", str(store)], log).end()
         sizes = {path.name: path.stat().st_size
                  for path in (store, folder / "report.html")}
-    result = {"trials": trials, "points": options.points, "times": times,
-              "bytes": sizes, "cpus": os.cpu_count(),
-              "machine": platform.machine(), "load": os.getloadavg()}
+    result = {**provenance.provenance(program), "trials": trials,
+              "points": options.points, "times": times, "bytes": sizes,
+              "load": os.getloadavg()}
     text = json.dumps(result, indent=1)
     print(text)
     if options.json:

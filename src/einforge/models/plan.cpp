@@ -194,7 +194,7 @@ ModelPlan plan_gpt(
        .cap = config.rms_cap,
        .base_width = base.width});
   plan.embedding_parameters = (vocabulary + config.context) * width;
-  // Two LayerNorms a block and one at the end; gains of q and k.
+  // Two LayerNorms per block and one at the end; gains of q and k.
   const std::int64_t head_width = std::min(config.head_width, width);
   plan.norm_parameters =
       (2 * config.layers + 1) * norm_parameters(config, width) +

@@ -118,8 +118,8 @@ struct Analysis {
   // interval above 1. Absent with a reason.
   std::optional<std::string> headline;
   std::string headline_note;
-  // Standard deviation of a run's log loss from luck alone (seed, data order),
-  // pooled over structures; absent when there are too few runs to know.
+  // Standard deviation of log loss between runs that differ in seed or data,
+  // pooled over structures; absent where there are too few runs.
   std::optional<double> noise;
   int degrees_of_freedom = 0;
   bool shared_floor = false;

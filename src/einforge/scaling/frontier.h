@@ -21,7 +21,7 @@ struct Frontier {
   };
   std::vector<Vertex> vertices;
 
-  // The stretch where the frontier passes from run to run: from the point
+  // The segment where the frontier passes from run to run: from the point
   // where the first run hands over to the point where the last run takes over.
   // Before it the smallest run is still warming up and after it the largest
   // trains on past its optimum, so neither end is compute-optimal. Indices of

@@ -89,17 +89,17 @@ Minimum minimise(
     const std::vector<double>& steps) {
   constexpr int kMostRestarts = 20;
   constexpr double kWorthwhile = 1e-3;
-  // A simplex that has collapsed is begun again smaller, larger and turned.
+  // A simplex that has collapsed is begun again smaller, larger and mirrored.
   constexpr std::array<double, 3> kScales = {-0.3, 0.03, 1};
   Minimum best = descend(function, start, steps);
-  std::size_t fruitless = 0;
-  for (int i = 0; i < kMostRestarts && fruitless < kScales.size(); ++i) {
+  std::size_t failures = 0;
+  for (int i = 0; i < kMostRestarts && failures < kScales.size(); ++i) {
     std::vector<double> again = steps;
     for (double& step : again) {
-      step *= kScales[fruitless];
+      step *= kScales[failures];
     }
     const Minimum next = descend(function, best.at, again);
-    fruitless = next.value < best.value - kWorthwhile ? 0 : fruitless + 1;
+    failures = next.value < best.value - kWorthwhile ? 0 : failures + 1;
     if (next.value < best.value) {
       best = next;
     }

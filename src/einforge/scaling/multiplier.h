@@ -19,7 +19,7 @@ struct Multiplier {
 
 // Over the losses that both frontiers reach where both are compute-optimal
 // (FrontierCheck::optimal_from). When the worse structure ends above the
-// baseline's compute-optimal stretch, over what it reached with the last nine
+// baseline's compute-optimal segment, over what it reached with the last nine
 // tenths of its compute. Absent when the frontiers have no loss in common.
 std::optional<Multiplier> compute_multiplier(
     const Frontier& baseline,

@@ -40,7 +40,7 @@ template <int kNTiles, int kWarps, bool kCluster>
 struct BttForward {
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kUnitTokens = 8 * kNTiles;
-  // With 128 registers a thread there is no room for two steps of weights:
+  // With 128 registers per thread there is no room for two steps of weights:
   // then each is replaced at its last use, and the other warps hide the wait.
   static constexpr bool kRefill = kWarps == 16;
 

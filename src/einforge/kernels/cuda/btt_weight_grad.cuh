@@ -9,7 +9,7 @@
 // A block takes (kGroups x 8 batches, 16 kRowTiles rows, 32 kColumnTiles
 // columns) and some of the tokens, which it copies 16 at a time to shared
 // memory, several such steps ahead. A warp takes 8 batches, 16 rows and 32
-// columns: 128 sums a thread. Its tokens are the depth of the product:
+// columns: 128 sums per thread. Its tokens are the depth of the product:
 //   p lies with batches innermost, so that 16 bytes are 8 batches of one row;
 //     PRMT pairs two tokens, and eight such reads are the operands of 8
 //     batches (16 rows x 16 tokens each);

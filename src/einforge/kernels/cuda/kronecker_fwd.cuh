@@ -39,7 +39,7 @@ struct KroneckerTile {
   static constexpr bool kTransposed = kIsTransposed;
   static constexpr int kRows = kU < 32 ? kU : 32;  // of a warp and a token
   static constexpr int kGroupWarps = kU / kRows;
-  // Of a warp at a time: 64 sums a thread, or 32 where operands are many.
+  // Of a warp at a time: 64 sums per thread, or 32 where operands are many.
   static constexpr int kTokens = kI > 32 ? 1 : 2048 / (kRows * kV);
   static constexpr int kMostWarpGroups = 12 / kGroupWarps;
   static constexpr int kStageBytes = 2 * kTokens * kI * kS;

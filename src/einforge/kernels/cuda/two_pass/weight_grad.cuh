@@ -6,7 +6,7 @@
 
 // The gradient of one core of a block-tensor-train layer: a block keeps its
 // sums in registers over all its tokens. One warp copies by TMA; each of the
-// others has 8 batches, 16 rows and 32 columns, 128 sums a thread. The tokens
+// others has 8 batches, 16 rows and 32 columns, 128 sums per thread. The tokens
 // are the depth of the product. In p the batch is contiguous: 16 bytes are
 // eight batches of one row, PRMT pairs two tokens. In q the columns are
 // contiguous, and ldmatrix.trans reads it.
