@@ -137,7 +137,8 @@ class Experiment:
 
     def run(self):
         self.results.mkdir(parents=True, exist_ok=True)
-        self.prepare()
+        if self.options.stages != ["fit"]:  # which reads the stores alone
+            self.prepare()
         for store, name in self.stores.items():
             if not store.exists():
                 copy_store(self.results / name, store)
@@ -306,13 +307,20 @@ class Experiment:
                             "note")}})
         summary = {
             "command": " ".join(sys.argv),
-            "rates": self.tuned(),
+            "rates": self.tuned() or self.recorded_rates(),
             "runs": runs,
             "multipliers": multipliers}
         text = json.dumps(summary, indent=1)
         (self.results / "summary.json").write_text(
             text.replace("Infinity", "null") + "\n")
         self.print_summary(runs, multipliers)
+
+    def recorded_rates(self):
+        """What the last summary says, where its tuning's store is not kept."""
+        summary = self.results / "summary.json"
+        if not summary.exists():
+            return {}
+        return json.loads(summary.read_text())["rates"]
 
     def print_summary(self, runs, multipliers):
         row = "{:<18} {:<13} {:>11} {:>8} {:>9} {:>9} {:>8} {:<8}"
