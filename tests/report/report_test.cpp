@@ -352,10 +352,11 @@ TEST(Report, TerminalTableObeysNoNameAndCutsLongOnes) {
       base::Json::parse(dump(to_json(summary)), nullptr, false).is_discarded());
 }
 
-TEST(Csv, KeepsSpreadsheetsFromRunningNames) {
+TEST(Csv, KeepsSpreadsheetsAndTerminalsFromRunningNames) {
   scaling::Analysis analysis;
   for (const char* name :
-       {"=1+1", "+x", "-x", "@x", "plain", "a,\"b\"", "two\nlines"}) {
+       {"=1+1", "+x", "-x", "@x", "plain", "a,\"b\"", "two\nlines",
+        "\x1b[31mred"}) {
     scaling::StructureAnalysis structure;
     structure.structure = name;
     structure.best_loss = 2;
@@ -370,10 +371,11 @@ TEST(Csv, KeepsSpreadsheetsFromRunningNames) {
         "\n'@x,",
         "\nplain,-1.0,",
         "\n\"a,\"\"b\"\"\",",
-        "\ntwo lines,"}) {
+        "\ntwo\\nlines,",
+        "\n\\x1b[31mred,"}) {
     EXPECT_THAT(csv, HasSubstr(line));
   }
-  EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 8);
+  EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 9);
 }
 
 TEST(Csv, QuotesWhatNeedsIt) {

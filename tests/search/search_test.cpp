@@ -23,8 +23,10 @@ namespace einforge::search {
 namespace {
 
 using store::Status;
+using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::StartsWith;
 using testing::Program;
 
 std::string query(const std::filesystem::path& path, const char* text) {
@@ -250,6 +252,16 @@ TEST_F(SearchTest, TrainsEveryTrialOnce) {
       summary["trials"]);
   ASSERT_EQ(summary["trials"].size(), 4U);
   EXPECT_TRUE(summary["trials"][0]["final_loss"].is_number());
+
+  // TensorBoard names runs by folders: one for each trial, by what it trains.
+  std::vector<std::string> names;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(Folder{config_.out}.tensorboard())) {
+    EXPECT_TRUE(std::filesystem::exists(entry.path() / "log.jsonl"));
+    names.push_back(entry.path().filename().string());
+  }
+  EXPECT_EQ(names.size(), 4U);
+  EXPECT_THAT(names, Contains(StartsWith("dense mlp d16")));
 
   // Again: nothing to do, nothing changed.
   const auto before = trials(config_);

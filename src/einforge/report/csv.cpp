@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 #include <string_view>
 
+#include "einforge/base/text.h"
 #include "einforge/report/json.h"
 
 namespace einforge::report {
@@ -25,12 +25,8 @@ std::string field(const Json& json) {
       std::string_view("=+-@\t\r").find(text.front()) != std::string::npos) {
     text = fmt::format("'{}", text);
   }
-  // A row is a line.
-  std::replace_if(
-      text.begin(),
-      text.end(),
-      [](char c) { return c == '\n' || c == '\r'; },
-      ' ');
+  // A row is a line, and may be looked at in a terminal.
+  text = base::printable(text);
   if (text.find_first_of(",\"#") == std::string::npos) {
     return text;
   }

@@ -18,6 +18,8 @@ struct Folder {
   std::filesystem::path trial(const std::string& id) const {
     return root / "trials" / id;
   }
+  // A link to each trial's folder under a name that says what it trains.
+  std::filesystem::path tensorboard() const { return root / "tensorboard"; }
   std::filesystem::path log() const { return root / "workers.log"; }
   std::filesystem::path report() const { return root / "report.html"; }
   std::filesystem::path report_json() const { return root / "report.json"; }

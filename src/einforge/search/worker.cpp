@@ -7,12 +7,15 @@
 #include <torch/utils.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
 #include <exception>
+#include <filesystem>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
@@ -34,6 +37,28 @@ using store::Trial;
 // Async-signal-safe because lock-free.
 std::atomic<bool> stop_requested = false;
 static_assert(std::atomic<bool>::is_always_lock_free);
+
+// TensorBoard names runs by their folders, and a trial's is its id. Nothing
+// depends on the link: a file system without links has none.
+void link_for_tensorboard(
+    const Folder& folder,
+    const Trial& trial,
+    const train::TrainConfig& config) {
+  std::string name = fmt::format(
+      "{} {} lr {:g} seed {} {}",
+      trial.structure,
+      trial.model,
+      trial.learning_rate,
+      config.seed,
+      trial.id.substr(0, 6));
+  std::ranges::replace(name, '/', '_');
+  std::error_code ignored;
+  std::filesystem::create_directories(folder.tensorboard(), ignored);
+  std::filesystem::create_directory_symlink(
+      std::filesystem::path("..") / "trials" / trial.id,
+      folder.tensorboard() / name,
+      ignored);
+}
 
 // Standard output carries events alone: what else is printed there goes to the
 // log, with standard error.
@@ -133,6 +158,7 @@ class Worker {
     const int rungs = static_cast<int>(rung_count(config_.scheduler));
     try {
       const train::TrainConfig config = train_config(trial);
+      link_for_tensorboard(folder_, trial, config);
       const std::int64_t target = rung_steps(
           config.steps,
           config.eval_every,
