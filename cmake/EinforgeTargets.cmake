@@ -19,6 +19,36 @@ if(EINFORGE_SANITIZE)
   target_link_options(einforge_flags INTERFACE -fsanitize=${EINFORGE_SANITIZE})
 endif()
 
+# einforge_use_pch(TARGET NAME HEADERS header... [LIBRARIES target...]
+#                  [DEFINITIONS macro...] [OPTIONS option...])
+# The precompiled header NAME, which the first target that asks for it makes;
+# all of its targets have the same options.
+function(einforge_use_pch target name)
+  cmake_parse_arguments(ARG "" "" "HEADERS;LIBRARIES;DEFINITIONS;OPTIONS"
+                        ${ARGN})
+  set(pch einforge_${name}_pch)
+  if(NOT TARGET ${pch})
+    file(WRITE "${CMAKE_BINARY_DIR}/${name}_pch.cpp" "")
+    add_library(${pch} STATIC "${CMAKE_BINARY_DIR}/${name}_pch.cpp")
+    target_link_libraries(${pch} PRIVATE einforge_flags ${ARG_LIBRARIES})
+    target_compile_definitions(${pch} PRIVATE ${ARG_DEFINITIONS})
+    target_compile_options(${pch} PRIVATE ${ARG_OPTIONS})
+    target_precompile_headers(${pch} PRIVATE ${ARG_HEADERS})
+  endif()
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL EXECUTABLE)
+    # CMake would say -fPIE, which cannot use a header compiled with -fPIC.
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fPIC>)
+  endif()
+  target_compile_options(${target} PRIVATE ${ARG_OPTIONS})
+  target_precompile_headers(${target} REUSE_FROM ${pch})
+endfunction()
+
+# Tests run for seconds and take minutes to optimise.
+set(einforge_test_options $<$<CONFIG:Release>:-O1>)
+set(einforge_test_headers <gmock/gmock.h> <gtest/gtest.h> <nlohmann/json.hpp>)
+
 # einforge_library(NAME [TORCH] [TORCH_SOURCES file...] [DEPS target...]
 #                  [TORCH_DEPS target...] [SYSTEM library...])
 # Builds all .cpp files of the current source folder, and of its subfolders
@@ -91,7 +121,13 @@ function(einforge_add_test name torch)
                                               GTest::gtest_main GTest::gmock)
   target_include_directories(${name}_tests PRIVATE ${PROJECT_SOURCE_DIR})
   if(torch)
-    einforge_use_torch(${name}_tests)
+    einforge_use_torch(${name}_tests test)
+  else()
+    einforge_use_pch(
+      ${name}_tests test
+      HEADERS ${einforge_test_headers}
+      LIBRARIES GTest::gmock nlohmann_json::nlohmann_json
+      OPTIONS ${einforge_test_options})
   endif()
   # Escaped once more than it looks: discovery takes the list apart on its way.
   string(

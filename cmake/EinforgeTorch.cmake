@@ -27,29 +27,30 @@ endif()
 find_package(Torch 2.11 REQUIRED)
 message(STATUS "CUDA kernels: ${EINFORGE_HAVE_CUDA}")
 
-# The precompiled header saves about 10 s a file; one target builds it and all
-# others reuse it.
+# einforge_use_torch(TARGET [test]): with the precompiled header of Torch, for
+# tests that of GoogleTest too. It saves about 10 s a file.
 function(einforge_use_torch target)
   target_link_libraries(${target} PUBLIC torch)
   # Torch brings a newer {fmt} of its own, headers only, that hides Debian's.
   target_compile_definitions(${target} PRIVATE FMT_HEADER_ONLY)
-  if(NOT TARGET einforge_torch_pch)
-    file(WRITE "${CMAKE_BINARY_DIR}/torch_pch.cpp" "")
-    add_library(einforge_torch_pch STATIC "${CMAKE_BINARY_DIR}/torch_pch.cpp")
-    target_link_libraries(einforge_torch_pch PRIVATE einforge_flags torch)
-    target_compile_definitions(einforge_torch_pch PRIVATE FMT_HEADER_ONLY)
-    # Not torch/torch.h: what it declares beside these takes 2.5 s of every file.
-    target_precompile_headers(
-      einforge_torch_pch
-      PRIVATE <torch/types.h> <torch/library.h>
+  # Not torch/torch.h: what it declares beside these takes 2.5 s of every file.
+  set(headers <torch/types.h> <torch/library.h>
               <torch/csrc/autograd/custom_function.h> <torch/nn/module.h>)
+  if("test" IN_LIST ARGN)
+    einforge_use_pch(
+      ${target} torch_test
+      HEADERS ${headers} ${einforge_test_headers}
+      LIBRARIES torch GTest::gmock
+      DEFINITIONS FMT_HEADER_ONLY
+      OPTIONS ${einforge_test_options})
+  else()
+    einforge_use_pch(
+      ${target} torch
+      HEADERS ${headers}
+      LIBRARIES torch
+      DEFINITIONS FMT_HEADER_ONLY)
   endif()
   get_target_property(type ${target} TYPE)
-  if(type STREQUAL EXECUTABLE)
-    # CMake would say -fPIE, which cannot use a header compiled with -fPIC.
-    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
-    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fPIC>)
-  endif()
   if(NOT type STREQUAL STATIC_LIBRARY)
     # libtorch.so exports parts of an old std::filesystem, whose remove_all
     # calls a null pointer here: the C++ library must be searched first.
@@ -57,5 +58,4 @@ function(einforge_use_torch target)
       ${target} PRIVATE
       "LINKER:--push-state,--no-as-needed,-lstdc++,--pop-state")
   endif()
-  target_precompile_headers(${target} REUSE_FROM einforge_torch_pch)
 endfunction()

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <Eigen/Dense>
+#include <Eigen/Core>
 
 #include <cstdint>
 #include <vector>
@@ -133,12 +133,8 @@ inline Contraction contract(
   return result;
 }
 
-inline std::int64_t numerical_rank(const Eigen::MatrixXd& w) {
-  Eigen::BDCSVD<Eigen::MatrixXd> svd(w);
-  // Random cores have singular values far above this or rounding below it.
-  svd.setThreshold(1e-10);
-  return svd.rank();
-}
+// By singular values.
+std::int64_t numerical_rank(const Eigen::MatrixXd& w);
 
 // Random sizes with d_in, d_out <= widest, and ranks from 1 to 4.
 inline Sizes random_sizes(base::Random& random, std::int64_t widest) {
