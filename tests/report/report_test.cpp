@@ -355,7 +355,13 @@ TEST(Report, TerminalTableObeysNoNameAndCutsLongOnes) {
 TEST(Csv, KeepsSpreadsheetsAndTerminalsFromRunningNames) {
   scaling::Analysis analysis;
   for (const char* name :
-       {"=1+1", "+x", "-x", "@x", "plain", "a,\"b\"", "two\nlines",
+       {"=1+1",
+        "+x",
+        "-x",
+        "@x",
+        "plain",
+        "a,\"b\"",
+        "two\nlines",
         "\x1b[31mred"}) {
     scaling::StructureAnalysis structure;
     structure.structure = name;

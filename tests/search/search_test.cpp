@@ -26,8 +26,8 @@ using store::Status;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using ::testing::StartsWith;
 using testing::Program;
+using ::testing::StartsWith;
 
 std::string query(const std::filesystem::path& path, const char* text) {
   sqlite3* database = nullptr;
