@@ -1,5 +1,7 @@
 // What docs/training.md promises of killed, stopped and refused runs.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <torch/cuda.h>
 #include <torch/types.h>
 
 #include <cmath>
@@ -8,6 +10,7 @@
 #include <vector>
 
 #include "einforge/base/error.h"
+#include "einforge/base/random.h"
 #include "tests/train/trainer_fixture.h"
 
 namespace einforge::train {
@@ -43,6 +46,52 @@ TEST_F(TrainerTest, ResumesBitwise) {
     }
   }
 }
+
+#ifdef EINFORGE_HAVE_CUDA
+// On a GPU, at widths, heads and contexts that nobody chose: several of torch's
+// operators have gradients there whose order of sums depends on sizes.
+TEST_F(TrainerTest, ResumesBitwiseOnTheGpu) {
+  if (!torch::cuda::is_available()) {
+    GTEST_SKIP() << "no GPU";
+  }
+  base::Random random(11);
+  const auto one_of = [&](const auto& list) {
+    return list[random.below(list.size())];
+  };
+  const std::vector<std::string> structures{
+      "dense", "monarch", "btt_moe:E=4,k=2", "ffn_moe:E=4,k=2"};
+  for (int i = 0; i < 8; ++i) {
+    TrainConfig c = config(structures[static_cast<std::size_t>(i % 4)]);
+    c.model.head_width = one_of(std::vector<std::int64_t>{48, 64, 96});
+    c.model.width =
+        c.model.head_width * static_cast<std::int64_t>(2 + random.below(20));
+    c.model.context = one_of(std::vector<std::int64_t>{100, 128, 400, 640});
+    c.data.batch_size = 8 + 4000 / c.model.context;
+    c.device = "cuda";
+    c.dtype = i == 5 ? "float32" : "bfloat16";
+    c.steps = 6;
+    c.log_every = 1;
+    c.eval_every = 0;
+    c.checkpoint_every = -1;
+    const std::string name = std::to_string(i);
+    train(c, options("whole" + name));
+    TrainOptions o = options("resumed" + name);
+    o.stop_at_step = 2;
+    train(c, o);
+    o.resume = true;
+    o.stop_at_step = -1;
+    train(c, o);
+    const std::string what = fmt::format(
+        "{}, width {}, heads of {}, context {}",
+        c.model.structure.all,
+        c.model.width,
+        c.model.head_width,
+        c.model.context);
+    EXPECT_TRUE(weights("resumed" + name) == weights("whole" + name)) << what;
+    EXPECT_EQ(log("resumed" + name), log("whole" + name)) << what;
+  }
+}
+#endif
 
 TEST_F(TrainerTest, CheckpointsOnlyWhenStopped) {
   TrainConfig c = config();

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "einforge/models/linear.h"
+#include "einforge/ops/embedding.h"
 
 namespace einforge::models {
 namespace {
@@ -119,7 +120,7 @@ torch::Tensor Gpt::forward(const torch::Tensor& x) {
       x.sizes());
   Residual h{
       torch::add(
-          torch::embedding(token_embedding_, x),
+          ops::embedding(token_embedding_, x),
           position_embedding_.narrow(0, 0, x.size(1))),
       {}};
   for (const auto& block : blocks_) {

@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "einforge/ops/attention.h"
+
 namespace einforge::nn {
 
 Attention::Attention(
@@ -42,13 +44,10 @@ torch::Tensor Attention::forward(const torch::Tensor& x) {
       split(k_->forward(x, routing)));  // (batch, time, heads, d_head)
   const torch::Tensor v =
       split(v_->forward(x, routing));  // (batch, time, heads, d_head)
-  const torch::Tensor mixed = at::scaled_dot_product_attention(
+  const torch::Tensor mixed = ops::causal_attention(
       q.transpose(1, 2),
       k.transpose(1, 2),
       v.transpose(1, 2),
-      /*attn_mask=*/{},
-      /*dropout_p=*/0.0,
-      /*is_causal=*/true,
       /*scale=*/8.0 / static_cast<double>(head_width_));  // (b, heads, t, d)
   return out_->forward(mixed.transpose(1, 2).flatten(-2));
 }
