@@ -11,33 +11,45 @@ namespace einforge::kernels::cuda {
 
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kWarps = kThreads / 32;
-constexpr int kTokens = 16 * kWarps;  // of a block
+constexpr int kSplitThreads = 128;
 constexpr int kTerms = 3;
 constexpr int kChunk = 64;            // of d
 constexpr int kVectors = kChunk / 8;  // of a row of a chunk
 constexpr int kRouteThreads = 128;
-constexpr int kMostExperts = 64;  // of a block's scores
+// Of a block's scores, where many tokens share what L2 gives of the weight, and
+// within the shared memory of the smallest device.
+constexpr int kMostExperts = 128;
+constexpr int kFewExperts = 64;
+constexpr int kSmallestShared = 99 * 1024;
 
-int groups_of(int experts) {
-  return (experts + kMostExperts - 1) / kMostExperts;
+int groups_of(int experts, int most) {
+  return (experts + most - 1) / most;
 }
 
-int padded(int experts) {
-  const int groups = groups_of(experts);
-  return groups > 1 ? groups * kMostExperts : (experts + 7) / 8 * 8;
+// Eights of experts that there is a kernel for.
+constexpr int kTileCounts[] = {1, 2, 3, 4, 6, 8, 12, 16};
+
+int tiles_of(int experts) {
+  return *std::ranges::find_if(
+      kTileCounts, [&](int tiles) { return 8 * tiles >= experts; });
+}
+
+// Of the terms: the experts of one group, or all.
+int padded(int experts, int most) {
+  const int groups = groups_of(experts, most);
+  return groups > 1 ? groups * most : 8 * tiles_of(experts);
 }
 
 // weight = hi + mid + lo, each rounded to bfloat16: 24 bits. The terms of one
 // group of experts come after the other's.
-__global__ void __launch_bounds__(kThreads) split_weight(
+__global__ void __launch_bounds__(kSplitThreads) split_weight(
     const float* __restrict__ weight,
     int64_t size,
     int64_t padded_size,
     int64_t group_size,
     __nv_bfloat16* __restrict__ terms) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t i =
+      static_cast<int64_t>(blockIdx.x) * kSplitThreads + threadIdx.x;
   if (i >= padded_size) {
     return;
   }
@@ -56,52 +68,82 @@ __device__ __forceinline__ bool better(float a, float b) {
   return a > b || (isnan(a) && !isnan(b));
 }
 
-__device__ __forceinline__ void route_token(
-    const MoeRouteLaunch& p, int64_t token, const float* logits) {
-  int chosen[kMoeActive];
-  float values[kMoeActive];
+// The experts with the best scores, the best first; of equal ones the first.
+template <int kActive>
+struct Best {
+  int expert[kActive];
+  float score[kActive];
+  float logit[kActive];
+
+  __device__ __forceinline__ Best() {
 #pragma unroll
-  for (int j = 0; j < kMoeActive; ++j) {
-    chosen[j] = -1;
-    values[j] = 0.0F;
-    if (j < p.active) {
-      float best = 0.0F;
-      for (int e = 0; e < p.experts; ++e) {
-        bool taken = false;
+    for (int j = 0; j < kActive; ++j) {
+      expert[j] = -1;
+      score[j] = 0.0F;
+      logit[j] = 0.0F;
+    }
+  }
+  __device__ __forceinline__ void add(int e, float new_score, float new_logit) {
+    // From the last place on: who is worse moves down.
 #pragma unroll
-        for (int i = 0; i < kMoeActive; ++i) {
-          taken = taken || (i < j && chosen[i] == e);
+    for (int j = kActive - 1; j >= 0; --j) {
+      if (expert[j] < 0 || better(new_score, score[j])) {
+        if (j + 1 < kActive) {
+          expert[j + 1] = expert[j];
+          score[j + 1] = score[j];
+          logit[j + 1] = logit[j];
         }
-        const float logit = logits[e];
-        const float score = logit + (p.bias == nullptr ? 0.0F : p.bias[e]);
-        if (!taken && (chosen[j] < 0 || better(score, best))) {
-          chosen[j] = e;
-          best = score;
-          values[j] = logit;
-        }
+        expert[j] = e;
+        score[j] = new_score;
+        logit[j] = new_logit;
       }
     }
   }
-  Softmax softmax{values[0], 0.0F};
+};
+
+// `active` of the kActive are asked for.
+template <int kActive>
+__device__ __forceinline__ void route_token(
+    const MoeRouteLaunch& p, int64_t token, const float* logits) {
+  Best<kActive> best;
+#pragma unroll 4
+  for (int e = 0; e < p.experts; ++e) {
+    const float logit = logits[e];
+    best.add(e, logit + (p.bias == nullptr ? 0.0F : p.bias[e]), logit);
+  }
+  Softmax softmax{best.logit[0], 0.0F};
   if (p.softmax_first) {
     softmax = softmax_of_all(logits, p.experts);
   } else {
 #pragma unroll
-    for (int j = 1; j < kMoeActive; ++j) {
+    for (int j = 1; j < kActive; ++j) {
       softmax.most =
-          j < p.active ? fmaxf(softmax.most, values[j]) : softmax.most;
+          j < p.active ? fmaxf(softmax.most, best.logit[j]) : softmax.most;
     }
 #pragma unroll
-    for (int j = 0; j < kMoeActive; ++j) {
-      softmax.sum += j < p.active ? expf(values[j] - softmax.most) : 0.0F;
+    for (int j = 0; j < kActive; ++j) {
+      softmax.sum += j < p.active ? expf(best.logit[j] - softmax.most) : 0.0F;
     }
   }
 #pragma unroll
-  for (int j = 0; j < kMoeActive; ++j) {
+  for (int j = 0; j < kActive; ++j) {
     if (j < p.active) {
-      p.chosen[token * p.active + j] = chosen[j];
-      p.gates[token * p.active + j] = softmax.share(values[j]);
+      p.chosen[token * p.active + j] = best.expert[j];
+      p.gates[token * p.active + j] = softmax.share(best.logit[j]);
     }
+  }
+}
+
+__device__ __forceinline__ void route_token(
+    const MoeRouteLaunch& p, int64_t token, const float* logits) {
+  if (p.active == 1) {
+    route_token<1>(p, token, logits);
+  } else if (p.active == 2) {
+    route_token<2>(p, token, logits);
+  } else if (p.active <= 4) {
+    route_token<4>(p, token, logits);
+  } else {
+    route_token<kMoeActive>(p, token, logits);
   }
 }
 
@@ -117,16 +159,25 @@ __global__ void __launch_bounds__(kRouteThreads)
 
 // How the shared memory of a block is laid out: stages of a chunk of all terms
 // and of the block's tokens, rows of 128 bytes whose vectors are exchanged by
-// the row's number, so that 8 rows of ldmatrix are bank-conflict-free.
-template <int kTiles>  // of eight experts
+// the row's number, so that 8 rows of ldmatrix are bank-conflict-free. A warp
+// has 16 tokens.
+template <int kTiles, int kWarpCount>  // of eight experts
 struct LogitsLayout {
+  static constexpr int kWarps = kWarpCount;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kTokens = 16 * kWarps;
   static constexpr int kTermRows = kTerms * kTiles * 8;
   static constexpr uint32_t kRowBytes = sizeof(uint4) * kVectors;
   static constexpr uint32_t kStageBytes = (kTermRows + kTokens) * kRowBytes;
-  // What is loaded ahead, within the 99 KB of the smallest device.
-  static constexpr int kStages = kTiles <= 2 ? 4 : kTiles <= 4 ? 3 : 2;
+  // What is loaded ahead: with many tokens for a block as much as it can have,
+  // else as much as lets a device have several blocks.
+  static constexpr int kMostStages = kWarps > 4 ? 8 : 4;
+  static constexpr int kRoom = kWarps > 4 ? 224 * 1024 : kSmallestShared;
+  static constexpr int kFit = kRoom / static_cast<int>(kStageBytes);
+  static constexpr int kStages = kFit < kMostStages ? kFit : kMostStages;
   static constexpr int kScores = kTiles * 8 + 1;  // of a token, padded
   static constexpr size_t kBytes = size_t{kStageBytes} * kStages;
+  static_assert(kStages >= 2);
   static_assert(sizeof(float) * kTokens * kScores <= kBytes);
 
   __device__ static uint32_t at(int row, int vector) {
@@ -135,14 +186,16 @@ struct LogitsLayout {
   }
 };
 
-// A block has 128 tokens, a warp 16 of them, and up to kMostExperts experts, of
-// which the first is `first_expert`; d passes by.
-template <int kTiles>
-__global__ void __launch_bounds__(kThreads) logits_kernel(
+// A block has some tokens and up to kTiles * 8 experts, of which the first is
+// `first_expert`; d passes by.
+template <int kTiles, int kWarps>
+__global__ void __launch_bounds__(32 * kWarps) logits_kernel(
     const __grid_constant__ MoeLogitsLaunch p,
     const __nv_bfloat16* __restrict__ terms,
     int first_expert) {
-  using Layout = LogitsLayout<kTiles>;
+  using Layout = LogitsLayout<kTiles, kWarps>;
+  constexpr int kThreads = Layout::kThreads;
+  constexpr int kTokens = Layout::kTokens;
   extern __shared__ uint4 shared[];
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32;
@@ -258,24 +311,68 @@ __global__ void __launch_bounds__(kThreads) logits_kernel(
   }
 }
 
+struct LogitsDevice {
+  int multiprocessors = 0;
+  int shared_bytes = 0;  // of a block
+
+  static LogitsDevice current(cudaError_t* status) {
+    LogitsDevice found;
+    int device = 0;
+    *status = cudaGetDevice(&device);
+    if (*status == cudaSuccess) {
+      *status = cudaDeviceGetAttribute(
+          &found.multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    }
+    if (*status == cudaSuccess) {
+      *status = cudaDeviceGetAttribute(
+          &found.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    }
+    return found;
+  }
+};
+
+template <int kTiles, int kWarps>
+cudaError_t launch_logits(
+    const MoeLogitsLaunch& p,
+    const __nv_bfloat16* terms,
+    int first_expert,
+    cudaStream_t stream) {
+  using Layout = LogitsLayout<kTiles, kWarps>;
+  const auto kernel = logits_kernel<kTiles, kWarps>;
+  const cudaError_t error = cudaFuncSetAttribute(
+      kernel,
+      cudaFuncAttributeMaxDynamicSharedMemorySize,
+      static_cast<int>(Layout::kBytes));
+  if (error != cudaSuccess) {
+    return error;
+  }
+  kernel<<<
+      ceil_div(p.route.tokens, Layout::kTokens),
+      Layout::kThreads,
+      Layout::kBytes,
+      stream>>>(p, terms, first_expert);
+  return cudaGetLastError();
+}
+
+// Blocks of many tokens read the weight less often, where there are enough of
+// them for the device.
 template <int kTiles>
 cudaError_t launch_logits(
     const MoeLogitsLaunch& p,
     const __nv_bfloat16* terms,
+    const LogitsDevice& device,
     cudaStream_t stream,
     int first_expert = 0) {
-  constexpr size_t kBytes = LogitsLayout<kTiles>::kBytes;
-  const cudaError_t error = cudaFuncSetAttribute(
-      logits_kernel<kTiles>,
-      cudaFuncAttributeMaxDynamicSharedMemorySize,
-      static_cast<int>(kBytes));
-  if (error != cudaSuccess) {
-    return error;
+  using Wide = LogitsLayout<kTiles, 8>;
+  const bool wide =
+      static_cast<int>(Wide::kBytes) <= device.shared_bytes &&
+      p.route.tokens * 4 >= int64_t{3} * Wide::kTokens * device.multiprocessors;
+  if constexpr (kTiles * 8 > kFewExperts) {
+    return launch_logits<kTiles, 8>(p, terms, first_expert, stream);
+  } else {
+    return wide ? launch_logits<kTiles, 8>(p, terms, first_expert, stream)
+                : launch_logits<kTiles, 4>(p, terms, first_expert, stream);
   }
-  logits_kernel<kTiles>
-      <<<ceil_div(p.route.tokens, kTokens), kThreads, kBytes, stream>>>(
-          p, terms, first_expert);
-  return cudaGetLastError();
 }
 
 bool valid(const MoeRouteLaunch& p) {
@@ -290,7 +387,8 @@ bool moe_router_supports(int experts, int d) {
 }
 
 size_t moe_logits_bytes(int experts, int d) {
-  return sizeof(__nv_bfloat16) * kTerms * padded(experts) *
+  return sizeof(__nv_bfloat16) * kTerms *
+         std::max(padded(experts, kFewExperts), padded(experts, kMostExperts)) *
          static_cast<size_t>(d);
 }
 
@@ -300,11 +398,25 @@ cudaError_t moe_logits(const MoeLogitsLaunch& p, cudaStream_t stream) {
       (p.route.chosen != nullptr && !valid(p.route))) {
     return cudaErrorInvalidValue;
   }
+  cudaError_t status = cudaSuccess;
+  const LogitsDevice device = LogitsDevice::current(&status);
+  if (status != cudaSuccess) {
+    return status;
+  }
   auto* terms = static_cast<__nv_bfloat16*>(p.workspace);
-  const int groups = groups_of(experts);
-  const int64_t padded_size = static_cast<int64_t>(padded(experts)) * p.d;
+  constexpr int kMostTiles = kMostExperts / 8;
+  const int most = static_cast<int>(LogitsLayout<kMostTiles, 8>::kBytes) <=
+                           device.shared_bytes
+                       ? kMostExperts
+                       : kFewExperts;
+  const int groups = groups_of(experts, most);
+  const int64_t padded_size = static_cast<int64_t>(padded(experts, most)) * p.d;
   const int64_t group_size = padded_size / groups;
-  split_weight<<<ceil_div(padded_size, kThreads), kThreads, 0, stream>>>(
+  split_weight<<<
+      ceil_div(padded_size, kSplitThreads),
+      kSplitThreads,
+      0,
+      stream>>>(
       p.weight,
       static_cast<int64_t>(experts) * p.d,
       padded_size,
@@ -314,36 +426,37 @@ cudaError_t moe_logits(const MoeLogitsLaunch& p, cudaStream_t stream) {
     MoeLogitsLaunch scores = p;
     scores.route.chosen = nullptr;
     for (int group = 0; group < groups; ++group) {
-      const cudaError_t error = launch_logits<kMostExperts / 8>(
-          scores,
-          terms + group * kTerms * group_size,
-          stream,
-          group * kMostExperts);
-      if (error != cudaSuccess) {
-        return error;
+      const auto* from = terms + group * kTerms * group_size;
+      status = most == kMostExperts
+                   ? launch_logits<kMostTiles>(
+                         scores, from, device, stream, group * most)
+                   : launch_logits<kFewExperts / 8>(
+                         scores, from, device, stream, group * most);
+      if (status != cudaSuccess) {
+        return status;
       }
     }
     MoeRouteLaunch route = p.route;
     route.logits = p.logits;
     return route.chosen == nullptr ? cudaSuccess : moe_route(route, stream);
   }
-  switch (padded(experts) / 8) {
+  switch (tiles_of(experts)) {
     case 1:
-      return launch_logits<1>(p, terms, stream);
+      return launch_logits<1>(p, terms, device, stream);
     case 2:
-      return launch_logits<2>(p, terms, stream);
+      return launch_logits<2>(p, terms, device, stream);
     case 3:
-      return launch_logits<3>(p, terms, stream);
+      return launch_logits<3>(p, terms, device, stream);
     case 4:
-      return launch_logits<4>(p, terms, stream);
-    case 5:
-      return launch_logits<5>(p, terms, stream);
+      return launch_logits<4>(p, terms, device, stream);
     case 6:
-      return launch_logits<6>(p, terms, stream);
-    case 7:
-      return launch_logits<7>(p, terms, stream);
+      return launch_logits<6>(p, terms, device, stream);
+    case 8:
+      return launch_logits<8>(p, terms, device, stream);
+    case 12:
+      return launch_logits<12>(p, terms, device, stream);
     default:
-      return launch_logits<8>(p, terms, stream);
+      return launch_logits<kMostTiles>(p, terms, device, stream);
   }
 }
 

@@ -9,57 +9,60 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
+// Of a sort: every block reads the counts of all.
+constexpr int kSortThreads = 1024;
+constexpr int kSortWarps = kSortThreads / 32;
 constexpr unsigned kAll = 0xFFFFFFFFU;
 
 __device__ __forceinline__ int bin_of(const MoeDispatchLaunch& p, int pair) {
   return __ldg(p.expert + pair) * p.bins + pair % p.bins;
 }
 
-// counts[block][bin] of each block's kThreads pairs.
-__global__ void __launch_bounds__(kThreads)
+// counts[block][bin] of each block's kSortThreads pairs.
+__global__ void __launch_bounds__(kSortThreads)
     moe_count(const __grid_constant__ MoeDispatchLaunch p) {
   __shared__ int32_t count[kMoeExperts];
   const int bins = p.experts * p.bins;
-  for (int b = static_cast<int>(threadIdx.x); b < bins; b += kThreads) {
+  for (int b = static_cast<int>(threadIdx.x); b < bins; b += kSortThreads) {
     count[b] = 0;
   }
   __syncthreads();
-  const int pair = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  const int pair = static_cast<int>(blockIdx.x * kSortThreads + threadIdx.x);
   if (pair < p.pairs) {
     atomicAdd(count + bin_of(p, pair), 1);
   }
   __syncthreads();
   int32_t* counts = static_cast<int32_t*>(p.workspace) +
                     static_cast<int64_t>(blockIdx.x) * bins;
-  for (int b = static_cast<int>(threadIdx.x); b < bins; b += kThreads) {
+  for (int b = static_cast<int>(threadIdx.x); b < bins; b += kSortThreads) {
     counts[b] = count[b];
   }
 }
 
 // Each pair's place: its bin's start, the bin's pairs of earlier blocks, of
 // earlier warps and of earlier lanes.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kSortThreads)
     moe_place(const __grid_constant__ MoeDispatchLaunch p) {
   __shared__ int32_t total[kMoeExperts];
   __shared__ int32_t start[kMoeExperts];
-  __shared__ int32_t warps[kWarps][kMoeExperts];
+  __shared__ int32_t warps[kSortWarps][kMoeExperts];
   const int bins = p.experts * p.bins;
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32;
   const int warp = thread / 32;
   const int blocks = static_cast<int>(gridDim.x);
   const int block = static_cast<int>(blockIdx.x);
-  for (int b = thread; b < bins; b += kThreads) {
+  for (int b = thread; b < bins; b += kSortThreads) {
     total[b] = 0;
     start[b] = 0;
   }
-  for (int i = thread; i < kWarps * bins; i += kThreads) {
+  for (int i = thread; i < kSortWarps * bins; i += kSortThreads) {
     warps[i / bins][i % bins] = 0;
   }
   __syncthreads();
   // Integer sums: any order gives the same.
   const auto* counts = static_cast<const int32_t*>(p.workspace);
-  for (int i = thread; i < blocks * bins; i += kThreads) {
+  for (int i = thread; i < blocks * bins; i += kSortThreads) {
     const int32_t count = counts[i];
     const int b = i % bins;
     atomicAdd(total + b, count);
@@ -67,7 +70,7 @@ __global__ void __launch_bounds__(kThreads)
       atomicAdd(start + b, count);
     }
   }
-  const int pair = block * kThreads + thread;
+  const int pair = block * kSortThreads + thread;
   const int mine = pair < p.pairs ? bin_of(p, pair) : -1;
   const unsigned same = __match_any_sync(kAll, mine);
   const int rank = __popc(same & ((1U << lane) - 1));
@@ -163,7 +166,7 @@ void launch_combine(const MoeCombineLaunch& p, cudaStream_t stream) {
 }  // namespace
 
 size_t moe_dispatch_bytes(int pairs, int all_bins) {
-  return sizeof(int32_t) * ceil_div(pairs, kThreads) *
+  return sizeof(int32_t) * ceil_div(pairs, kSortThreads) *
          static_cast<size_t>(all_bins);
 }
 
@@ -172,9 +175,9 @@ cudaError_t moe_dispatch(const MoeDispatchLaunch& p, cudaStream_t stream) {
       p.experts * p.bins > kMoeExperts) {
     return cudaErrorInvalidValue;
   }
-  const unsigned blocks = ceil_div(p.pairs, kThreads);
-  moe_count<<<blocks, kThreads, 0, stream>>>(p);
-  moe_place<<<blocks, kThreads, 0, stream>>>(p);
+  const unsigned blocks = ceil_div(p.pairs, kSortThreads);
+  moe_count<<<blocks, kSortThreads, 0, stream>>>(p);
+  moe_place<<<blocks, kSortThreads, 0, stream>>>(p);
   return cudaGetLastError();
 }
 
