@@ -14,8 +14,16 @@ namespace einforge::kernels::cuda::two_pass {
 
 namespace {
 
-constexpr int kPackThreads = 256;
+constexpr int kPackWarps = 8;
+constexpr int kPackThreads = 32 * kPackWarps;
 constexpr int kPackElements = 16 * 1024;  // of a core in shared memory at once
+
+// Elements from one depth of so many columns to the next in shared memory: 16
+// bytes more than a multiple of 32, so that reads of eight columns and four
+// depths are bank-conflict-free.
+__host__ __device__ constexpr int pack_pitch(int columns) {
+  return columns + 8;
+}
 
 struct PackParams {
   const __nv_bfloat16* core;
@@ -30,6 +38,7 @@ struct PackParams {
   int batch;       // of the core
   int depth;
   int columns;      // of all r
+  int rho;          // of the columns or of the depth
   int depth_tiles;  // of the shape
   int depth_tiles_of_rho;
   int column_tiles;
@@ -45,14 +54,18 @@ struct PackAll {
 // A block has one batch of one expert of one core.
 __global__ void __launch_bounds__(kPackThreads)
     pack_stages(const __grid_constant__ PackAll all) {
-  extern __shared__ uint16_t staged[];  // (step, column, 16 of the depth)
+  extern __shared__ uint16_t staged[];  // (depths, columns), padded
   const PackParams& p = all.of[blockIdx.z];
   const int batch = static_cast<int>(blockIdx.x);
   const int expert = static_cast<int>(blockIdx.y);
   if (batch >= 8 * p.all_vectors) {
     return;
   }
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
   const int columns = 16 * p.column_tiles;
+  const int pitch = pack_pitch(columns);
+  const bool exists = batch < p.batch;
   const auto* core = reinterpret_cast<const uint16_t*>(p.core) +
                      expert * p.expert_stride + batch * p.batch_stride;
   uint4* packed =
@@ -60,63 +73,66 @@ __global__ void __launch_bounds__(kPackThreads)
                       p.depth_tiles * p.column_tiles * 8 +
                   batch % 8) *
                      32;
+  // Where a lane's elements of a tile are.
+  int places[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const FragmentIndex index = fragment_index(lane, i);
+    const int k = p.slabs ? index.k : alpha_of_depth(index.k);
+    places[i] = k * pitch + index.row;
+  }
+  // Lanes run along the index that is contiguous in the core.
   const bool depth_first = p.depth_stride < p.column_stride;
   for (int first = 0; first < p.depth_tiles; first += p.steps) {
     const int steps = min(p.steps, p.depth_tiles - first);
-    const int elements = steps * 16 * columns;
+    const int depths = 16 * steps;
+    const int lines = depth_first ? columns : depths;
+    const int length = depth_first ? depths : columns;
+    const auto element = [&](int line, int at) -> uint16_t {
+      const int k = depth_first ? at : line;
+      const int column = depth_first ? line : at;
+      const int step = first + k / 16;
+      const int r = p.rho == 1 ? 0 : step / p.depth_tiles_of_rho;
+      const int depth = (step - r * p.depth_tiles_of_rho) * 16 + k % 16;
+      const int column_r = p.rho == 1 ? 0 : column / p.column_phi;
+      const int phi = column - column_r * p.column_phi;
+      return exists && line < lines && at < length && depth < p.depth &&
+                     column < p.columns && phi < p.phi
+                 ? __ldg(
+                       core + depth * p.depth_stride + phi * p.column_stride +
+                       (r + column_r) * p.rho_stride)
+                 : uint16_t{0};
+    };
     __syncthreads();
     // Some loads are on their way at once.
-    constexpr int kAtOnce = 8;
-    for (int base = static_cast<int>(threadIdx.x); base < elements;
-         base += kAtOnce * kPackThreads) {
-      uint16_t values[kAtOnce];
-      int places[kAtOnce];
+    constexpr int kAtOnce = 4;
+    for (int base = warp; base < lines; base += kAtOnce * kPackWarps) {
+      for (int at = lane; at < length; at += 32) {
+        uint16_t values[kAtOnce];
 #pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
-        const int i = base + j * kPackThreads;
-        // The index that is contiguous in the core runs first.
-        const int k = depth_first ? i % (16 * steps) : i / columns;
-        const int column = depth_first ? i / (16 * steps) : i % columns;
-        const int step = first + k / 16;
-        const int r = step / p.depth_tiles_of_rho;
-        const int depth = (step - r * p.depth_tiles_of_rho) * 16 + k % 16;
-        const int column_r = column / p.column_phi;
-        const int phi = column - column_r * p.column_phi;
-        places[j] = (k / 16 * columns + column) * 16 + k % 16;
-        values[j] = 0;
-        if (i < elements && batch < p.batch && depth < p.depth &&
-            column < p.columns && phi < p.phi) {
-          values[j] = __ldg(
-              core + depth * p.depth_stride + phi * p.column_stride +
-              (r + column_r) * p.rho_stride);
+        for (int j = 0; j < kAtOnce; ++j) {
+          values[j] = element(base + j * kPackWarps, at);
         }
-      }
 #pragma unroll
-      for (int j = 0; j < kAtOnce; ++j) {
-        if (base + j * kPackThreads < elements) {
-          staged[places[j]] = values[j];
+        for (int j = 0; j < kAtOnce; ++j) {
+          const int line = base + j * kPackWarps;
+          if (line < lines) {
+            staged[depth_first ? at * pitch + line : line * pitch + at] =
+                values[j];
+          }
         }
       }
     }
     __syncthreads();
-    const int vectors = steps * p.column_tiles * 32;
-    for (int i = static_cast<int>(threadIdx.x); i < vectors;
-         i += kPackThreads) {
-      const int lane = i % 32;
-      const int tile = i / 32 % p.column_tiles;
-      const int step = i / (32 * p.column_tiles);
+    for (int i = warp; i < steps * p.column_tiles; i += kPackWarps) {
+      const int step = i / p.column_tiles;
+      const int tile = i - step * p.column_tiles;
+      const uint16_t* from = staged + step * 16 * pitch + tile * 16;
       uint32_t words[4];
 #pragma unroll
       for (int w = 0; w < 4; ++w) {
-        uint32_t pair[2];
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const FragmentIndex index = fragment_index(lane, 2 * w + half);
-          const int k = p.slabs ? index.k : alpha_of_depth(index.k);
-          pair[half] =
-              staged[(step * columns + tile * 16 + index.row) * 16 + k];
-        }
-        words[w] = pair[0] | pair[1] << 16;
+        words[w] = from[places[2 * w]] |
+                   static_cast<uint32_t>(from[places[2 * w + 1]]) << 16;
       }
       packed
           [(static_cast<int64_t>(first + step) * p.column_tiles + tile) * 8 *
@@ -270,6 +286,7 @@ PackParams pack_params(
   p.column_tiles = shape.all_tiles();
   p.all_vectors = shape.all_vectors();
   p.steps = std::max(1, kPackElements / (256 * p.column_tiles));
+  p.rho = s.rho;
   p.slabs = shape.in_slabs;
   if (shape.in_slabs) {
     p.core = cores.b;
@@ -316,7 +333,9 @@ cudaError_t pack(
         (all.of[i] = pack_params(target.shape, s, cores, target.packed));
     batches = std::max(batches, target.shape.batch);
     elements = std::max(
-        elements, std::min(p.steps, p.depth_tiles) * 256 * p.column_tiles);
+        elements,
+        std::min(p.steps, p.depth_tiles) * 16 *
+            pack_pitch(16 * p.column_tiles));
   }
   const int bytes = 2 * elements;
   const cudaError_t status = cudaFuncSetAttribute(
@@ -344,6 +363,8 @@ cudaError_t launch(
   StageParams params{
       .in = {},
       .out = {},
+      .in_data = launch.in,
+      .out_data = launch.out,
       .slabs = shape.in_slabs ? nullptr : launch.out,
       .weights = launch.weights,
       .gates = launch.gates,
@@ -357,28 +378,23 @@ cudaError_t launch(
   int blocks = 1;
   cudaError_t status =
       blocks_at_once(kernel, shape.threads(), shape.shared_bytes(), &blocks);
-  if (status == cudaSuccess) {
-    status =
-        shape.in_slabs
-            ? slabs_map(
-                  &params.in,
-                  launch.in,
-                  shape.batch * shape.rho,
-                  launch.rows.pairs,
-                  shape.depth / 8,
-                  shape.tokens)
-            : activations_map(
-                  &params.in,
-                  launch.in,
-                  {shape.batch, shape.depth, 8 * shape.vectors, shape.depth, 1},
-                  launch.in_rows);
-  }
   if (status == cudaSuccess && shape.in_slabs) {
+    status = slabs_map(
+        &params.in,
+        launch.in,
+        shape.batch * shape.rho,
+        launch.rows.pairs,
+        shape.depth / 8,
+        shape.tokens);
+  }
+  if (status == cudaSuccess && !shape.whole_rows()) {
+    const int columns = shape.in_slabs ? shape.columns : shape.depth;
+    const int box_columns = shape.in_slabs ? shape.out_columns() : shape.depth;
     status = activations_map(
-        &params.out,
-        launch.out,
-        {shape.batch, shape.columns, 8 * shape.vectors, shape.out_columns(), 1},
-        launch.out_rows);
+        shape.in_slabs ? &params.out : &params.in,
+        shape.in_slabs ? launch.out : launch.in,
+        {shape.batch, columns, 8 * shape.vectors, box_columns, 1},
+        shape.in_slabs ? launch.out_rows : launch.in_rows);
   }
   if (status != cudaSuccess) {
     return status;

@@ -29,9 +29,12 @@ inline constexpr int kCopyWarps = 4;
 inline constexpr int kCopyRegisters = 40;
 
 struct StageParams {
-  TensorMap in;          // activations or slabs, see StageShape::in_slabs
-  TensorMap out;         // activations, with in_slabs
-  void* slabs;           // or slabs
+  TensorMap in;   // activations or slabs, see StageShape::in_slabs
+  TensorMap out;  // activations, with in_slabs
+  // The activations again, for whole_rows(): in_slabs writes them, else reads.
+  const void* in_data;
+  void* out_data;
+  void* slabs;           // written without in_slabs
   const void* weights;   // packed, StageShape's fragments, expert after expert
   const float* gates;    // of each pair, or null: multiplies the output
   const uint16_t* bias;  // (columns, batch) bfloat16, or null
@@ -52,15 +55,15 @@ struct StageParams {
 // (16 bytes), as (vector of b, row, c). Read by the next product, b is the
 // depth and c = (rho, batch).
 struct StageShape {
-  int batch;         // a multiple of 8
-  int depth;         // of each rho; a multiple of 8 with in_slabs
-  int rho;           // of the depth: 1 unless in_slabs
-  int columns;       // c
-  bool in_slabs;     // reads slabs, writes activations; else the reverse
-  int vectors;       // of eight of the batch that a block has: 1, 2, 4 or 8
-  int tiles;         // of 16 columns that a block has weights of
-  int tokens;        // of a tile, a multiple of 8 * token_tiles
-  int token_tiles;   // of 8 tokens that a warp has sums of, 2 or 4
+  int batch;        // a multiple of 8
+  int depth;        // of each rho; a multiple of 8 with in_slabs
+  int rho;          // of the depth: 1 unless in_slabs
+  int columns;      // c
+  bool in_slabs;    // reads slabs, writes activations; else the reverse
+  int vectors;      // of eight of the batch that a block has: 1, 2, 4, 8 or all
+  int tiles;        // of 16 columns that a block has weights of
+  int tokens;       // of a tile, a multiple of 8 * token_tiles
+  int token_tiles;  // of 8 tokens that a warp has sums of, 2 or 4
   int column_tiles;  // of 16 columns that a warp has sums of, 1 or 2
   int warps;         // that multiply, 8 or 12; a warp group more copies
   int buffers;       // tiles of tokens in shared memory
@@ -75,6 +78,15 @@ struct StageShape {
     return (all_tiles() + tiles - 1) / tiles;
   }
   constexpr int threads() const { return 32 * (warps + kCopyWarps); }
+  // Whether a block has whole rows of the batch, of a number of vectors that no
+  // swizzle fits: what it has of a token is one contiguous span of memory.
+  constexpr bool whole_rows() const {
+    return vectors == all_vectors() && (vectors & (vectors - 1)) != 0;
+  }
+  // Of the addresses of activations in shared memory.
+  constexpr uint32_t swizzle() const {
+    return whole_rows() ? 0 : static_cast<uint32_t>(vectors - 1);
+  }
   // Registers of a thread that multiplies, by setmaxnreg.
   constexpr int registers() const { return warps == 8 ? 232 : 152; }
 
@@ -84,8 +96,10 @@ struct StageShape {
   // conflicts; of slabs, rows of 128 bytes are (rho, vector, slab, token),
   // eight of the batch each.
   constexpr int token_bytes() const {
-    return 16 * vectors * 16 * depth_tiles() +
-           (vectors == 1 ? 0 : 64 * vectors);
+    const int padding = whole_rows()   ? (vectors % 2 != 0 ? 64 : 16)
+                        : vectors == 1 ? 0
+                                       : 64 * vectors;
+    return 16 * vectors * 16 * depth_tiles() + padding;
   }
   constexpr int slabs() const { return (depth + 15) / 16 * 2; }
   constexpr int tile_bytes() const {
@@ -100,8 +114,12 @@ struct StageShape {
     return 16 * vectors * depth_tiles() * tiles * 8 * 32;
   }
   constexpr int out_columns() const { return 16 * tiles; }
+  // Whole rows of tokens are out of step, for the same reason.
+  constexpr int out_token_bytes() const {
+    return out_columns() * 16 * vectors + (whole_rows() ? 16 : 0);
+  }
   constexpr int out_bytes() const {
-    return in_slabs ? tokens * out_columns() * 16 * vectors : 0;
+    return in_slabs ? tokens * out_token_bytes() : 0;
   }
   // Of all chunks of one expert, in vectors.
   constexpr int64_t packed_vectors() const {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 namespace einforge::kernels::cuda::two_pass {
@@ -26,6 +27,8 @@ constexpr double kWriteTwo = 1.4;
 // A step of a gradient's sums.
 constexpr double kGradClocks = 2100;
 
+// Of the batch that a block has.
+constexpr int kMostVectors = 16;
 // Elements of a box of TMA along one dimension.
 constexpr int kMostBox = 256;
 
@@ -66,6 +69,7 @@ constexpr int ceil_to(int value, int step) {
 bool is_legal(const StageShape& s, const Device& device) {
   return s.batch > 0 && s.batch % 8 == 0 && s.depth > 0 && s.rho > 0 &&
          s.columns > 0 && s.vectors > 0 && s.vectors <= s.all_vectors() &&
+         ((s.vectors & (s.vectors - 1)) == 0 || s.whole_rows()) &&
          s.tiles > 0 && s.tiles % s.column_tiles == 0 &&
          (s.in_slabs ? s.depth % 8 == 0 : s.rho == 1) &&
          (s.token_tiles == 2 || s.token_tiles == 4) &&
@@ -92,7 +96,8 @@ double cost(
   // Bytes of one tile: in the mean, as the last chunks may be smaller than the
   // others, and of those, which the others wait for.
   const auto bytes = [&](double vectors, double columns, double copies) {
-    const double piece = piece_factor(s.vectors, s.all_vectors());
+    const double piece =
+        s.whole_rows() ? 1 : piece_factor(s.vectors, s.all_vectors());
     const double in = 16.0 * s.tokens * s.depth * vectors * s.rho *
                       (s.in_slabs ? 1.0 : piece) / copies;
     const double write = s.vectors == 1   ? kWriteOne
@@ -131,7 +136,9 @@ std::vector<StageShape> propose(
   std::vector<std::pair<double, StageShape>> found;
   const int all_vectors = problem.batch / 8;
   const int all_tiles = (problem.columns + 15) / 16;
-  for (const int vectors : {1, 2, 4, 8}) {
+  std::set<int> vector_counts{1, 2, 4, 8};
+  vector_counts.insert(std::min(all_vectors, kMostVectors));
+  for (const int vectors : vector_counts) {
     for (int parts = 1; parts <= all_tiles; ++parts) {
       for (const auto& [column_tiles, token_tiles] :
            {std::pair{1, 2}, {1, 4}, {2, 2}}) {

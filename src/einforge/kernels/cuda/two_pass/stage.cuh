@@ -36,6 +36,30 @@ __device__ __forceinline__ void bulk_load(
 #endif
 }
 
+// The other way, or added to what is there; bfloat16 sums are rounded.
+__device__ __forceinline__ void bulk_store(
+    void* global, uint32_t shared, int bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(
+          global),
+      "r"(shared),
+      "r"(bytes)
+      : "memory");
+#endif
+}
+__device__ __forceinline__ void bulk_add(
+    void* global, uint32_t shared, int bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.noftz.bf16 "
+      "[%0], [%1], %2;" ::"l"(global),
+      "r"(shared),
+      "r"(bytes)
+      : "memory");
+#endif
+}
+
 template <StageShape S>
 struct Stage {
   static constexpr int kDepthTiles = S.depth_tiles();
@@ -46,7 +70,7 @@ struct Stage {
   static constexpr int kTokenUnits = S.tokens / kUnitTokens;
   static constexpr int kColumnUnits = S.tiles / kColumnTiles;
   static constexpr int kUnits = S.vectors * kColumnUnits * kTokenUnits;
-  static constexpr uint32_t kMask = S.vectors - 1;  // of activations
+  static constexpr uint32_t kMask = S.swizzle();
   static constexpr bool kWhole = S.all_vectors() % S.vectors == 0;
   static constexpr bool kWholeColumns =
       S.column_chunks() * S.tiles * 16 == S.columns;
@@ -173,14 +197,26 @@ struct Stage {
       for (int token = lane; token < S.tokens; token += 32) {
         const int row = static_cast<int>(
             ptx::load_shared_word(meta_address(buffer, token)));
-        ptx::tensor_load(
-            tile_address(buffer) +
-                static_cast<uint32_t>(token * S.token_bytes()),
-            &p.in,
-            first_vector * 8,
-            0,
-            row < 0 ? p.in_rows : row,
-            full(buffer));
+        const uint32_t to = tile_address(buffer) +
+                            static_cast<uint32_t>(token * S.token_bytes());
+        if constexpr (S.whole_rows()) {
+          // Past the last, any row: its sums are not stored.
+          constexpr int kBytes = S.depth * 16 * S.vectors;
+          bulk_load(
+              to,
+              static_cast<const uint8_t*>(p.in_data) +
+                  static_cast<int64_t>(max(row, 0)) * kBytes,
+              kBytes,
+              full(buffer));
+        } else {
+          ptx::tensor_load(
+              to,
+              &p.in,
+              first_vector * 8,
+              0,
+              row < 0 ? p.in_rows : row,
+              full(buffer));
+        }
       }
     }
   }
@@ -379,10 +415,8 @@ struct Stage {
                   swizzled_address(
                       out_address() +
                           static_cast<uint32_t>(
-                              ((token * S.out_columns() + own_column) *
-                                   S.vectors +
-                               vector) *
-                              16),
+                              token * S.out_token_bytes() +
+                              (own_column * S.vectors + vector) * 16),
                       kMask),
                   rounded(values));
             } else {
@@ -420,9 +454,22 @@ struct Stage {
       const int token = 32 * i + lane;
       if (token < S.tokens && row[i] >= 0) {
         const uint32_t from =
-            out_address() +
-            static_cast<uint32_t>(token * S.out_columns() * 16 * S.vectors);
-        if (p.accumulate != 0) {
+            out_address() + static_cast<uint32_t>(token * S.out_token_bytes());
+        if constexpr (S.whole_rows()) {
+          constexpr int kColumnBytes = 16 * S.vectors;
+          const int first_column = first_tile * 16;
+          const int bytes =
+              min(S.columns - first_column, S.out_columns()) * kColumnBytes;
+          uint8_t* to =
+              static_cast<uint8_t*>(p.out_data) +
+              (static_cast<int64_t>(row[i]) * S.columns + first_column) *
+                  kColumnBytes;
+          if (p.accumulate != 0) {
+            bulk_add(to, from, bytes);
+          } else {
+            bulk_store(to, from, bytes);
+          }
+        } else if (p.accumulate != 0) {
           ptx::tensor_add(
               &p.out, first_vector * 8, first_tile * 16, row[i], from);
         } else {
