@@ -152,16 +152,20 @@ TEST_P(CausalAttention, RepeatsBitwiseAtRandomSizes) {
 
 TEST_P(CausalAttention, LeavesTorchsSettingsAsTheyWere) {
   torch::manual_seed(3);
-  const Operands o = random_operands({1, 40, 2, 64}, GetParam(), torch::kFloat);
-  run(o.qkv, o.grad, 0.125);
-  EXPECT_FALSE(at::globalContext().deterministicAlgorithms());
-  EXPECT_TRUE(at::globalContext().deterministicFillUninitializedMemory());
-  {
-    const testing::Poison poison;
+  const Operands o =
+      random_operands({1, 400, 2, 64}, GetParam(), torch::kBFloat16);
+  at::Context& context = at::globalContext();
+  for (const bool fill : {false, true}) {
+    context.setDeterministicFillUninitializedMemory(fill);
     run(o.qkv, o.grad, 0.125);
-    EXPECT_TRUE(at::globalContext().deterministicAlgorithms());
-    EXPECT_TRUE(at::globalContext().deterministicAlgorithmsWarnOnly());
+    EXPECT_FALSE(context.deterministicAlgorithms());
+    EXPECT_EQ(context.deterministicFillUninitializedMemory(), fill);
   }
+  const testing::Poison poison;
+  run(o.qkv, o.grad, 0.125);
+  EXPECT_TRUE(context.deterministicAlgorithms());
+  EXPECT_TRUE(context.deterministicAlgorithmsWarnOnly());
+  EXPECT_TRUE(context.deterministicFillUninitializedMemory());
 }
 
 }  // namespace

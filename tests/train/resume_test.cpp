@@ -72,14 +72,16 @@ TEST_F(TrainerTest, ResumesBitwiseOnTheGpu) {
     c.steps = 6;
     c.log_every = 1;
     c.eval_every = 0;
-    c.checkpoint_every = -1;
+    c.checkpoint_every = 3;
     const std::string name = std::to_string(i);
     train(c, options("whole" + name));
     TrainOptions o = options("resumed" + name);
-    o.stop_at_step = 2;
-    train(c, o);
+    std::int64_t done = 0;
+    o.on_step = [&](std::int64_t step, double) { done = step; };
+    o.should_stop = [&] { return done == 2; };
+    EXPECT_EQ(train(c, o).outcome, Outcome::kInterrupted);
+    o.should_stop = nullptr;
     o.resume = true;
-    o.stop_at_step = -1;
     train(c, o);
     const std::string what = fmt::format(
         "{}, width {}, heads of {}, context {}",

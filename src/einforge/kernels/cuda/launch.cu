@@ -24,6 +24,22 @@ int code_major() {
   return attributes.ptxVersion / 10;
 }
 
+bool pdl_supported() {
+  static std::mutex mutex;
+  static std::map<int, bool> known;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) {
+    cudaGetLastError();
+    return false;
+  }
+  const std::lock_guard lock(mutex);
+  const auto [found, added] = known.try_emplace(device, false);
+  if (added) {
+    found->second = code_major() >= 9;
+  }
+  return found->second;
+}
+
 Launch::Launch(int threads, int shared_bytes, cudaStream_t stream) {
   config_.gridDim = dim3(1);
   config_.blockDim = dim3(static_cast<unsigned>(threads));

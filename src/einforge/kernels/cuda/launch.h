@@ -11,6 +11,10 @@ namespace einforge::kernels::cuda {
 // current device was compiled for; 0 where the build has none that runs there.
 [[nodiscard]] int code_major();
 
+// Whether kernels on the current device may be dependent launches
+// (Launch::enable_pdl()). Asked once for each device.
+[[nodiscard]] bool pdl_supported();
+
 // A launch with what the <<<>>> syntax has no words for.
 class Launch {
  public:

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "einforge/kernels/cuda/ceil_div.h"
+#include "einforge/kernels/cuda/launch.h"
 #include "einforge/kernels/cuda/moe_rows.h"
 #include "einforge/kernels/cuda/moe_softmax.cuh"
 #include "einforge/kernels/cuda/ptx.cuh"
@@ -50,6 +51,7 @@ __global__ void __launch_bounds__(kSplitThreads) split_weight(
     __nv_bfloat16* __restrict__ terms) {
   const int64_t i =
       static_cast<int64_t>(blockIdx.x) * kSplitThreads + threadIdx.x;
+  ptx::launch_dependents();
   if (i >= padded_size) {
     return;
   }
@@ -186,13 +188,19 @@ struct LogitsLayout {
   }
 };
 
+struct LogitsArguments {
+  MoeLogitsLaunch p;
+  const __nv_bfloat16* terms = nullptr;
+  int first_expert = 0;
+};
+
 // A block has some tokens and up to kTiles * 8 experts, of which the first is
-// `first_expert`; d passes by.
+// a.first_expert; d passes by.
 template <int kTiles, int kWarps>
-__global__ void __launch_bounds__(32 * kWarps) logits_kernel(
-    const __grid_constant__ MoeLogitsLaunch p,
-    const __nv_bfloat16* __restrict__ terms,
-    int first_expert) {
+__global__ void __launch_bounds__(32 * kWarps)
+    logits_kernel(const __grid_constant__ LogitsArguments a) {
+  const MoeLogitsLaunch& p = a.p;
+  const int first_expert = a.first_expert;
   using Layout = LogitsLayout<kTiles, kWarps>;
   constexpr int kThreads = Layout::kThreads;
   constexpr int kTokens = Layout::kTokens;
@@ -208,7 +216,7 @@ __global__ void __launch_bounds__(32 * kWarps) logits_kernel(
   const int v = thread % kVectors;
   const int r = thread / kVectors;
   const auto* terms_from =
-      reinterpret_cast<const uint4*>(terms) + r * vectors + v;
+      reinterpret_cast<const uint4*>(a.terms) + r * vectors + v;
   const auto* x_from =
       reinterpret_cast<const uint4*>(p.x) + (first + r) * vectors + v;
   const int64_t rows = p.route.tokens - first - r;
@@ -238,6 +246,8 @@ __global__ void __launch_bounds__(32 * kWarps) logits_kernel(
     }
     ptx::copy_async_commit();
   };
+  ptx::launch_dependents();
+  ptx::grid_dependency_sync();
 #pragma unroll
   for (int chunk = 0; chunk < Layout::kStages - 1; ++chunk) {
     copy(chunk);
@@ -300,11 +310,13 @@ __global__ void __launch_bounds__(32 * kWarps) logits_kernel(
       static_cast<int>(min(p.route.tokens - first, int64_t{kTokens}));
   const int all_experts = p.route.experts;
   const int experts = min(all_experts - first_expert, kTiles * 8);
-  for (int i = thread; i < count * experts; i += kThreads) {
-    const int token = i / experts;
-    const int expert = i % experts;
-    p.logits[(first + token) * all_experts + first_expert + expert] =
-        scores[token * Layout::kScores + expert];
+  // A token has as many lanes as divide a warp.
+  constexpr int kLanes = kTiles <= 2 ? 8 * kTiles : 32;
+  for (int token = thread / kLanes; token < count; token += kThreads / kLanes) {
+    for (int e = thread % kLanes; e < experts; e += kLanes) {
+      p.logits[(first + token) * all_experts + first_expert + e] =
+          scores[token * Layout::kScores + e];
+    }
   }
   if (p.route.chosen != nullptr && thread < count) {
     route_token(p.route, first + thread, scores + thread * Layout::kScores);
@@ -338,20 +350,14 @@ cudaError_t launch_logits(
     int first_expert,
     cudaStream_t stream) {
   using Layout = LogitsLayout<kTiles, kWarps>;
-  const auto kernel = logits_kernel<kTiles, kWarps>;
-  const cudaError_t error = cudaFuncSetAttribute(
-      kernel,
-      cudaFuncAttributeMaxDynamicSharedMemorySize,
-      static_cast<int>(Layout::kBytes));
-  if (error != cudaSuccess) {
-    return error;
+  Launch launch(Layout::kThreads, static_cast<int>(Layout::kBytes), stream);
+  if (pdl_supported()) {
+    launch.enable_pdl();
   }
-  kernel<<<
+  return launch.run(
+      logits_kernel<kTiles, kWarps>,
       ceil_div(p.route.tokens, Layout::kTokens),
-      Layout::kThreads,
-      Layout::kBytes,
-      stream>>>(p, terms, first_expert);
-  return cudaGetLastError();
+      LogitsArguments{p, terms, first_expert});
 }
 
 // Blocks of many tokens read the weight less often, where there are enough of

@@ -1,7 +1,9 @@
 #include "einforge/kernels/cuda/moe_rows.h"
 
 #include "einforge/kernels/cuda/ceil_div.h"
+#include "einforge/kernels/cuda/launch.h"
 #include "einforge/kernels/cuda/moe_rows.cuh"
+#include "einforge/kernels/cuda/ptx.cuh"
 
 namespace einforge::kernels::cuda {
 
@@ -26,6 +28,8 @@ __global__ void __launch_bounds__(kSortThreads)
   for (int b = static_cast<int>(threadIdx.x); b < bins; b += kSortThreads) {
     count[b] = 0;
   }
+  ptx::launch_dependents();
+  ptx::grid_dependency_sync();
   __syncthreads();
   const int pair = static_cast<int>(blockIdx.x * kSortThreads + threadIdx.x);
   if (pair < p.pairs) {
@@ -59,6 +63,7 @@ __global__ void __launch_bounds__(kSortThreads)
   for (int i = thread; i < kSortWarps * bins; i += kSortThreads) {
     warps[i / bins][i % bins] = 0;
   }
+  ptx::grid_dependency_sync();
   __syncthreads();
   // Integer sums: any order gives the same.
   const auto* counts = static_cast<const int32_t*>(p.workspace);
@@ -175,10 +180,18 @@ cudaError_t moe_dispatch(const MoeDispatchLaunch& p, cudaStream_t stream) {
       p.experts * p.bins > kMoeExperts) {
     return cudaErrorInvalidValue;
   }
-  const unsigned blocks = ceil_div(p.pairs, kSortThreads);
-  moe_count<<<blocks, kSortThreads, 0, stream>>>(p);
-  moe_place<<<blocks, kSortThreads, 0, stream>>>(p);
-  return cudaGetLastError();
+  for (const auto kernel : {moe_count, moe_place}) {
+    Launch launch(kSortThreads, 0, stream);
+    if (pdl_supported()) {
+      launch.enable_pdl();
+    }
+    const cudaError_t status =
+        launch.run(kernel, ceil_div(p.pairs, kSortThreads), p);
+    if (status != cudaSuccess) {
+      return status;
+    }
+  }
+  return cudaSuccess;
 }
 
 cudaError_t moe_combine(const MoeCombineLaunch& p, cudaStream_t stream) {

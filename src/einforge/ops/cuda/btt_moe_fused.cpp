@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <limits>
@@ -384,28 +385,19 @@ BttMoeGradients backward(
       nullptr);
 }
 
-// What a mixture's choice is remembered under; tokens count in powers of two.
-using Key = std::array<std::int64_t, 13>;
-
-Key key_of(const BttMoeProblem& p) {
-  const structure::Sizes& s = p.expert.sizes;
+// What a mixture's choice is remembered under.
+struct Key {
+  ProblemKey expert;
+  std::int64_t experts;
+  std::int64_t active;
   int device = 0;
-  C10_CUDA_CHECK(cudaGetDevice(&device));
-  return {
-      s.alpha,
-      s.beta,
-      s.gamma,
-      s.delta,
-      s.epsilon,
-      s.phi,
-      s.rho,
-      token_bucket(p.expert.tokens),
-      static_cast<std::int64_t>(p.expert.dtype),
-      static_cast<std::int64_t>(p.expert.pass),
-      p.experts,
-      p.active,
-      device};
-}
+
+  explicit Key(const BttMoeProblem& p)
+      : expert(problem_key(p.expert)), experts(p.experts), active(p.active) {
+    C10_CUDA_CHECK(cudaGetDevice(&device));
+  }
+  auto operator<=>(const Key&) const = default;
+};
 
 // Random operands of a mixture whose experts have nearly the same number of
 // tokens, and its pairs.
@@ -457,7 +449,7 @@ void run_example(Way way, const BttMoeProblem& problem, const Example& v) {
 std::optional<Way> fastest_way(const BttMoeProblem& asked) {
   static std::mutex mutex;
   static std::map<Key, std::optional<Way>> known;
-  const Key key = key_of(asked);
+  const Key key(asked);
   {
     const std::lock_guard lock(mutex);
     if (const auto found = known.find(key); found != known.end()) {
@@ -491,8 +483,9 @@ std::optional<Way> fastest_way(const BttMoeProblem& asked) {
     if (!name) {
       return way;  // perhaps measured next time
     }
-    for (const Way each : ways) {
-      way = name_of(each) == *name ? each : *way;
+    if (const auto found = std::ranges::find(ways, *name, name_of);
+        found != ways.end()) {
+      way = *found;
     }
   }
   const std::lock_guard lock(mutex);

@@ -34,7 +34,7 @@ using torch::Tensor;
 
 // Raised whenever kernels, plans or the way they are measured change so that a
 // choice may change.
-constexpr int kKernelVersion = 11;
+constexpr int kKernelVersion = 12;
 
 bool environment_is(const char* name, std::string_view value) {
   const char* set = std::getenv(name);
@@ -52,9 +52,6 @@ int current_device() {
   C10_CUDA_CHECK(cudaGetDevice(&device));
   return device;
 }
-
-// A problem as numbers, which are looked up on every call.
-using Key = std::array<std::int64_t, 10>;
 
 // Devices of one kind share their choices.
 std::shared_ptr<ChoiceCache> choices_of(const std::string& version) {
@@ -75,7 +72,7 @@ struct Device {
   std::shared_ptr<ChoiceCache> choices;  // of all devices of its kind
   // The fastest kernel where it is known.
   std::mutex mutex;
-  std::map<Key, std::string> kernels;
+  std::map<ProblemKey, std::string> kernels;
 
   explicit Device(int index) {
     cudaDeviceProp properties{};
@@ -291,18 +288,7 @@ void run_kernel(
 
 std::optional<std::string> fastest_kernel(const EinsumLinearProblem& asked) {
   const EinsumLinearProblem problem = in_bucket(asked);
-  const structure::Sizes& s = problem.sizes;
-  const Key key{
-      s.alpha,
-      s.beta,
-      s.gamma,
-      s.delta,
-      s.epsilon,
-      s.phi,
-      s.rho,
-      problem.tokens,
-      static_cast<std::int64_t>(problem.dtype),
-      static_cast<std::int64_t>(problem.pass)};
+  const ProblemKey key = problem_key(problem);
   Device& on = device();
   {
     const std::lock_guard lock(on.mutex);
@@ -354,6 +340,21 @@ Tensor random_values(c10::IntArrayRef sizes, torch::ScalarType dtype) {
 std::int64_t token_bucket(std::int64_t tokens) {
   return static_cast<std::int64_t>(
       std::bit_ceil(static_cast<std::uint64_t>(tokens)));
+}
+
+ProblemKey problem_key(const EinsumLinearProblem& problem) {
+  const structure::Sizes& s = problem.sizes;
+  return {
+      s.alpha,
+      s.beta,
+      s.gamma,
+      s.delta,
+      s.epsilon,
+      s.phi,
+      s.rho,
+      token_bucket(problem.tokens),
+      static_cast<std::int64_t>(problem.dtype),
+      static_cast<std::int64_t>(problem.pass)};
 }
 
 ek::BttPlan fastest_plan(const ek::BttSizes& sizes, std::int64_t asked) {

@@ -2,6 +2,7 @@
 
 #include <torch/types.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -10,6 +11,7 @@
 
 #include "einforge/kernels/cuda/btt_linear.h"
 #include "einforge/ops/cuda/fastest.h"
+#include "einforge/ops/kernel_table.h"
 
 // Choices that are measured once, for each problem on each kind of device,
 // and then remembered: in memory, and in ${EINFORGE_CACHE_DIR:-~/.cache/
@@ -50,5 +52,10 @@ torch::Tensor random_values(c10::IntArrayRef sizes, torch::ScalarType dtype);
 
 // The number of tokens that choices for so many are measured with.
 std::int64_t token_bucket(std::int64_t tokens);
+
+// A problem as numbers, which choices are looked up by on every call: all that
+// to_string() tells apart, with tokens in buckets.
+using ProblemKey = std::array<std::int64_t, 10>;
+ProblemKey problem_key(const EinsumLinearProblem& problem);
 
 }  // namespace einforge::ops

@@ -92,7 +92,7 @@ tp::GradProblem gradient_of_first(const ek::BttSizes& s) {
   return {.batch = s.gamma, .rows = s.alpha, .rho = s.rho, .columns = s.phi};
 }
 
-// What a layer of padded sizes runs on; rows count in powers of two.
+// What a layer runs on; rows count in powers of two.
 struct Key {
   std::array<std::int64_t, 8> numbers;
 
@@ -155,13 +155,18 @@ std::vector<Kernel<Shape>> load(const std::vector<Shape>& shapes) {
   return kernels;
 }
 
-// What find_stages() loads; empty where a stage has no plan.
+// What find_stages() loads for a layer of its own sizes; empty where a stage
+// has no plan.
 std::vector<tp::StageShape> stage_shapes(
-    const ek::BttSizes& s, std::int64_t rows, int experts) {
+    const ek::BttSizes& own, std::int64_t rows, int experts) {
+  const ek::BttSizes s = padded(own);
+  tp::StageProblem second = tp::second_stage(s, rows, experts);
+  if (own.phi != s.phi && own.phi % 2 == 0) {
+    second.width = own.phi;
+  }
   std::vector<tp::StageShape> shapes;
   for (const tp::StageProblem& problem :
-       {tp::first_stage(s, rows, experts),
-        tp::second_stage(s, rows, experts)}) {
+       {tp::first_stage(s, rows, experts), second}) {
     const auto proposed = tp::propose(problem, plan_device(), 1);
     if (proposed.empty()) {
       return {};
@@ -203,15 +208,15 @@ const Gradients* find_gradients(
 
 // Compiles all kernels of both passes side by side, before one after the other
 // is asked for.
-void compile_all(const ek::BttSizes& s, std::int64_t rows, int experts) {
-  const Key key(s, rows, experts);
+void compile_all(const ek::BttSizes& own, std::int64_t rows, int experts) {
+  const Key key(own, rows, experts);
   std::vector<std::string> sources;
-  for (const ek::BttSizes& sizes : {s, s.transposed()}) {
+  for (const ek::BttSizes& sizes : {own, own.transposed()}) {
     for (const auto& shape : stage_shapes(sizes, key.rows(), experts)) {
       sources.push_back(tp::source_of(shape));
     }
     for (const auto& shape :
-         tp::propose(gradient_of_first(sizes), plan_device(), 1)) {
+         tp::propose(gradient_of_first(padded(sizes)), plan_device(), 1)) {
       sources.push_back(tp::source_of(shape));
     }
   }
@@ -238,9 +243,10 @@ Tensor with_padding(const Tensor& x, int outer, int inner) {
   return to;
 }
 
+// Also of rows that have none.
 Tensor without_padding(const Tensor& y, int outer, int inner) {
   const int size = padded(inner);
-  if (size == inner) {
+  if (y.size(1) == static_cast<std::int64_t>(outer) * inner) {
     return y;
   }
   const Tensor to = torch::empty(
@@ -290,7 +296,7 @@ std::array<Tensor, 2> pack(
 
 const Stages& stages_of(const two_pass::Layer& layer) {
   const Stages* stages =
-      find_stages(padded(layer.sizes), layer.rows.pairs, layer.cores.experts);
+      find_stages(layer.sizes, layer.rows.pairs, layer.cores.experts);
   TORCH_CHECK(stages != nullptr, "[two_pass] expected sizes with kernels");
   return *stages;
 }
@@ -321,12 +327,14 @@ Tensor first_stage(
   return z;
 }
 
+// As the second stage writes it: with phi padded, or as it is.
 Tensor empty_output(
     const two_pass::Layer& layer, const Tensor& like, std::int64_t rows) {
+  const int width = stages_of(layer).second.shape.width;
   return torch::empty(
       {rows,
        static_cast<std::int64_t>(layer.sizes.epsilon) *
-           padded(layer.sizes.phi)},
+           (width != 0 ? width : padded(layer.sizes.phi))},
       like.options());
 }
 
@@ -497,19 +505,19 @@ bool supports(
     return find_stages(of, rows, experts) != nullptr;
   };
   if (pass == Pass::kForward) {
-    return has_stages(s);
+    return has_stages(sizes);
   }
   static std::mutex mutex;
   static std::set<Key> compiled;
   bool is_new = false;
   {
     const std::lock_guard lock(mutex);
-    is_new = compiled.emplace(s, rows, experts).second;
+    is_new = compiled.emplace(sizes, rows, experts).second;
   }
   if (is_new) {
-    compile_all(s, rows, experts);
+    compile_all(sizes, rows, experts);
   }
-  return has_stages(s) && has_stages(s.transposed()) &&
+  return has_stages(sizes) && has_stages(sizes.transposed()) &&
          find_gradients(s, rows, experts) != nullptr;
 }
 

@@ -28,6 +28,14 @@ struct alignas(64) TensorMap {
 inline constexpr int kCopyWarps = 4;
 inline constexpr int kCopyRegisters = 40;
 
+// Lanes of a warp that arrive at a barrier for it. Racecheck only follows
+// threads that arrive for themselves; for it all do.
+#ifdef EINFORGE_RACECHECK
+inline constexpr int kArrivingLanes = 32;
+#else
+inline constexpr int kArrivingLanes = 1;
+#endif
+
 struct StageParams {
   TensorMap in;   // activations or slabs, see StageShape::in_slabs
   TensorMap out;  // activations, with in_slabs
@@ -67,6 +75,10 @@ struct StageShape {
   int column_tiles;  // of 16 columns that a warp has sums of, 1 or 2
   int warps;         // that multiply, 8 or 12; a warp group more copies
   int buffers;       // tiles of tokens in shared memory
+  // Of the batch, what rows of the activations that are written have, where
+  // that is no multiple of eight: an even number, by blocks with all vectors.
+  // Else 0.
+  int width = 0;
 
   constexpr int depth_tiles() const { return rho * ((depth + 15) / 16); }
   constexpr int all_vectors() const { return batch / 8; }
@@ -78,10 +90,11 @@ struct StageShape {
     return (all_tiles() + tiles - 1) / tiles;
   }
   constexpr int threads() const { return 32 * (warps + kCopyWarps); }
-  // Whether a block has whole rows of the batch, of a number of vectors that no
-  // swizzle fits: what it has of a token is one contiguous span of memory.
+  // Whether a block has whole rows of the batch, of a number of elements that
+  // no swizzle fits: what it has of a token is one contiguous span of memory.
   constexpr bool whole_rows() const {
-    return vectors == all_vectors() && (vectors & (vectors - 1)) != 0;
+    return vectors == all_vectors() &&
+           ((vectors & (vectors - 1)) != 0 || width != 0);
   }
   // Of the addresses of activations in shared memory.
   constexpr uint32_t swizzle() const {
@@ -114,9 +127,12 @@ struct StageShape {
     return 16 * vectors * depth_tiles() * tiles * 8 * 32;
   }
   constexpr int out_columns() const { return 16 * tiles; }
+  constexpr int out_column_bytes() const {
+    return width != 0 ? 2 * width : 16 * vectors;
+  }
   // Whole rows of tokens are out of step, for the same reason.
   constexpr int out_token_bytes() const {
-    return out_columns() * 16 * vectors + (whole_rows() ? 16 : 0);
+    return out_columns() * out_column_bytes() + (whole_rows() ? 16 : 0);
   }
   constexpr int out_bytes() const {
     return in_slabs ? tokens * out_token_bytes() : 0;

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <set>
+#include <string_view>
 #include <utility>
 
 namespace einforge::kernels::cuda::two_pass {
@@ -21,9 +23,13 @@ constexpr double kRoundClocks = 650;
 constexpr double kSpanClocks = 500;
 constexpr double kWeightBytes = 6;
 constexpr double kKernelClocks = 8800;
-// What it costs to write pieces of one and of two vectors, beyond sectors.
-constexpr double kWriteOne = 2.4;
-constexpr double kWriteTwo = 1.4;
+// Of the rows that a stage writes those that a copy would read: a mixture's
+// forward pass sums two, its backward pass does not.
+constexpr double kCopies = 0.75;
+// What it costs to write a half of a sector, and a sector alone, over one of a
+// longer piece.
+constexpr double kWriteHalf = 2.4;
+constexpr double kWriteAlone = 1.4;
 // A step of a gradient's sums.
 constexpr double kGradClocks = 2100;
 
@@ -32,19 +38,35 @@ constexpr int kMostVectors = 16;
 // Elements of a box of TMA along one dimension.
 constexpr int kMostBox = 256;
 
-// What pieces of so many vectors of rows of all_vectors cost over whole lines
-// of memory, which moves in sectors of 32 bytes. Rows of an odd number of
-// vectors start in the middle of one every other time.
-double piece_factor(int vectors, int all_vectors) {
-  double sectors = 0;
-  for (int row = 0; row < 2; ++row) {
-    for (int first = 0; first < all_vectors; first += vectors) {
-      const int begin = row * all_vectors + first;
-      const int end = begin + std::min(vectors, all_vectors - first);
-      sectors += (end + 1) / 2 - begin / 2;
+// The sectors of 32 bytes that pieces of so many vectors of two rows of
+// all_vectors touch: whole ones, and those of which a piece has a half. Rows of
+// an odd number of vectors start in the middle of one every other time.
+struct Sectors {
+  double whole = 0;
+  double half = 0;
+
+  Sectors(int vectors, int all_vectors) {
+    for (int row = 0; row < 2; ++row) {
+      for (int first = 0; first < all_vectors; first += vectors) {
+        const int begin = row * all_vectors + first;
+        const int end = begin + std::min(vectors, all_vectors - first);
+        whole += std::max(0, end / 2 - (begin + 1) / 2);
+        half += begin % 2 + end % 2;
+      }
     }
   }
-  return sectors / all_vectors;
+};
+
+// What reading and writing such pieces cost over whole lines of memory.
+double read_factor(int vectors, int all_vectors) {
+  const Sectors sectors(vectors, all_vectors);
+  return (sectors.whole + sectors.half) / all_vectors;
+}
+double write_factor(int vectors, int all_vectors) {
+  const Sectors sectors(vectors, all_vectors);
+  return (sectors.whole * (vectors == 2 ? kWriteAlone : 1) +
+          sectors.half * kWriteHalf) /
+         all_vectors;
 }
 
 template <typename Shape>
@@ -70,6 +92,9 @@ bool is_legal(const StageShape& s, const Device& device) {
   return s.batch > 0 && s.batch % 8 == 0 && s.depth > 0 && s.rho > 0 &&
          s.columns > 0 && s.vectors > 0 && s.vectors <= s.all_vectors() &&
          ((s.vectors & (s.vectors - 1)) == 0 || s.whole_rows()) &&
+         (s.width == 0 || (s.in_slabs && s.whole_rows() && s.width % 2 == 0 &&
+                           s.width < s.batch && s.width > s.batch - 8 &&
+                           s.columns * s.width % 8 == 0)) &&
          s.tiles > 0 && s.tiles % s.column_tiles == 0 &&
          (s.in_slabs ? s.depth % 8 == 0 : s.rho == 1) &&
          (s.token_tiles == 2 || s.token_tiles == 4) &&
@@ -96,15 +121,15 @@ double cost(
   // Bytes of one tile: in the mean, as the last chunks may be smaller than the
   // others, and of those, which the others wait for.
   const auto bytes = [&](double vectors, double columns, double copies) {
-    const double piece =
-        s.whole_rows() ? 1 : piece_factor(s.vectors, s.all_vectors());
-    const double in = 16.0 * s.tokens * s.depth * vectors * s.rho *
-                      (s.in_slabs ? 1.0 : piece) / copies;
-    const double write = s.vectors == 1   ? kWriteOne
-                         : s.vectors == 2 ? kWriteTwo
-                                          : 1;
-    const double out = 16.0 * s.tokens * columns * vectors *
-                       (s.in_slabs ? piece * write : 1.0);
+    const double read = s.in_slabs || s.whole_rows()
+                            ? 1
+                            : read_factor(s.vectors, s.all_vectors());
+    const double write = !s.in_slabs || s.whole_rows()
+                             ? 1
+                             : write_factor(s.vectors, s.all_vectors());
+    const double in =
+        16.0 * s.tokens * s.depth * vectors * s.rho * read / copies;
+    const double out = 16.0 * s.tokens * columns * vectors * write;
     return in + out;
   };
   // What all parts of the columns read comes from device memory once.
@@ -126,7 +151,13 @@ double cost(
                       kRoundClocks * rounds * (s.token_tiles > 2 ? 1.45 : 1) +
                       100.0 / (s.buffers - 1);
   const double spans = 1 + problem.experts * chunks / workers;
-  return tiles * tile +
+  // Of rows with padding, which are read and written once more.
+  const double copy = problem.width == s.width
+                          ? 0
+                          : kCopies * problem.rows * s.columns *
+                                (s.batch + problem.width) * 2 /
+                                (kMemoryBytes * blocks);
+  return copy + tiles * tile +
          spans * (s.weight_bytes() / kWeightBytes + kSpanClocks) +
          kKernelClocks;
 }
@@ -138,6 +169,7 @@ std::vector<StageShape> propose(
   const int all_tiles = (problem.columns + 15) / 16;
   std::set<int> vector_counts{1, 2, 4, 8};
   vector_counts.insert(std::min(all_vectors, kMostVectors));
+  const std::set<int> widths{0, problem.width};
   for (const int vectors : vector_counts) {
     for (int parts = 1; parts <= all_tiles; ++parts) {
       for (const auto& [column_tiles, token_tiles] :
@@ -147,21 +179,24 @@ std::vector<StageShape> propose(
         for (const int tokens : {16, 32, 64, 128}) {
           for (const int warps : {8, 12}) {
             for (const int buffers : {2, 3, 4, 6}) {
-              const StageShape shape{
-                  .batch = problem.batch,
-                  .depth = problem.depth,
-                  .rho = problem.rho,
-                  .columns = problem.columns,
-                  .in_slabs = problem.in_slabs,
-                  .vectors = vectors,
-                  .tiles = tiles,
-                  .tokens = tokens,
-                  .token_tiles = token_tiles,
-                  .column_tiles = column_tiles,
-                  .warps = warps,
-                  .buffers = buffers};
-              if (vectors <= all_vectors && is_legal(shape, device)) {
-                found.emplace_back(cost(shape, problem, device), shape);
+              for (const int width : widths) {
+                const StageShape shape{
+                    .batch = problem.batch,
+                    .depth = problem.depth,
+                    .rho = problem.rho,
+                    .columns = problem.columns,
+                    .in_slabs = problem.in_slabs,
+                    .vectors = vectors,
+                    .tiles = tiles,
+                    .tokens = tokens,
+                    .token_tiles = token_tiles,
+                    .column_tiles = column_tiles,
+                    .warps = warps,
+                    .buffers = buffers,
+                    .width = width};
+                if (vectors <= all_vectors && is_legal(shape, device)) {
+                  found.emplace_back(cost(shape, problem, device), shape);
+                }
               }
             }
           }
@@ -207,7 +242,7 @@ std::vector<GradShape> propose(
       continue;
     }
     const double p = 256.0 * shape.block_rows() * cut.groups *
-                     piece_factor(cut.groups, problem.batch / 8);
+                     read_factor(cut.groups, problem.batch / 8);
     const double step = std::max(kGradClocks, (p + shape.q_bytes()) / kL2Bytes);
     found.emplace_back(shape.blocks() * step, shape);
   }
@@ -220,16 +255,29 @@ int splits_of(const GradShape& shape, int64_t rows, const Device& device) {
       steps / 4, 1, std::max(1, device.multiprocessors / shape.blocks())));
 }
 
+namespace {
+
+// EINFORGE_RACECHECK=1 is for compute-sanitizer (kArrivingLanes).
+std::string_view definitions() {
+  const char* racecheck = std::getenv("EINFORGE_RACECHECK");
+  return racecheck != nullptr && std::string_view(racecheck) == "1"
+             ? "#define EINFORGE_RACECHECK\n"
+             : "";
+}
+
+}  // namespace
+
 std::string source_of(const StageShape& s) {
   return fmt::format(
-      "#include \"einforge/kernels/cuda/two_pass/stage.cuh\"\n"
+      "{}#include \"einforge/kernels/cuda/two_pass/stage.cuh\"\n"
       "using namespace einforge::kernels::cuda::two_pass;\n"
       "constexpr StageShape kShape{{{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, "
-      "{}, {}}};\n"
+      "{}, {}, {}}};\n"
       "extern \"C\" __global__ void __launch_bounds__({}, 1)\n"
       "{}(const __grid_constant__ StageParams params) {{\n"
       "  run_stage<kShape>(params);\n"
       "}}\n",
+      definitions(),
       s.batch,
       s.depth,
       s.rho,
@@ -242,19 +290,21 @@ std::string source_of(const StageShape& s) {
       s.column_tiles,
       s.warps,
       s.buffers,
+      s.width,
       s.threads(),
       kKernelName);
 }
 
 std::string source_of(const GradShape& s) {
   return fmt::format(
-      "#include \"einforge/kernels/cuda/two_pass/weight_grad.cuh\"\n"
+      "{}#include \"einforge/kernels/cuda/two_pass/weight_grad.cuh\"\n"
       "using namespace einforge::kernels::cuda::two_pass;\n"
       "constexpr GradShape kShape{{{}, {}, {}, {}, {}, {}, {}, {}}};\n"
       "extern \"C\" __global__ void __launch_bounds__({}, 1)\n"
       "{}(const __grid_constant__ GradParams params) {{\n"
       "  run_grad<kShape>(params);\n"
       "}}\n",
+      definitions(),
       s.batch,
       s.rows,
       s.rho,

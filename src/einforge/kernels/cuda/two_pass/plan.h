@@ -25,6 +25,9 @@ struct StageProblem {
   bool in_slabs = false;
   int64_t rows = 1;
   int experts = 1;
+  // StageShape::width that is wanted with in_slabs; a shape without it costs a
+  // copy.
+  int width = 0;
 };
 
 // Whether a kernel of this shape can be built and run.

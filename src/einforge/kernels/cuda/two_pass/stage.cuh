@@ -144,10 +144,7 @@ struct Stage {
     const int runs =
         min(S.all_vectors() - first_vector, S.vectors) * kDepthTiles;
     const int bytes = tiles * 8 * 32 * 16;
-    if (lane == 0) {
-      ptx::barrier_expect(weights_full(), runs * bytes);
-    }
-    __syncwarp();
+    expect(weights_full(), runs * bytes);
     for (int run = lane; run < runs; run += 32) {
       bulk_load(
           shared + static_cast<uint32_t>(run * S.tiles * 8 * 32 * 16),
@@ -171,11 +168,7 @@ struct Stage {
             __float_as_uint(ahead.gate[i]));
       }
     }
-    __syncwarp();
-    if (lane == 0) {
-      ptx::barrier_expect(full(buffer), S.copied_bytes());
-    }
-    __syncwarp();
+    expect(full(buffer), S.copied_bytes());
     if constexpr (S.in_slabs) {
       constexpr int kSlabs = S.depth / 8;
       for (int i = lane; i < S.vectors * S.rho * kSlabs; i += 32) {
@@ -411,14 +404,16 @@ struct Stage {
                         reinterpret_cast<const uint4*>(p.bias) +
                         column * S.all_vectors() + v));
               }
-              ptx::store_shared(
-                  swizzled_address(
-                      out_address() +
-                          static_cast<uint32_t>(
-                              token * S.out_token_bytes() +
-                              (own_column * S.vectors + vector) * 16),
-                      kMask),
-                  rounded(values));
+              const uint32_t at =
+                  out_address() +
+                  static_cast<uint32_t>(
+                      token * S.out_token_bytes() +
+                      own_column * S.out_column_bytes() + vector * 16);
+              if constexpr (S.width == 0) {
+                ptx::store_shared(swizzled_address(at, kMask), rounded(values));
+              } else {
+                store_row_part(at, vector, rounded(values));
+              }
             } else {
               if (inside && meta.row[t][j] >= 0) {
                 static_cast<uint4*>(
@@ -428,6 +423,19 @@ struct Stage {
             }
           }
         }
+      }
+    }
+  }
+
+  // What of a vector is in a row of S.width elements.
+  __device__ static __forceinline__ void store_row_part(
+      uint32_t at, int vector, const uint4& v) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (8 * vector + 2 * i < S.width) {
+        ptx::store_shared_float(
+            at + 4 * static_cast<uint32_t>(i),
+            __uint_as_float(ptx::word(v, i)));
       }
     }
   }
@@ -456,7 +464,7 @@ struct Stage {
         const uint32_t from =
             out_address() + static_cast<uint32_t>(token * S.out_token_bytes());
         if constexpr (S.whole_rows()) {
-          constexpr int kColumnBytes = 16 * S.vectors;
+          constexpr int kColumnBytes = S.out_column_bytes();
           const int first_column = first_tile * 16;
           const int bytes =
               min(S.columns - first_column, S.out_columns()) * kColumnBytes;
@@ -567,9 +575,20 @@ struct Stage {
 
   __device__ void release(uint32_t barrier_address) const {
     __syncwarp();
-    if (lane == 0) {
+    if (lane < kArrivingLanes) {
       ptx::barrier_arrive(barrier_address);
     }
+  }
+
+  // For the copying warp, whose other lanes' writes the barrier publishes.
+  __device__ void expect(uint32_t barrier_address, int bytes) const {
+    __syncwarp();
+    if (lane == 0) {
+      ptx::barrier_expect(barrier_address, bytes);
+    } else if (lane < kArrivingLanes) {
+      ptx::barrier_arrive(barrier_address);
+    }
+    __syncwarp();
   }
 
   __device__ void multiply() {
@@ -597,11 +616,11 @@ struct Stage {
     const int thread = static_cast<int>(threadIdx.x);
     if (thread == 0) {
       for (int i = 0; i < S.buffers; ++i) {
-        ptx::barrier_init(full(i), 1);
-        ptx::barrier_init(empty(i), S.warps);
+        ptx::barrier_init(full(i), kArrivingLanes);
+        ptx::barrier_init(empty(i), kArrivingLanes * S.warps);
       }
-      ptx::barrier_init(weights_full(), 1);
-      ptx::barrier_init(weights_empty(), S.warps);
+      ptx::barrier_init(weights_full(), kArrivingLanes);
+      ptx::barrier_init(weights_empty(), kArrivingLanes * S.warps);
       ptx::barrier_init_fence();
     }
     if constexpr (S.depth % 16 != 0) {

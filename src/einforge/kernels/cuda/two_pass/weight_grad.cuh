@@ -95,6 +95,8 @@ struct Grad {
       constexpr int kBytes =
           kGradTokens * S.block_rows() * 16 * S.groups + S.q_bytes();
       ptx::barrier_expect(full(buffer), kBytes);
+    } else if (lane < kArrivingLanes) {
+      ptx::barrier_arrive(full(buffer));
     }
     __syncwarp();
     // Rows past an expert's last are zeros in p; in q they are another's, which
@@ -301,7 +303,7 @@ struct Grad {
           multiply_tile<true>(sums, ring.slot, tokens);
         }
         __syncwarp();
-        if (lane == 0) {
+        if (lane < kArrivingLanes) {
           ptx::barrier_arrive(empty(ring.slot));
         }
         ring.next();
@@ -317,8 +319,8 @@ struct Grad {
   __device__ void run() {
     if (threadIdx.x == 0) {
       for (int i = 0; i < S.buffers; ++i) {
-        ptx::barrier_init(full(i), 1);
-        ptx::barrier_init(empty(i), S.warps());
+        ptx::barrier_init(full(i), kArrivingLanes);
+        ptx::barrier_init(empty(i), kArrivingLanes * S.warps());
       }
       ptx::barrier_init_fence();
     }
