@@ -60,7 +60,7 @@ TEST_F(TrainerTest, ResumesBitwiseOnTheGpu) {
   };
   const std::vector<std::string> structures{
       "dense", "monarch", "btt_moe:E=4,k=2", "ffn_moe:E=4,k=2"};
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 6; ++i) {
     TrainConfig c = config(structures[static_cast<std::size_t>(i % 4)]);
     c.model.head_width = one_of(std::vector<std::int64_t>{48, 64, 96});
     c.model.width =

@@ -1,4 +1,5 @@
 #include <torch/library.h>
+#include <torch/types.h>
 
 #include <array>
 #include <tuple>
