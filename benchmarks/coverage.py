@@ -3,9 +3,14 @@ times as fast as dense each structure is, with geometric means, and a picture of
 the same over the size of the layer, in which a cliff shows.
 
   python3 benchmarks/coverage.py results/h200/coverage.json docs/images/coverage.svg
+  python3 benchmarks/coverage.py results/h200/coverage.json --summary
+  python3 benchmarks/coverage.py results/h200/coverage.json \
+    --structure btt_moe:E=16,k=2 --shapes 768,1024,768x3072
 
 Needs nothing but Python. In the table, forward / forward + backward; with
---kernels, those that ran.
+--kernels, those that ran. --summary prints geometric means, worst and best
+shapes instead, and how fast the dense matrix ran where it was chosen;
+--structure one structure's times, of all shapes or those named.
 """
 
 import argparse
@@ -94,6 +99,64 @@ def table_of_experts(others):
     return "\n".join(lines)
 
 
+def extremes(rows):
+    """The geometric mean of rows, and the worst and the best with its shape."""
+    def cell(row):
+        side = f"{row['d_in']}"
+        if row["d_out"] != row["d_in"]:
+            side += f" to {row['d_out']}"
+        return f"{row['ratio_to_dense']:.2f} ({side})"
+
+    ordered = sorted(rows, key=lambda row: row["ratio_to_dense"])
+    mean = geometric_mean([row["ratio_to_dense"] for row in rows])
+    return [f"{mean:.2f}", cell(ordered[0]), cell(ordered[-1])]
+
+
+def summary(structures, shapes, rows):
+    lines = ["| structure | forward | worst | best | forward + backward | worst "
+             "| best | slower than dense |", "|---" * 8 + "|"]
+    for name in structures:
+        ratios = [row["ratio_to_dense"] for row in shapes
+                  if row["structure"] == name]
+        cells = []
+        for which in PASSES:
+            cells += extremes([row for row in shapes if row["pass"] == which
+                               and row["structure"] == name])
+        cells.append(f"{sum(r < 1 for r in ratios)} of {len(ratios)}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    ratios = [row["ratio_to_dense"] for row in rows
+              if row.get("kernels") == ["merged"]]
+    if ratios:
+        lines += ["", f"{len(ratios)} of {len(rows)} rows ran as the dense "
+                  f"matrix: {min(ratios):.2f} to {max(ratios):.2f}, "
+                  f"{sum(ratio < 0.85 for ratio in ratios)} below 0.85."]
+    return "\n".join(lines)
+
+
+def table_of_one(name, shapes, wanted):
+    found = {}
+    for row in shapes:
+        if row["structure"] == name:
+            found.setdefault((row["d_in"], row["d_out"]), {})[row["pass"]] = row
+    lines = ["| layer | dense, forward | ours | speed | dense, forward + backward "
+             "| ours | speed |", "|---" * 7 + "|"]
+    for layer in wanted or found:
+        cells = [f"{layer[0]}" if layer[0] == layer[1] else
+                 f"{layer[0]} to {layer[1]}"]
+        for which in PASSES:
+            row = found[layer][which]
+            ours, ratio = row["median_ms"], row["ratio_to_dense"]
+            cells += [f"{ours * ratio:.3f}", f"{ours:.3f}", f"{ratio:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def layers_of(text):
+    for item in text.split(","):
+        sides = item.split("x")
+        yield int(sides[0]), int(sides[-1])
+
+
 def draw(report, structures, shapes):
     sizes = [math.log2(math.sqrt(r["d_in"] * r["d_out"])) for r in shapes]
     ratios = [math.log2(r["ratio_to_dense"]) for r in shapes]
@@ -149,9 +212,19 @@ def main():
     parser.add_argument("json")
     parser.add_argument("svg", nargs="?")
     parser.add_argument("--kernels", action="store_true")
+    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--structure", metavar="NAME")
+    parser.add_argument("--shapes", metavar="LIST", default=[],
+                        type=lambda text: list(layers_of(text)))
     args = parser.parse_args()
     report, rows = read(args.json)
     structures, shapes, others = split(rows)
+    if args.summary:
+        print(summary(structures, shapes, rows))
+        return
+    if args.structure:
+        print(table_of_one(args.structure, shapes, args.shapes))
+        return
     print(table(structures, shapes, args.kernels))
     if others:
         print()
