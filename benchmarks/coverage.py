@@ -4,7 +4,7 @@ the same over the size of the layer, in which a cliff shows.
 
   python3 benchmarks/coverage.py results/h200/coverage.json docs/images/coverage.svg
   python3 benchmarks/coverage.py results/h200/coverage.json --summary
-  python3 benchmarks/coverage.py results/h200/coverage.json \
+  python3 benchmarks/coverage.py results/h200/coverage.json \\
     --structure btt_moe:E=16,k=2 --shapes 768,1024,768x3072
 
 Needs nothing but Python. In the table, forward / forward + backward; with

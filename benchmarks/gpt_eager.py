@@ -7,8 +7,9 @@ float32, AdamW, gradient clipping at 1. Linear layers are dense, or Monarch as
 two batched matmuls with RMS-capped cores. Nothing of einforge is used: this is
 what it is compared with.
 
-    python benchmarks/gpt_eager.py --steps 20
-    python benchmarks/gpt_eager.py --device cuda --width 1024 --layers 6 --batch 512
+    .venv/bin/python benchmarks/gpt_eager.py --steps 20
+    .venv/bin/python benchmarks/gpt_eager.py --device cuda --width 1024 \\
+        --layers 6 --batch 512
 
 On a GPU the layers run in bfloat16 by autocast, and a step is timed without
 waiting for the one before, as the mean of ten.

@@ -6,8 +6,9 @@ GPTs of 6 layers, context 128, batch 512, bfloat16. Of each run: the median of
 its rows once kernels are chosen, the memory that tensors took at most, and,
 with --profile, where the time of a step goes.
 
-    python benchmarks/gpt_gpu.py --out results/h200/gpt
-    python benchmarks/gpt_gpu.py --runs dense:1024 btt_moe:E=16,k=2:512 --steps 20
+    .venv/bin/python benchmarks/gpt_gpu.py --out results/h200/gpt
+    .venv/bin/python benchmarks/gpt_gpu.py --steps 20 \\
+        --runs dense:1024 btt_moe:E=16,k=2:512
 """
 
 import argparse

@@ -5,7 +5,7 @@ GPT of width 256, 3 layers, context 128, batch 32, float32, dense and Monarch.
 Each round runs the eager model and then both of ours, so that a machine that
 is busy for a while hurts all; ratios are taken within a round.
 
-    python benchmarks/gpt_train.py --out results/cpu/gpt_train.json
+    .venv/bin/python benchmarks/gpt_train.py --out results/cpu/gpt_train.json
 """
 
 import argparse

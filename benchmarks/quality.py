@@ -9,7 +9,7 @@ Three stages, each of which goes on where it was when it is started again:
   fit    scaling laws and compute multipliers with intervals, in FLOPs and in
          seconds, over each baseline; the report
 
-    python benchmarks/quality.py --text TEXT[.xz] --results results/h100/quality
+    python3 benchmarks/quality.py --text TEXT[.xz] --results results/h100/quality
 
 A text of one paragraph a line. --results gets what is worth keeping: both
 stores, the fits, the report, summary.json; a later start elsewhere goes on from

@@ -1,7 +1,7 @@
 """Adds rows of torch.compile to the JSON that `einforge bench` wrote.
 
   einforge bench --suite paper --device cuda --json paper.json
-  python3 benchmarks/cuda/compile_rows.py paper.json
+  .venv/bin/python benchmarks/cuda/compile_rows.py paper.json
 
 For each layer of the file that has an "einsum" row (or all with --all): the
 same einsum in the same cheaper order under torch.compile, as rows with

@@ -1,6 +1,7 @@
 """Says which kernels a layer's backward pass runs and what each takes.
 
-  python3 benchmarks/cuda/kernel_times.py --library build/release/lib/libeinforge_ops.so
+  .venv/bin/python benchmarks/cuda/kernel_times.py \\
+    --library build/release/lib/libeinforge_ops.so
 
 Mean microseconds of five passes with a cold L2, by torch's profiler.
 """

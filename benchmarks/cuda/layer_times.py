@@ -1,6 +1,7 @@
 """Times the operator's kernels beside dense, through Python's torch.
 
-  python3 benchmarks/cuda/layer_times.py --library build/release/lib/libeinforge_ops.so
+  .venv/bin/python benchmarks/cuda/layer_times.py \\
+    --library build/release/lib/libeinforge_ops.so
 
 Median ms of a cold L2 with rotating inputs, as `einforge bench` takes them;
 forward, and forward + backward of x and both cores.

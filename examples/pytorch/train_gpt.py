@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """A GPT in plain PyTorch, dense against structured, in one script.
 
-    python3 examples/pytorch/train_gpt.py --structure dense --steps 200
-    python3 examples/pytorch/train_gpt.py --structure monarch
-    python3 examples/pytorch/train_gpt.py --structure btt_moe:E=16,k=2
-    python3 examples/pytorch/train_gpt.py --width 1024 --layers 6 --batch 512 \
-      --compile --device cuda --structure monarch
+    export PYTHONPATH=python
+    .venv/bin/python examples/pytorch/train_gpt.py --structure dense --steps 200
+    .venv/bin/python examples/pytorch/train_gpt.py --structure monarch
+    .venv/bin/python examples/pytorch/train_gpt.py --structure btt_moe:E=16,k=2
+    .venv/bin/python examples/pytorch/train_gpt.py --structure monarch \\
+      --width 1024 --layers 6 --batch 512 --compile --device cuda
 
 Three lines differ from a dense script: the layer, its parameter groups, and the
 router losses where there are mixtures. Reads any text file as bytes.
