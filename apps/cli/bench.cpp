@@ -39,8 +39,8 @@ struct Options {
 
 constexpr const char* kExamples = R"(
 Suites:
-  layers  on CUDA the layers that results/h100 compares, 32,768 tokens; on the
-          CPU monarch of 1024 and 2048, 2,048 tokens
+  layers  on CUDA monarch and btt of rank 4 at the sizes in results/h200,
+          32,768 tokens; on the CPU monarch of 1024 and 2048, 2,048 tokens
   paper   the 23 structures of the paper's sweep at 1024, 2048 and 4096
   decode  1 to 64 tokens, forward only
   moe     mixtures of experts, routed evenly, by Zipf's law and to one expert
