@@ -11,7 +11,7 @@ Three stages, each of which goes on where it was when it is started again:
 
     python3 benchmarks/quality.py --text TEXT[.xz] --results results/h100/quality
 
-A text of one paragraph a line. --results gets what is worth keeping: both
+A text of one paragraph per line. --results gets what is worth keeping: both
 stores, the fits, the report, summary.json; a later start elsewhere goes on from
 the stores there.
 """

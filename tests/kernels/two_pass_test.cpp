@@ -186,7 +186,7 @@ TEST(KernelCache, KeepsMachineCodeForOtherProcesses) {
   std::ofstream(files[0], std::ios::binary) << marked;
   EXPECT_EQ(
       jit::KernelCache(directory.path()).get({kSmall}, "sm_90a")[0], marked);
-  // What is no machine code is compiled again, and replaced.
+  // What is no cubin is compiled again, and replaced.
   std::ofstream(files[0], std::ios::binary) << "half a file";
   EXPECT_EQ(
       jit::KernelCache(directory.path()).get({kSmall}, "sm_90a")[0], first[0]);

@@ -280,7 +280,7 @@ TEST_F(OldStoreTest, NoTrialIsTrainedAgain) {
   EXPECT_EQ(
       ledger.trials()[*ledger.place("82fba181bfd789b6")].status, Status::kDone);
   EXPECT_EQ(ledger.store().curve("e9441bb64dd1d36b").size(), 5u);
-  // The losses of routers are added up no more by default.
+  // The losses of routers are averaged by default, no longer summed.
   config_.train.model.moe.router.reduce = "mean";
   EXPECT_EQ(open().queued(), 2u);
   config_.train.model.moe.router.reduce = "sum";

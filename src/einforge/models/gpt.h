@@ -10,7 +10,7 @@
 namespace einforge::models {
 
 // The residual stream between two blocks: stream + m branch, with
-// m = sqrt(3 / layers), which the next LayerNorm adds up as it reads them.
+// m = sqrt(3 / layers), which the next LayerNorm adds as it reads them.
 struct Residual {
   torch::Tensor stream;  // (batch, time, width)
   torch::Tensor branch;  // the same, or undefined for none

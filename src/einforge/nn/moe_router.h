@@ -14,7 +14,7 @@ namespace einforge::nn {
 
 // What a router did with the tokens of its last forward pass.
 struct RouterHealth {
-  std::vector<std::int64_t> tokens;  // of each expert; they add up to T k
+  std::vector<std::int64_t> tokens;  // of each expert; their sum is T k
   double token_entropy = 0;      // nats; mean over tokens of H(softmax(logits))
   double aggregate_entropy = 0;  // nats; of the experts' shares of assignments
   double balance_loss = 0;       // E sum_i p_i f_i, 1 when even

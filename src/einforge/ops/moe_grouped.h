@@ -40,7 +40,7 @@ torch::Tensor moe_grouped_outer(
     const torch::Tensor& q,
     const torch::Tensor& offsets);
 
-// y[t] = sum_j gates[t,j] row of the pair (t, j); added up in the gates' dtype.
+// y[t] = sum_j gates[t,j] row of the pair (t, j); summed in the gates' dtype.
 //
 // @param rows (T k, d), by expert
 // @param gates (T, k)

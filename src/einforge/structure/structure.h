@@ -125,7 +125,7 @@ std::int64_t router_parameters(const Structure& structure);
 
 // Of the layer as built: dense counts one matrix. A mixture has the parameters
 // of all its experts and does the MACs of the active ones, and in both the
-// router's; its rank is that of what the active ones add up to. A padded layer
+// router's; its rank is that of the sum of the active ones. A padded layer
 // has the parameters and does the MACs of the layer inside; its rank is at most
 // the number given.
 std::int64_t macs(const Structure& structure);

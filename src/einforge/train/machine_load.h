@@ -6,7 +6,7 @@
 
 namespace einforge::train {
 
-// Seconds that these CPUs have been busy since the machine started, added up
+// Seconds that these CPUs have been busy since the machine started, summed
 // and rounded to hundredths as the kernel keeps them; NaN where `stat`, the
 // text of /proc/stat, does not have them.
 double busy_seconds(std::string_view stat, const std::vector<int>& cpus);

@@ -8,7 +8,7 @@ namespace einforge::train {
 
 // The version of the checkpoints that are written, and the oldest that is read:
 //   1  gains of cores were named gamma_a and gamma_b; the losses of all routers
-//      were added up, routers of ffn_moe started at zero, the second FFN matrix
+//      were summed, routers of ffn_moe started at zero, the second FFN matrix
 //      had ffn_multiple x base_width as its base, experts of low_rank_moe had
 //      rank d^0.5, and where a token took one expert its gate was 1
 //   2  what the configuration says

@@ -35,7 +35,7 @@ class Compiler {
   // "13.0".
   const std::string& version() const { return version_; }
 
-  // The machine code (cubin) of one translation unit.
+  // The cubin of one translation unit.
   //
   // @param architecture such as "sm_90a"
   // @throw CompileError with the compiler's log

@@ -9,7 +9,7 @@
 
 namespace einforge::kernels::jit {
 
-// Machine code by source, in memory and in a directory that processes share:
+// Cubins by source, in memory and in a directory that processes share:
 // DIRECTORY/KEY.cubin, KEY the hash of source, headers, architecture and
 // compiler version. Files are written atomically. Thread-safe.
 //
@@ -19,7 +19,7 @@ class KernelCache {
  public:
   explicit KernelCache(std::filesystem::path directory);
 
-  // The machine code of each source, compiled in parallel where the cache lacks
+  // The cubin of each source, compiled in parallel where the cache lacks
   // it; nullopt where it cannot be compiled. In the order of the sources.
   std::vector<std::optional<std::string>> get(
       const std::vector<std::string>& sources, const std::string& architecture);
