@@ -13,8 +13,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "src" / "einforge"
 ORDER = [
     "base", "structure", "scaling", "store", "report", "kernels",
-    "ops", "bench", "nn", "models", "data", "train", "interop",
-    "search",
+    "ops", "bench", "nn", "models", "data", "distributed", "train",
+    "interop", "search",
 ]
 WITHOUT_TORCH = set(ORDER[: ORDER.index("ops")])
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)

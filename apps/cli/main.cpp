@@ -8,6 +8,7 @@
 
 #include "cli/command.h"
 #include "cli/help.h"
+#include "cli/launch.h"
 #include "cli/options.h"
 #include "cli/spinning.h"
 #include "einforge/base/console.h"
@@ -15,6 +16,7 @@
 #include "einforge/base/process.h"
 #include "einforge/base/text.h"
 #include "einforge/base/version.h"
+#include "einforge/distributed/peer_failed.h"
 
 namespace {
 
@@ -79,6 +81,10 @@ int run(int argc, char** argv) {
     return done.get_exit_code();
   } catch (const CLI::ParseError& error) {
     return fail(cli::message_of(error, app) + " (see --help)", 2);
+  } catch (const einforge::distributed::PeerFailed& error) {
+    // Of what failed elsewhere one process speaks, or who started them all.
+    const std::string message = error.what();
+    return message.empty() || cli::is_launched() ? 1 : fail(message, 1);
   } catch (const std::exception& error) {
     return fail(base::message_of(error), base::exit_code_of(error));
   } catch (...) {

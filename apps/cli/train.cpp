@@ -1,18 +1,23 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/launch.h"
 #include "cli/options.h"
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/json.h"
 #include "einforge/base/process.h"
 #include "einforge/base/text.h"
+#include "einforge/distributed/place.h"
+#include "einforge/distributed/world.h"
+#include "einforge/train/device.h"
 #include "einforge/train/task.h"
 #include "einforge/train/trainer.h"
 
@@ -30,6 +35,9 @@ struct Options {
   bool resume = false;
   JsonOption json;
   std::int64_t profile = 0;
+  int processes = 1;
+  bool shard = false;
+  int patience = 60;  // seconds
 };
 
 constexpr const char* kExamples = R"(
@@ -39,6 +47,8 @@ Examples:
   einforge train my.toml --out runs/long --set steps=100000
   einforge train my.toml --out runs/long --set steps=100000 --resume
   einforge train my.toml --out runs/look --set steps=40 --profile
+  einforge train my.toml --processes 2
+  torchrun --no-python --nproc-per-node 2 einforge train my.toml
 
 Ctrl-C writes a checkpoint; --resume goes on from the newest one.
 docs/training.md has the details, docs/configuration.md all keys.)";
@@ -152,6 +162,13 @@ std::string resume_command(const Options& options) {
   if (!options.flops.empty()) {
     words.insert(words.end(), {"--flops", options.flops});
   }
+  if (options.processes > 1) {
+    words.insert(
+        words.end(), {"--processes", fmt::format("{}", options.processes)});
+  }
+  if (options.shard) {
+    words.emplace_back("--shard-optimizer");
+  }
   words.insert(words.end(), {"--out", options.out, "--resume"});
   for (std::string& word : words) {
     word = base::shell_word(word);
@@ -160,6 +177,10 @@ std::string resume_command(const Options& options) {
 }
 
 int run(Options options) {
+  base::check(
+      options.config != "-" || options.processes == 1,
+      "--processes: expected a config in a file, which all of them read; got "
+      "standard input");
   auto config =
       base::read_config<train::TrainConfig>(options.config, options.settings);
   if (!options.device.empty()) {
@@ -174,12 +195,26 @@ int run(Options options) {
         options.config == "-" ? "stdin" : options.config;
     options.out = (std::filesystem::path("runs") / name.stem()).string();
   }
-  if (!options.json.instead()) {
-    print_summary(config, train::plan_model(config, train::task_shape(config)));
+  const models::ModelPlan plan =
+      train::plan_model(config, train::task_shape(config));
+  if (options.processes > 1 && !is_launched()) {
+    train::check_parts(config, options.processes);
+    return launch(options.processes);
+  }
+  const distributed::Place place =
+      distributed::place_from_environment().value_or(distributed::Place{});
+  const bool is_first = place.rank == 0;
+  if (!options.json.instead() && is_first) {
+    print_summary(config, plan);
     base::print("writing to {}\n", options.out);
   }
 
   const base::StopSignals signals;
+  distributed::World world(
+      place,
+      place.size > 1 ? train::resolve_device(config.device, place.local_rank)
+                     : torch::kCPU,
+      std::chrono::seconds(options.patience));
   const train::TrainResult result = train::train(
       config,
       {.directory = options.out,
@@ -187,16 +222,24 @@ int run(Options options) {
        .should_stop = base::StopSignals::requested,
        .progress = !options.json.instead(),
        .profile_steps = options.profile,
-       .on_profile = [&](const train::Profile& profile) {
-         if (!options.json.instead()) {
-           base::print(
-               "\n{}the timeline, for chrome://tracing or "
-               "ui.perfetto.dev: {}/profile.json\n",
-               train::profile_table(profile),
-               options.out);
-         }
-       }});
-
+       .on_profile =
+           [&](const train::Profile& profile) {
+             if (!options.json.instead()) {
+               base::print(
+                   "\n{}the timeline, for chrome://tracing or "
+                   "ui.perfetto.dev: {}/profile.json\n",
+                   train::profile_table(profile),
+                   options.out);
+             }
+           },
+       .world = &world,
+       .shard_optimizer = options.shard});
+  world.leave();
+  if (!is_first) {  // rank 0 says how it ended
+    return result.outcome == train::Outcome::kInterrupted ? 130
+           : result.outcome == train::Outcome::kDiverged  ? 1
+                                                          : 0;
+  }
   if (options.json.given()) {
     const auto summary = train::summarise(config);
     options.json.write(
@@ -272,6 +315,25 @@ void add_train(CLI::App& app) {
           "the first ten; writes profile.json, profile_summary.json")
       ->type_name("[=STEPS]")
       ->check(CLI::Range(1, 1000).description(""));
+  command
+      ->add_option(
+          "--processes",
+          options->processes,
+          "start so many on this machine, each on its part of every batch and "
+          "on a GPU of its own; torchrun and srun start them too")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1024).description(""));
+  command->add_flag(
+      "--shard-optimizer",
+      options->shard,
+      "each process keeps a part of the optimiser's state (ZeRO 1)");
+  command
+      ->add_option(
+          "--patience",
+          options->patience,
+          "end where another process says nothing for so many seconds (60)")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(2, 86400).description(""));
   options->json.add(*command);
   command->footer(kExamples);
   command->callback([options] {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <stdexcept>
 #include <tuple>
+#include <utility>
 
 #include "einforge/base/error.h"
 #include "einforge/ops/btt_moe_linear.h"
@@ -19,6 +20,13 @@ namespace {
 // -sum p log p over the last dimension, in nats.
 torch::Tensor entropy(const torch::Tensor& p) {
   return -torch::special_xlogy(p, p).sum(-1);
+}
+
+// How often each expert is chosen, (E) int64.
+torch::Tensor count(const torch::Tensor& chosen, std::int64_t experts) {
+  const torch::Tensor index = chosen.flatten().to(torch::kInt64);
+  return torch::zeros({experts}, index.options())
+      .scatter_add_(0, index, torch::ones_like(index));
 }
 
 }  // namespace
@@ -101,7 +109,11 @@ void MoeRouter::observe(
   logits_ = logits.detach();
   chosen_ = chosen;
   auxiliary_loss_ = torch::Tensor();
-  if (is_training() && logits.size(0) > 0) {
+  counts_ = torch::Tensor();
+  if (is_training() && waits_) {
+    counts_ = count(chosen, experts_);
+    waiting_logits_ = logits;
+  } else if (is_training() && logits.size(0) > 0) {
     torch::Tensor counts;  // (E)
     std::tie(auxiliary_loss_, counts) = ops::moe_router_loss(
         logits, chosen_, options_.balance_weight, options_.z_weight);
@@ -111,37 +123,61 @@ void MoeRouter::observe(
   }
 }
 
-RouterHealth MoeRouter::health() const {
+void MoeRouter::finish_loss(const torch::Tensor& counts) {
+  const torch::Tensor logits = std::exchange(waiting_logits_, torch::Tensor());
+  counts_ = torch::Tensor();
+  if (load_.defined()) {
+    load_.add_(counts);
+  }
+  auxiliary_loss_ = torch::zeros({}, logits.options());
+  if (options_.balance_weight > 0) {
+    const torch::Tensor share = counts / counts.sum();  // (E)
+    const torch::Tensor p = logits.softmax(-1).mean(0);
+    auxiliary_loss_ = auxiliary_loss_ +
+                      options_.balance_weight * static_cast<double>(experts_) *
+                          (p * share.to(p.scalar_type())).sum();
+  }
+  if (options_.z_weight > 0) {
+    auxiliary_loss_ = auxiliary_loss_ +
+                      options_.z_weight * logits.logsumexp(-1).square().mean();
+  }
+}
+
+RouterHealth MoeRouter::health(const SumOverAll& sum) const {
   if (!logits_.defined() || logits_.size(0) == 0) {
     throw std::logic_error("nn: a router that saw no token has no health");
   }
   const torch::NoGradGuard no_grad;
   // Reduced where it lies and copied once: the logits are (T, E).
   const torch::Tensor logits = logits_.to(torch::kFloat64);
-  const auto [balance_loss, counts] =
-      ops::moe_router_loss(logits, chosen_, /*balance_weight=*/1, 0);
-  const torch::Tensor z_loss = logits.logsumexp(-1).square().mean();
-  const torch::Tensor load = counts.to(torch::kFloat64);
-  const torch::Tensor all =
-      torch::cat({load,
-                  torch::stack(
-                      {entropy(logits.softmax(-1)).mean(),
-                       entropy(load / static_cast<double>(chosen_.numel())),
-                       balance_loss,
-                       z_loss})})
-          .to(torch::kCPU);
-  const double* value = all.const_data_ptr<double>();
+  const torch::Tensor p = logits.softmax(-1);
+  const torch::Tensor all = torch::cat(
+      {count(chosen_, experts_).to(torch::kFloat64),
+       p.mean(0),
+       torch::stack(
+           {entropy(p).mean(), logits.logsumexp(-1).square().mean()})});
+  const double parts = sum ? sum(all) : 1;
+  const torch::Tensor read = all.to(torch::kCPU);
+  const torch::Tensor load = read.narrow(0, 0, experts_);
+  const torch::Tensor share = load / load.sum();
   RouterHealth health;
+  const double* value = read.const_data_ptr<double>();
   for (std::int64_t e = 0; e < experts_; ++e) {
-    health.tokens.push_back(static_cast<std::int64_t>(*value++));
+    health.tokens.push_back(static_cast<std::int64_t>(value[e]));
   }
-  health.token_entropy = *value++;
-  health.aggregate_entropy = *value++ + 0.0;  // no -0.0 where one has all
-  health.balance_loss = *value++;
-  health.z_loss = *value++;
+  value += experts_;
+  // No -0.0 where one expert has all.
+  health.aggregate_entropy = entropy(share).item<double>() + 0.0;
+  health.balance_loss =
+      static_cast<double>(experts_) *
+      (share * read.narrow(0, experts_, experts_)).sum().item<double>() / parts;
+  value += experts_;
+  health.token_entropy = *value++ / parts;
+  health.z_loss = *value++ / parts;
   health.dead = std::ranges::count(health.tokens, 0);
-  health.largest_share = static_cast<double>(std::ranges::max(health.tokens)) /
-                         static_cast<double>(logits.size(0));
+  health.largest_share = load.max().item<double>() *
+                         static_cast<double>(active_) /
+                         load.sum().item<double>();
   return health;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -70,9 +71,22 @@ class MoeRouter : public Layer {
   // dimensions. Undefined unless that was in training mode and had tokens.
   const torch::Tensor& auxiliary_loss() const { return auxiliary_loss_; }
 
+  // Where a batch is spread over processes, f_i is that of all of it: a pass
+  // in training mode then leaves counts() and no loss, until finish_loss() is
+  // given the sum of all processes' counts.
+  void wait_for_counts(bool wait) { waits_ = wait; }
+  // Assignments of each expert, (E) int64; undefined where no loss waits.
+  const torch::Tensor& counts() const { return counts_; }
+  void finish_loss(const torch::Tensor& counts);
+
+  // Sums a float64 vector over all processes, in place, and returns their
+  // number; each has as many tokens.
+  using SumOverAll = std::function<int(const torch::Tensor&)>;
+
   // Of the last forward pass; waits for the device.
+  // @param sum where a batch is spread over processes
   // @throw std::logic_error before one that had tokens
-  RouterHealth health() const;
+  RouterHealth health(const SumOverAll& sum = {}) const;
 
   // Moves the balancing bias by the load since the last call; for the trainer,
   // once an optimiser step. Nothing without a bias_rate. Does not wait for the
@@ -100,6 +114,9 @@ class MoeRouter : public Layer {
   torch::Tensor logits_;  // (T, E)
   torch::Tensor chosen_;  // (T, k) int32
   torch::Tensor auxiliary_loss_;
+  bool waits_ = false;
+  torch::Tensor counts_;
+  torch::Tensor waiting_logits_;  // with their graph
 };
 
 // All routers of a module, by their dotted names, in order of registration; a

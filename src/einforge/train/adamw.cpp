@@ -7,9 +7,17 @@
 namespace einforge::train {
 
 AdamW::AdamW(
-    std::vector<nn::Parameter> parameters, const OptimizerConfig& config)
-    : config_(config) {
+    std::vector<nn::Parameter> parameters,
+    const OptimizerConfig& config,
+    distributed::World* world,
+    bool shard)
+    : config_(config),
+      world_(world),
+      shard_(shard && world != nullptr && !world->is_alone()) {
   TORCH_CHECK(!parameters.empty(), "[adamw] expected parameters; got none");
+  // Each parameter goes to the process that has the least so far.
+  std::vector<std::int64_t> loads(
+      shard_ ? static_cast<std::size_t>(world_->size()) : 1);
   for (nn::Parameter& parameter : parameters) {
     auto group = std::find_if(
         groups_.begin(), groups_.end(), [&](const Group& candidate) {
@@ -21,8 +29,15 @@ AdamW::AdamW(
     }
     group->names.push_back(std::move(parameter.name));
     // Strides and all: the kernel walks memory, not indices.
-    group->first.push_back(torch::zeros_like(parameter.tensor.detach()));
-    group->second.push_back(torch::zeros_like(parameter.tensor.detach()));
+    const auto least = std::ranges::min_element(loads);
+    *least += parameter.tensor.numel();
+    const int owner = static_cast<int>(least - loads.begin());
+    group->owners.push_back(owner);
+    for (auto* moments : {&group->first, &group->second}) {
+      moments->push_back(
+          owns(owner) ? torch::zeros_like(parameter.tensor.detach())
+                      : torch::Tensor());
+    }
     group->parameters.push_back(std::move(parameter.tensor));
   }
   const auto options = groups_.front().parameters.front().options();
@@ -63,15 +78,30 @@ void AdamW::step(std::int64_t step, double rate_factor) {
   const torch::Tensor skip = (failed_step_ > 0).to(torch::kFloat32);
   auto gradient = all.begin();
   for (Group& group : groups_) {
-    const auto count = static_cast<std::ptrdiff_t>(group.parameters.size());
-    const std::vector<torch::Tensor> gradients(gradient, gradient + count);
-    gradient += count;
+    std::vector<torch::Tensor> parameters;
+    std::vector<torch::Tensor> gradients;
+    std::vector<torch::Tensor> first;
+    std::vector<torch::Tensor> second;
+    for (std::size_t i = 0; i < group.parameters.size(); ++i, ++gradient) {
+      if (owns(group.owners[i])) {
+        parameters.push_back(group.parameters[i]);
+        gradients.push_back(*gradient);
+        first.push_back(group.first[i]);
+        second.push_back(group.second[i]);
+      }
+    }
+    for (torch::Tensor& parameter : group.parameters) {
+      parameter.mutable_grad().reset();
+    }
+    if (parameters.empty()) {
+      continue;
+    }
     const std::vector<torch::Tensor> steps(gradients.size(), step_);
     at::_fused_adamw_(
-        group.parameters,
+        parameters,
         gradients,
-        group.first,
-        group.second,
+        first,
+        second,
         /*max_exp_avg_sqs=*/{},
         steps,
         config_.learning_rate * rate_factor * group.rule.lr_multiplier,
@@ -83,21 +113,112 @@ void AdamW::step(std::int64_t step, double rate_factor) {
         /*maximize=*/false,
         divisor,
         skip);
-    for (torch::Tensor& parameter : group.parameters) {
-      parameter.mutable_grad().reset();
+  }
+  if (shard_) {
+    send_parameters();
+  }
+}
+
+// Those of one owner as one message.
+void AdamW::send_parameters() {
+  for (int owner = 0; owner < world_->size(); ++owner) {
+    std::vector<torch::Tensor> parts;  // as they lie in memory
+    for (const Group& group : groups_) {
+      for (std::size_t i = 0; i < group.parameters.size(); ++i) {
+        if (group.owners[i] == owner) {
+          const torch::Tensor parameter = group.parameters[i].detach();
+          parts.push_back(parameter.as_strided({parameter.numel()}, {1}));
+        }
+      }
+    }
+    if (parts.empty()) {
+      continue;
+    }
+    const torch::Tensor flat = torch::cat(parts);
+    world_->broadcast(flat, owner);
+    if (owner != world_->rank()) {
+      std::int64_t offset = 0;
+      for (torch::Tensor& part : parts) {
+        part.copy_(flat.narrow(0, offset, part.numel()));
+        offset += part.numel();
+      }
+    }
+  }
+}
+
+template <typename F>
+void AdamW::each_moment(F visit) const {
+  for (const Group& group : groups_) {
+    for (std::size_t i = 0; i < group.names.size(); ++i) {
+      const torch::Tensor& parameter = group.parameters[i];
+      visit(
+          "first." + group.names[i],
+          group.first[i],
+          parameter,
+          group.owners[i]);
+      visit(
+          "second." + group.names[i],
+          group.second[i],
+          parameter,
+          group.owners[i]);
     }
   }
 }
 
 NamedTensors AdamW::tensors() const {
   NamedTensors tensors;
-  for (const Group& group : groups_) {
-    for (std::size_t i = 0; i < group.names.size(); ++i) {
-      tensors.emplace_back("first." + group.names[i], group.first[i]);
-      tensors.emplace_back("second." + group.names[i], group.second[i]);
+  each_moment([&](auto name, const auto& moment, const auto&, int) {
+    if (moment.defined()) {
+      tensors.emplace_back(std::move(name), moment);
     }
-  }
+  });
   return tensors;
+}
+
+NamedTensors AdamW::gather() const {
+  if (!shard_) {
+    return tensors();
+  }
+  NamedTensors all;
+  each_moment(
+      [&](auto name, const auto& moment, const auto& parameter, int owner) {
+        const torch::Tensor sent =
+            moment.defined() ? moment : torch::empty_like(parameter.detach());
+        world_->broadcast(sent, owner);
+        if (world_->is_first()) {
+          all.emplace_back(std::move(name), sent.cpu());
+        }
+      });
+  return all;
+}
+
+NamedTensors AdamW::whole() const {
+  if (!shard_) {
+    return tensors();
+  }
+  NamedTensors all;
+  each_moment([&](auto name, const auto&, const auto& parameter, int) {
+    all.emplace_back(
+        std::move(name),
+        torch::empty_like(
+            parameter.detach(), torch::TensorOptions().device(torch::kCPU)));
+  });
+  return all;
+}
+
+void AdamW::spread(const NamedTensors& whole) {
+  if (world_ == nullptr) {
+    return;
+  }
+  auto loaded = whole.begin();
+  each_moment([&](auto, const auto& moment, const auto& parameter, int) {
+    torch::Tensor sent =
+        moment.defined() ? moment : torch::empty_like(parameter.detach());
+    if (world_->is_first()) {
+      sent.copy_((loaded++)->second);
+    }
+    world_->broadcast(sent);
+  });
 }
 
 }  // namespace einforge::train

@@ -12,22 +12,33 @@
 
 namespace einforge::train {
 
-torch::Device resolve_device(const std::string& name) {
+torch::Device resolve_device(
+    const std::string& name, std::optional<int> local_rank) {
   const bool available = torch::cuda::is_available();
   if (name == "cpu" || (name == "auto" && !available)) {
     return torch::kCPU;
   }
-  if (name == "auto") {
-    return {torch::kCUDA, 0};
-  }
   const bool numbered = name.starts_with("cuda:");
   base::check(
-      name == "cuda" || numbered,
+      name == "auto" || name == "cuda" || numbered,
       "device: expected auto, cpu, cuda or cuda:N; got '{}'",
       name);
-  const long long index =
-      numbered ? base::parse_integer("device", name.substr(5)) : 0;
+  base::check(
+      !numbered || !local_rank,
+      "device: expected cuda, of which each process takes the GPU of its "
+      "number; got '{}'",
+      name);
   const auto count = static_cast<long long>(torch::cuda::device_count());
+  // A launcher may show each process its own GPU alone.
+  const long long own = count == 1 ? 0 : local_rank.value_or(0);
+  base::check(
+      !available || own < count,
+      "device: expected at most {} processes on this machine, one a GPU; got "
+      "local rank {}",
+      count,
+      own);
+  const long long index =
+      numbered ? base::parse_integer("device", name.substr(5)) : own;
   base::check(
       available && index >= 0 && index < count,
       "device: expected cpu, or one of the {} GPUs that CUDA sees here; got "

@@ -2,13 +2,16 @@
 
 #include <torch/types.h>
 
+#include <optional>
 #include <string>
 
 namespace einforge::train {
 
 // The device that "auto", "cpu", "cuda" or "cuda:N" means here. Throws
-// base::InvalidInput when there is none such.
-torch::Device resolve_device(const std::string& name);
+// base::InvalidInput when there is none such. Of several processes on a machine
+// each has a `local_rank`, and the GPU of that number.
+torch::Device resolve_device(
+    const std::string& name, std::optional<int> local_rank = std::nullopt);
 
 // The dtype of matmuls that "auto" (bfloat16 on CUDA, else float32),
 // "float32" or "bfloat16" means there.

@@ -213,15 +213,37 @@ void RouterWarnings::restore(const base::Json& state) {
   lasting_ = warnings_of(state.at("lasting"));
 }
 
-RouterWatch::RouterWatch(torch::nn::Module& model, std::string reduce)
-    : routers_(nn::routers(model)), reduce_(std::move(reduce)) {
+RouterWatch::RouterWatch(
+    torch::nn::Module& model, std::string reduce, distributed::World& world)
+    : routers_(nn::routers(model)), reduce_(std::move(reduce)), world_(world) {
   for (auto& [name, router] : routers_) {
+    router->wait_for_counts(!world.is_alone());
     // The mixture that it routes for, or the attention of a shared one.
     name.resize(name.rfind('.'));
   }
 }
 
 torch::Tensor RouterWatch::loss() const {
+  // One message for all routers.
+  std::vector<torch::Tensor> counts;
+  std::vector<std::int64_t> sizes;
+  for (const auto& [layer, router] : routers_) {
+    if (router->counts().defined()) {
+      counts.push_back(router->counts());
+      sizes.push_back(router->counts().size(0));
+    }
+  }
+  if (!counts.empty()) {
+    const torch::Tensor all = torch::cat(counts);
+    world_.sum(all);
+    auto part = all.split_with_sizes(sizes);
+    auto next = part.begin();
+    for (const auto& [layer, router] : routers_) {
+      if (router->counts().defined()) {
+        router->finish_loss(*next++);
+      }
+    }
+  }
   return nn::auxiliary_loss(routers_, reduce_);
 }
 
@@ -234,7 +256,11 @@ void RouterWatch::update_biases() {
 std::vector<RouterRow> RouterWatch::look() const {
   std::vector<RouterRow> rows;
   for (const auto& [layer, router] : routers_) {
-    rows.push_back({layer, router->active(), router->health()});
+    rows.push_back(
+        {layer, router->active(), router->health([&](const auto& part) {
+           world_.sum(part);
+           return world_.size();
+         })});
   }
   return rows;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "einforge/base/json.h"
+#include "einforge/distributed/world.h"
 #include "einforge/nn/moe_router.h"
 
 namespace einforge::train {
@@ -80,8 +81,10 @@ class RouterWarnings {
 // The routers of a model, as a trainer deals with them.
 class RouterWatch {
  public:
-  // The model must outlive it. `reduce`: mean or sum, of the losses.
-  RouterWatch(torch::nn::Module& model, std::string reduce);
+  // The model and the world, over whose processes a batch is spread, must
+  // outlive it. `reduce`: mean or sum, of the losses.
+  RouterWatch(
+      torch::nn::Module& model, std::string reduce, distributed::World& world);
 
   bool empty() const { return routers_.empty(); }
 
@@ -97,6 +100,7 @@ class RouterWatch {
  private:
   std::vector<std::pair<std::string, nn::MoeRouter*>> routers_;
   std::string reduce_;
+  distributed::World& world_;
 };
 
 }  // namespace einforge::train

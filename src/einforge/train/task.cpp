@@ -1,5 +1,8 @@
 #include "einforge/train/task.h"
 
+#include <utility>
+
+#include "einforge/base/error.h"
 #include "einforge/data/dataset.h"
 #include "einforge/data/teacher.h"
 #include "einforge/train/summary.h"
@@ -64,14 +67,50 @@ class TeacherTask : public Task {
   std::uint64_t seed_;
 };
 
+class Part : public Task {
+ public:
+  Part(std::unique_ptr<Task> whole, std::int64_t rank, std::int64_t size)
+      : whole_(std::move(whole)), rank_(rank), size_(size) {}
+
+  data::Batch train(std::int64_t index) const override {
+    const data::Batch batch = whole_->train(index);
+    const std::int64_t rows = batch.x.size(0) / size_;
+    return {
+        batch.x.narrow(0, rank_ * rows, rows),
+        batch.y.narrow(0, rank_ * rows, rows)};
+  }
+  data::Batch validation(std::int64_t index) const override {
+    return whole_->validation(index);
+  }
+
+ private:
+  std::unique_ptr<Task> whole_;
+  std::int64_t rank_;
+  std::int64_t size_;
+};
+
 }  // namespace
 
+void check_parts(const TrainConfig& config, std::int64_t size) {
+  base::check(
+      config.data.batch_size % size == 0,
+      "data.batch_size: expected a multiple of the {} processes; got {}",
+      size,
+      config.data.batch_size);
+}
+
 std::unique_ptr<Task> make_task(
-    const TrainConfig& config, torch::Device device) {
-  if (config.model.kind != "gpt") {
-    return std::make_unique<TeacherTask>(config, device);
+    const TrainConfig& config,
+    torch::Device device,
+    std::int64_t rank,
+    std::int64_t size) {
+  std::unique_ptr<Task> whole;
+  if (config.model.kind == "gpt") {
+    whole = std::make_unique<TextTask>(config, device);
+  } else {
+    whole = std::make_unique<TeacherTask>(config, device);
   }
-  return std::make_unique<TextTask>(config, device);
+  return std::make_unique<Part>(std::move(whole), rank, size);
 }
 
 }  // namespace einforge::train

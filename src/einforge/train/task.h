@@ -19,7 +19,15 @@ class Task {
   virtual data::Batch validation(std::int64_t index) const = 0;
 };
 
+// Throws base::InvalidInput unless `size` processes can share a batch evenly.
+void check_parts(const TrainConfig& config, std::int64_t size);
+
+// Of each training batch the part of process `rank` of `size`, which divides
+// it: the same batch whatever `size` is.
 std::unique_ptr<Task> make_task(
-    const TrainConfig& config, torch::Device device);
+    const TrainConfig& config,
+    torch::Device device,
+    std::int64_t rank = 0,
+    std::int64_t size = 1);
 
 }  // namespace einforge::train

@@ -52,16 +52,41 @@ std::shared_ptr<models::Model> build(
   return model;
 }
 
-const std::filesystem::path& made(const std::filesystem::path& directory) {
-  base::check(
-      !directory.empty(), "train: expected a folder for the run; got none");
-  base::make_directory(directory);
-  return directory;
+std::optional<base::FolderLock> lock(
+    distributed::World& world, const std::filesystem::path& directory) {
+  std::optional<base::FolderLock> held;
+  world.on_first([&] {
+    base::check(
+        !directory.empty(), "train: expected a folder for the run; got none");
+    base::make_directory(directory);
+    held.emplace(directory);
+  });
+  return held;
+}
+
+torch::Device device_of(
+    const TrainConfig& config, const distributed::World& world) {
+  check_parts(config, world.size());
+  return resolve_device(
+      config.device,
+      world.is_alone() ? std::nullopt : std::optional(world.local_rank()));
+}
+
+std::vector<torch::Tensor> tensors_of(
+    const std::vector<nn::Parameter>& parameters) {
+  std::vector<torch::Tensor> tensors;
+  for (const nn::Parameter& parameter : parameters) {
+    tensors.push_back(parameter.tensor);
+  }
+  return tensors;
 }
 
 }  // namespace
 
 void Trainer::warn(const std::string& message) const {
+  if (!world_.is_first()) {
+    return;
+  }
   if (options_.on_warning) {
     options_.on_warning(message);
   } else {
@@ -74,45 +99,75 @@ void Trainer::warn(const std::string& message) const {
 Trainer::Trainer(const TrainConfig& config, const TrainOptions& options)
     : config_(config),
       options_(options),
+      world_(options.world != nullptr ? *options.world : alone_),
       shape_(task_shape(config)),
       summary_(summarise(config)),
-      device_(resolve_device(config.device)),
+      device_(device_of(config, world_)),
       dtype_(resolve_dtype(config.dtype, device_)),
-      lock_(made(options.directory)),
+      lock_(lock(world_, options.directory)),
       checkpoints_(
           options.directory / "checkpoints",
           [this](const Checkpoint& checkpoint) { return is_ours(checkpoint); }),
-      task_(make_task(config, device_)),
+      task_(make_task(config, device_, world_.rank(), world_.size())),
       model_(build(config, shape_, device_)),
       parameters_(model_->trainable()),
-      optimizer_(parameters_, config.optimizer),
-      routers_(*model_, config.model.moe.router.reduce),
+      gradients_(world_, tensors_of(parameters_)),
+      optimizer_(
+          parameters_, config.optimizer, &world_, options.shard_optimizer),
+      routers_(*model_, config.model.moe.router.reduce, world_),
       loss_sum_(
           torch::zeros({}, torch::dtype(torch::kFloat64).device(device_))),
       with_routers_sum_(torch::zeros_like(loss_sum_)) {
-  base::check(
-      options.resume || checkpoints_.steps().empty(),
-      "'{}' holds a run already; resume it or choose another folder",
-      options.directory.string());
   if (options.resume) {
     resume();
   }
-  checkpoints_.sweep();
-  base::write_file_atomically(
-      options.directory / "config.json", base::to_json(config).dump(2) + "\n");
-  log_.emplace(
-      options.directory, state_.step > 0 ? state_.step : -1, settings(config));
+  world_.on_first([&] {
+    base::check(
+        options.resume || checkpoints_.steps().empty(),
+        "'{}' holds a run already; resume it or choose another folder",
+        options.directory.string());
+    checkpoints_.sweep();
+    base::write_file_atomically(
+        options.directory / "config.json",
+        base::to_json(config).dump(2) + "\n");
+    log_.emplace(
+        options.directory,
+        state_.step > 0 ? state_.step : -1,
+        settings(config));
+  });
 }
 
 bool Trainer::is_ours(const Checkpoint& checkpoint) const {
   return difference(config_, shape_.identity, checkpoint).empty();
 }
 
+// Rank 0 reads; the others may have no such folder.
 void Trainer::resume() {
+  const NamedTensors weights = state_tensors(*model_);
+  NamedTensors moments;
+  world_.on_first([&] { moments = read_checkpoint(weights); });
+  if (world_.is_alone()) {
+    return;
+  }
+  const std::string told = world_.broadcast(
+      base::dump_json({{"step", state_.step}, {"state", state_.to_json()}}));
+  const base::Json json = base::parse_json(told, "the state of rank 0");
+  const auto step = json.at("step").get<std::int64_t>();
+  if (step == 0) {
+    return;
+  }
+  state_ = RunState::from_json(step, json.at("state"));
+  for (const auto& [name, tensor] : weights) {
+    world_.broadcast(tensor);
+  }
+  optimizer_.spread(moments);
+}
+
+NamedTensors Trainer::read_checkpoint(const NamedTensors& weights) {
   const auto checkpoint = checkpoints_.newest(
       [this](const std::string& message) { warn(message); });
   if (!checkpoint) {
-    return;
+    return {};
   }
   const base::Json& state = checkpoint->state;
   const std::string other = difference(config_, shape_.identity, *checkpoint);
@@ -130,14 +185,14 @@ void Trainer::resume() {
         "missing",
         checkpoint->path.string()));
   }
-  const NamedTensors weights = state_tensors(*model_);
   const std::filesystem::path file = checkpoint->path / "model.safetensors";
   load_tensors(checkpoint->model, file, weights);
   check_finite(file, weights);
+  NamedTensors moments = optimizer_.whole();
   load_tensors(
       checkpoint->optimizer,
       checkpoint->path / "optimizer.safetensors",
-      optimizer_.tensors());
+      moments);
   const int threads = state.value("threads", torch::get_num_threads());
   if (threads != torch::get_num_threads() && device_.is_cpu()) {
     warn(fmt::format(
@@ -146,17 +201,38 @@ void Trainer::resume() {
         threads,
         torch::get_num_threads()));
   }
+  const int processes = state.value("processes", 1);
+  if (processes != world_.size()) {
+    warn(fmt::format(
+        "the run had {} processes and goes on with {}; its weights will differ "
+        "in the last bits from an uninterrupted run's",
+        processes,
+        world_.size()));
+  }
+  return moments;
 }
 
 std::string Trainer::checkpoint() {
-  NamedTensors weights = state_tensors(*model_);
-  NamedTensors moments = optimizer_.tensors();
+  const NamedTensors weights = state_tensors(*model_);
+  const NamedTensors moments = optimizer_.gather();
+  std::string name;
   for (const NamedTensors* tensors : {&weights, &moments}) {
-    if (const std::string name = not_finite(*tensors); !name.empty()) {
-      return fmt::format(
-          "'{}' was no longer finite at step {}", name, state_.step);
+    if (world_.is_first() && name.empty()) {
+      name = not_finite(*tensors);
     }
   }
+  name = world_.broadcast(name);
+  if (!name.empty()) {
+    return fmt::format(
+        "'{}' was no longer finite at step {}", name, state_.step);
+  }
+  world_.on_first([&] { write_checkpoint(weights, moments); });
+  mark_ = Clock::now();
+  return "";
+}
+
+void Trainer::write_checkpoint(
+    const NamedTensors& weights, const NamedTensors& moments) {
   log_->sync();
   base::Json json = {
       {"config", base::to_json(config_)},
@@ -166,17 +242,16 @@ std::string Trainer::checkpoint() {
       // All that is random is a function of the seed and this; there is no
       // generator whose state would have to be kept.
       {"next_micro_batch", state_.step * config_.optimizer.accumulate},
-      {"threads", torch::get_num_threads()}};
+      {"threads", torch::get_num_threads()},
+      {"processes", world_.size()}};
   json.update(state_.to_json());
   checkpoints_.write(
       state_.step, weights, moments, std::move(json), config_.keep_checkpoints);
-  mark_ = Clock::now();
-  return "";
 }
 
 void Trainer::start_progress() {
-  if (options_.progress) {
-    peak_flops_ = measure_peak_flops(device_, dtype_);
+  if (options_.progress && world_.is_first()) {
+    peak_flops_ = measure_peak_flops(device_, dtype_) * world_.size();
     progress_.emplace("train", config_.steps, state_.step);
   }
 }
@@ -233,7 +308,7 @@ TrainResult Trainer::run() {
         });
   }
   while (state_.step < target) {
-    if (options_.should_stop && options_.should_stop()) {
+    if (should_stop()) {
       std::string reason = settle();
       if (reason.empty() && state_.step > 0) {
         reason = checkpoint();
@@ -286,7 +361,7 @@ TrainResult Trainer::run() {
     if (!reason.empty()) {
       return result(Outcome::kDiverged, std::move(reason));
     }
-    if (options_.on_step) {
+    if (options_.on_step && world_.is_first()) {
       options_.on_step(state_.step, state_.last_loss);
     }
     if (progress_) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "einforge/distributed/world.h"
 #include "einforge/store/store.h"
 #include "einforge/train/config.h"
 #include "einforge/train/profile.h"
@@ -42,6 +43,13 @@ struct TrainOptions {
   std::int64_t profile_steps = 0;
   // Called when that is done.
   std::function<void(const Profile&)> on_profile;
+  // The processes that train this model together, each on its part of every
+  // batch; null: this one alone. All give the same config. Rank 0 writes the
+  // folder and calls the functions above; what stops one stops all.
+  distributed::World* world = nullptr;
+  // Each of them keeps the optimiser's moments of some of the parameters alone.
+  // Changes no result. Source: arXiv 1910.02054, section 5.1 (stage 1).
+  bool shard_optimizer = false;
 };
 
 struct TrainResult {

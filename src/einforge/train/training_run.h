@@ -11,6 +11,8 @@
 
 #include "einforge/base/files.h"
 #include "einforge/base/progress.h"
+#include "einforge/distributed/gradient_sums.h"
+#include "einforge/distributed/world.h"
 #include "einforge/models/model.h"
 #include "einforge/train/adamw.h"
 #include "einforge/train/checkpoint.h"
@@ -33,6 +35,9 @@ class Trainer {
 
  private:
   void resume();
+  // Fills state and `weights` from the newest checkpoint, if there is one, and
+  // returns the optimiser's whole() of it.
+  NamedTensors read_checkpoint(const NamedTensors& weights);
   bool is_ours(const Checkpoint& checkpoint) const;
   // One pass that changes nothing, before the clock starts.
   void warm_up();
@@ -43,6 +48,8 @@ class Trainer {
   // the time to the clock. Returns why the run has diverged, or nothing.
   std::string settle();
   void warn(const std::string& message) const;
+  // Whether this process or another was asked to stop: the same in all.
+  bool should_stop();
   // Notes what the routers did with the last micro-batch, for log().
   void watch_routers();
   void log(double val_loss);
@@ -50,6 +57,8 @@ class Trainer {
   // Writes one, unless some weight or moment is not finite, which is a
   // divergence: returns that, or nothing.
   std::string checkpoint();
+  void write_checkpoint(
+      const NamedTensors& weights, const NamedTensors& moments);
   void start_progress();
   // Warns once where other processes take the CPUs that this one uses.
   void watch_load();
@@ -64,18 +73,21 @@ class Trainer {
 
   const TrainConfig& config_;
   const TrainOptions& options_;
+  distributed::World alone_;
+  distributed::World& world_;
   TaskShape shape_;
   ModelSummary summary_;
   torch::Device device_;
   torch::ScalarType dtype_;
-  base::FolderLock lock_;
+  std::optional<base::FolderLock> lock_;  // rank 0's
   CheckpointFolder checkpoints_;
   std::unique_ptr<Task> task_;
   std::shared_ptr<models::Model> model_;
   std::vector<nn::Parameter> parameters_;
+  distributed::GradientSums gradients_;
   AdamW optimizer_;
   RouterWatch routers_;
-  std::optional<RunLog> log_;
+  std::optional<RunLog> log_;  // rank 0's
   std::optional<base::Progress> progress_;
   std::optional<ProfileWindow> profile_window_;
   std::optional<Profiler> profiler_;

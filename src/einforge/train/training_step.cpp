@@ -54,8 +54,10 @@ void Trainer::step() {
     const std::int64_t index = state_.step * accumulate + i;
     const data::Batch batch = task_->train(index);
     if (config_.model.moe.router.jitter > 0 && !routers_.empty()) {
-      // What is drawn depends on the micro-batch alone, as in all batches.
-      torch::manual_seed(micro_batch_seed(config_.seed, index));
+      // What is drawn depends on the micro-batch alone, as in all batches, and
+      // on which part of it this process has.
+      torch::manual_seed(micro_batch_seed(
+          config_.seed, index * world_.size() + world_.rank()));
     }
     torch::Tensor loss;
     {
@@ -68,11 +70,15 @@ void Trainer::step() {
       loss = loss + auxiliary;
     }
     with_routers_sum_.add_(loss.detach());
-    if (accumulate > 1) {
-      loss = loss / static_cast<double>(accumulate);
+    if (const std::int64_t parts = accumulate * world_.size(); parts > 1) {
+      loss = loss / static_cast<double>(parts);
+    }
+    if (i + 1 == accumulate) {
+      gradients_.expect();
     }
     loss.backward();
   }
+  gradients_.finish();
   const double factor =
       rate_factor(config_.schedule, state_.step, config_.steps);
   ++state_.step;
@@ -80,11 +86,23 @@ void Trainer::step() {
   routers_.update_biases();
 }
 
+// On GPUs it asks only where their results are waited for anyway.
+bool Trainer::should_stop() {
+  const bool asked = options_.should_stop && options_.should_stop();
+  if (world_.is_alone()) {
+    return asked;
+  }
+  return (device_.is_cpu() || state_.step % config_.log_every == 0) &&
+         world_.sum(asked ? 1.0 : 0.0) > 0;
+}
+
 void Trainer::profile() {
   if (!profile_window_) {
     return;
   }
   const auto [timed_from, from, to] = *profile_window_;
+  const std::string rank =
+      world_.is_first() ? "" : fmt::format("_rank_{}", world_.rank());
   if (state_.step == timed_from && timed_from < from) {
     settle();
     profile_seconds_ = state_.seconds;
@@ -102,13 +120,13 @@ void Trainer::profile() {
         to - from,
         timed_from < from ? std::optional(1e3 * profile_seconds_)
                           : std::nullopt,
-        options_.directory / "profile.json");
+        options_.directory / fmt::format("profile{}.json", rank));
     base::write_file_atomically(
-        options_.directory / "profile_summary.json",
+        options_.directory / fmt::format("profile_summary{}.json", rank),
         to_json(found).dump(2) + "\n");
     profiler_.reset();
     profile_window_.reset();
-    if (options_.on_profile) {
+    if (options_.on_profile && world_.is_first()) {
       options_.on_profile(found);
     }
     mark_ = Clock::now();
@@ -116,11 +134,12 @@ void Trainer::profile() {
 }
 
 std::string Trainer::settle() {
+  const torch::Tensor losses = at::stack({loss_sum_, with_routers_sum_});
+  world_.sum(losses);
   // One copy, which waits for the device.
   const torch::Tensor read =
-      at::stack({loss_sum_,
-                 with_routers_sum_,
-                 optimizer_.failed_step().to(torch::kFloat64)})
+      at::cat({losses / static_cast<double>(world_.size()),
+               optimizer_.failed_step().to(torch::kFloat64).view({1})})
           .cpu();
   const double* values = read.const_data_ptr<double>();
   const auto now = Clock::now();
@@ -213,7 +232,9 @@ void Trainer::log(double val_loss) {
   }
   rate_step_ = state_.step;
   rate_seconds_ = state_.seconds;
-  log_->append(row);
+  if (log_) {
+    log_->append(row);
+  }
 }
 
 void Trainer::evaluate() {
@@ -221,15 +242,17 @@ void Trainer::evaluate() {
   const Autocast autocast(device_, dtype_);
   model_->eval();
   torch::Tensor sum = torch::zeros_like(loss_sum_);
-  for (std::int64_t i = 0; i < config_.eval_batches; ++i) {
+  for (std::int64_t i = world_.rank(); i < config_.eval_batches;
+       i += world_.size()) {
     const data::Batch batch = task_->validation(i);
     sum.add_(model_->loss(batch.x, batch.y));
   }
+  world_.sum(sum);
   model_->train();
   state_.val_loss =
       sum.item<double>() / static_cast<double>(config_.eval_batches);
   const double train_loss = state_.since_point.take();
-  if (options_.on_point) {
+  if (options_.on_point && world_.is_first()) {
     options_.on_point(
         {.step = state_.step,
          .tokens = state_.step * summary_.tokens_per_step,
@@ -242,7 +265,8 @@ void Trainer::evaluate() {
 }
 
 void Trainer::watch_load() {
-  if (device_.is_cuda() || warned_of_load_) {
+  // The other processes of a run are no strangers.
+  if (device_.is_cuda() || warned_of_load_ || !world_.is_alone()) {
     return;
   }
   const std::string reason =

@@ -1,0 +1,335 @@
+// Several processes train one model: threads stand for them here, and the
+// program itself below.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <signal.h>
+
+#include <map>
+#include <mutex>
+
+#include "einforge/distributed/gradient_sums.h"
+#include "einforge/models/model.h"
+#include "einforge/train/router_watch.h"
+#include "einforge/train/summary.h"
+#include "einforge/train/task.h"
+#include "tests/distributed/world_testing.h"
+#include "tests/train/trainer_fixture.h"
+
+namespace einforge::train {
+namespace {
+
+using distributed::World;
+using distributed::testing::in_world;
+using ::testing::HasSubstr;
+
+class ProcessesTest : public TrainerTest {
+ protected:
+  TrainConfig mixture() const {
+    TrainConfig c = config("btt_moe:E=4,k=2");
+    c.data.batch_size = 12;
+    c.model.moe.router.balance_weight = 0.3;
+    c.model.moe.router.z_weight = 0.1;
+    c.model.moe.router.bias_rate = 0.01;
+    c.model.moe.router.init_std = 1;
+    return c;
+  }
+
+  // The gradients of the first batch by `size` processes.
+  static std::map<std::string, torch::Tensor> gradients(
+      const TrainConfig& config, int size) {
+    std::map<std::string, torch::Tensor> found;
+    std::mutex mutex;
+    const auto pass = [&](World& world) {
+      const TaskShape shape = task_shape(config);
+      const auto model = models::make_model(
+          config.model,
+          shape.inputs,
+          shape.outputs,
+          base_model(config),
+          config.seed);
+      RouterWatch routers(*model, config.model.moe.router.reduce, world);
+      const auto task =
+          make_task(config, torch::kCPU, world.rank(), world.size());
+      std::vector<torch::Tensor> parameters;
+      for (const nn::Parameter& parameter : model->trainable()) {
+        parameters.push_back(parameter.tensor);
+      }
+      distributed::GradientSums sums(world, parameters, 2000);
+      const data::Batch batch = task->train(0);
+      torch::Tensor loss = model->loss(batch.x, batch.y);
+      if (const torch::Tensor more = routers.loss(); more.defined()) {
+        loss = loss + more;
+      }
+      sums.expect();
+      (loss / world.size()).backward();
+      sums.finish();
+      const std::lock_guard lock(mutex);
+      for (const nn::Parameter& parameter : model->trainable()) {
+        const torch::Tensor gradient = parameter.tensor.grad().clone();
+        const auto [known, is_new] = found.emplace(parameter.name, gradient);
+        // The same bits everywhere.
+        EXPECT_TRUE(torch::equal(known->second, gradient)) << parameter.name;
+      }
+    };
+    if (size == 1) {
+      World alone;
+      pass(alone);
+    } else {
+      in_world(size, pass);
+    }
+    return found;
+  }
+
+  void train_in(int size, const TrainConfig& c, const TrainOptions& given) {
+    in_world(size, [&](World& world) {
+      TrainOptions own = given;
+      own.world = &world;
+      train(c, own);
+    });
+  }
+};
+
+TEST_F(ProcessesTest, GradientsAreThoseOfTheJointBatch) {
+  for (const bool mixed : {true, false}) {
+    TrainConfig c = mixture();
+    if (!mixed) {
+      c.model.structure.all = "monarch";
+    }
+    const auto alone = gradients(c, 1);
+    EXPECT_GT(alone.size(), 10U);
+    for (const int size : {2, 3, 4}) {
+      const auto joint = gradients(c, size);
+      ASSERT_EQ(joint.size(), alone.size());
+      for (const auto& [name, gradient] : alone) {
+        const double error = (joint.at(name) - gradient).norm().item<double>() /
+                             gradient.norm().clamp_min(1e-12).item<double>();
+        EXPECT_LT(error, 3e-6) << name << " by " << size;
+      }
+    }
+  }
+}
+
+TEST_F(ProcessesTest, TrainAsOneDoes) {
+  const TrainConfig c = mixture();
+  train(c, options("one"));
+  const auto one = log("one");
+  for (const int size : {2, 3}) {
+    const std::string name = fmt::format("by_{}", size);
+    train_in(size, c, options(name));
+    const auto rows = log(name);
+    ASSERT_EQ(rows.size(), one.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      SCOPED_TRACE(rows[i].dump());
+      for (const char* key : {"train_loss", "val_loss", "gradient_norm"}) {
+        const auto value = [&](const base::Json& row) {
+          return row.contains(key) && row[key].is_number()
+                     ? row[key].get<double>()
+                     : 0.0;
+        };
+        EXPECT_NEAR(value(rows[i]), value(one[i]), 2e-3) << key;
+      }
+    }
+    // All tokens of the batch, not those of rank 0 alone.
+    EXPECT_EQ(
+        rows[1]["routers"][0]["tokens"].size(),
+        one[1]["routers"][0]["tokens"].size());
+    std::int64_t tokens = 0;
+    for (const base::Json& count : rows[1]["routers"][0]["tokens"]) {
+      tokens += count.get<std::int64_t>();
+    }
+    EXPECT_EQ(tokens, 12 * 16 * 2);
+  }
+}
+
+// At an equal number of processes bit for bit, at another one nearly.
+TEST_F(ProcessesTest, ResumesByAnyNumberOfProcesses) {
+  const TrainConfig c = mixture();
+  for (const int size : {2, 3}) {
+    const std::string whole = fmt::format("whole_{}", size);
+    const std::string parts = fmt::format("parts_{}", size);
+    train_in(size, c, options(whole));
+    TrainOptions part = options(parts);
+    part.stop_at_step = 11;
+    train_in(size, c, part);
+    part = options(parts);
+    part.resume = true;
+    part.shard_optimizer = size == 3;  // which changes nothing
+    train_in(size, c, part);
+    EXPECT_EQ(weights(whole), weights(parts));
+  }
+  TrainOptions part = options("changing");
+  part.stop_at_step = 8;
+  train_in(2, c, part);
+  std::vector<std::string> warnings;
+  part.on_warning = [&](const std::string& text) { warnings.push_back(text); };
+  part.resume = true;
+  part.stop_at_step = 15;
+  train(c, part);
+  EXPECT_THAT(warnings, ::testing::Contains(HasSubstr("had 2 processes")));
+  part.stop_at_step = -1;
+  train_in(3, c, part);
+  const auto whole = log("whole_2");
+  const auto changing = log("changing");
+  EXPECT_NEAR(
+      changing.back()["val_loss"].get<double>(),
+      whole.back()["val_loss"].get<double>(),
+      2e-3);
+}
+
+TEST_F(ProcessesTest, AShardedOptimizerChangesNoBit) {
+  TrainConfig c = mixture();
+  c.optimizer.accumulate = 2;
+  c.steps = 9;
+  train_in(3, c, options("whole"));
+  TrainOptions sharded = options("sharded");
+  sharded.shard_optimizer = true;
+  train_in(3, c, sharded);
+  EXPECT_EQ(weights("whole"), weights("sharded"));
+}
+
+TEST_F(ProcessesTest, EachMustHaveAnEqualPart) {
+  TrainConfig c = config();
+  c.data.batch_size = 4;
+  in_world(3, [&](World& world) {
+    TrainOptions own = options("unequal");
+    own.world = &world;
+    try {
+      train(c, own);
+      ADD_FAILURE();
+    } catch (const base::InvalidInput& error) {
+      EXPECT_THAT(
+          error.what(), HasSubstr("expected a multiple of the 3 processes"));
+    }
+  });
+}
+
+TEST_F(ProcessesTest, ASignalToOneStopsAll) {
+  TrainConfig c = mixture();
+  c.steps = 100000;
+  std::atomic<int> interrupted = 0;
+  in_world(2, [&](World& world) {
+    TrainOptions own = options("stopped");
+    own.world = &world;
+    own.should_stop = [polls = 0, rank = world.rank()]() mutable {
+      return rank == 1 && ++polls > 5;
+    };
+    interrupted += train(c, own).outcome == Outcome::kInterrupted ? 1 : 0;
+  });
+  EXPECT_EQ(interrupted, 2);
+  EXPECT_TRUE(fs::exists(root_ / "stopped/checkpoints/step_00000005"));
+}
+
+// The program, its launcher and what becomes of ranks that die or hang.
+class LaunchTest : public ProcessesTest {
+ protected:
+  LaunchTest() {
+    std::ofstream(root_ / "c.toml") << fmt::format(
+        R"(
+steps = 100000
+log_every = 5
+eval_every = 0
+eval_batches = 1
+checkpoint_every = 10
+keep_checkpoints = 2
+device = "cpu"
+[model]
+width = 16
+layers = 1
+context = 16
+structure.all = "monarch"
+[data]
+path = "{}/data"
+batch_size = 6
+)",
+        root_.path().string());
+  }
+
+  std::string command(const std::string& more) const {
+    return fmt::format(
+        "EINFORGE_PROGRESS=0 {} train {}/c.toml --out {}/run {}",
+        einforge_program(),
+        root_.path().string(),
+        root_.path().string(),
+        more);
+  }
+
+  // Starts three, waits for their first checkpoint, sends `signal` to `rank`
+  // and returns what came of it.
+  CommandResult hit(const std::string& signal, int rank) const {
+    return run_command(fmt::format(
+        "newest() {{ ls {1}/run/checkpoints 2> /dev/null | tail -1; }}; "
+        "before=$(newest); {0} --resume --processes 3 --patience 3 & pid=$!; "
+        "until [ \"$(newest)\" != \"$before\" ]; do sleep 0.05; done; "
+        "ranks=$(cat /proc/$pid/task/$pid/children); for p in $ranks; do "
+        "grep -qz '^RANK={2}$' /proc/$p/environ && kill -{3} $p; done; "
+        "wait $pid; code=$?; for p in $ranks; do "
+        "[ -e /proc/$p ] && echo LEFT $p; done; exit $code",
+        command(""),
+        root_.path().string(),
+        rank,
+        signal));
+  }
+};
+
+TEST_F(LaunchTest, TrainsAndSaysItOnce) {
+  const CommandResult result =
+      run_command(command("--processes 3 --set steps=12"));
+  ASSERT_EQ(result.code, 0) << result.output;
+  const std::string said = "12 steps, validation loss";
+  const auto first = result.output.find(said);
+  ASSERT_NE(first, std::string::npos) << result.output;
+  EXPECT_EQ(result.output.find(said, first + 1), std::string::npos);
+}
+
+TEST_F(LaunchTest, ARankThatDiesOrHangsEndsAllAndIsNamed) {
+  for (const int rank : {0, 2}) {
+    for (const char* signal : {"KILL", "STOP"}) {
+      SCOPED_TRACE(fmt::format("{} {}", signal, rank));
+      const auto begin = std::chrono::steady_clock::now();
+      const CommandResult result = hit(signal, rank);
+      EXPECT_EQ(result.code, 1) << result.output;
+      EXPECT_THAT(
+          result.output,
+          HasSubstr(
+              signal[0] == 'K'
+                  ? fmt::format("rank {} of 3 was ended by signal 9", rank)
+                  : fmt::format("error: rank {} (", rank)));
+      EXPECT_LT(
+          std::chrono::steady_clock::now() - begin, std::chrono::seconds(40));
+      EXPECT_THAT(result.output, ::testing::Not(HasSubstr("LEFT")));
+    }
+  }
+  // And the run goes on.
+  const CommandResult rest = run_command(command(
+      "--resume --processes 2 --set steps=$(( $(ls " +
+      (root_ / "run/checkpoints").string() +
+      " | tail -1 | tr -dc 0-9 | sed 's/^0*//') + 20 ))"));
+  EXPECT_EQ(rest.code, 0) << rest.output;
+}
+
+TEST_F(LaunchTest, ASignalLeavesACheckpointAndACommandThatGoesOn) {
+  const CommandResult result = run_command(fmt::format(
+      "{0} --processes 2 & pid=$!; "
+      "until ls -d {1}/run/checkpoints/step_* > /dev/null 2>&1; do "
+      "sleep 0.05; done; kill -INT $pid; wait $pid",
+      command(""),
+      root_.path().string()));
+  EXPECT_EQ(result.code, 130) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("checkpoint written"));
+  EXPECT_THAT(result.output, HasSubstr("--processes 2"));
+}
+
+TEST_F(LaunchTest, OneErrorIsOneLine) {
+  for (const auto& [more, said] :
+       std::vector<std::pair<std::string, std::string>>{
+           {"--processes 4", "multiple of the 4 processes"},
+           {"--processes 2 --set data.path=/none", "/none"},
+           {"--processes 2 --set model.width=-1", "model.width"}}) {
+    const CommandResult result = run_command(command(more));
+    EXPECT_NE(result.code, 0);
+    EXPECT_THAT(result.output, HasSubstr(said));
+  }
+}
+
+}  // namespace
+}  // namespace einforge::train
