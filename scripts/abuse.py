@@ -298,6 +298,8 @@ class Abuse:
                      "steps=1000000", "--set", "eval_every=0"]
             child, master = pty.fork()
             if child == 0:
+                # Ignored where this script runs under nohup, and by it too.
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)
                 os.chdir(self.folder)
                 os.environ.update(self.environment, EINFORGE_PROGRESS="1")
                 os.execv(self.program, [self.program, *words])
@@ -317,13 +319,22 @@ class Abuse:
             else:
                 os.kill(child, stop)
                 os.close(master)
-            _, status = os.waitpid(child, 0)
-            code = (os.WEXITSTATUS(status) if os.WIFEXITED(status)
-                    else -os.WTERMSIG(status))
+            code = self.ended(child)
             self.check([*words, str(stop)], code, b"",
                        time.monotonic() - start, (130,))
             if not list((self.folder / "o/run/checkpoints").glob("step_*")):
                 self.fault(f"no checkpoint after {stop}", words)
+
+    def ended(self, child):
+        """The exit code of a process, which is killed where it does not end."""
+        end = time.monotonic() + patience()
+        while time.monotonic() < end:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.05)
+        os.kill(child, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     def damage(self, name, paths, commands):
         rng = random.Random(f"{self.options.seed} {name}")
