@@ -259,8 +259,10 @@ batch_size = 6
     return run_command(fmt::format(
         "newest() {{ ls {1}/run/checkpoints 2> /dev/null | tail -1; }}; "
         "before=$(newest); {0} --resume --processes 3 --patience 3 & pid=$!; "
-        "until [ \"$(newest)\" != \"$before\" ]; do sleep 0.05; done; "
-        "ranks=$(cat /proc/$pid/task/$pid/children); for p in $ranks; do "
+        "until [ \"$(newest)\" != \"$before\" ] || ! kill -0 $pid; do "
+        "sleep 0.05; done; "
+        "ranks=$(grep -sl \"^PPid:[[:space:]]*$pid$\" /proc/[0-9]*/status | "
+        "cut -d/ -f3); for p in $ranks; do "
         "grep -qz '^RANK={2}$' /proc/$p/environ && kill -{3} $p; done; "
         "wait $pid; code=$?; for p in $ranks; do "
         "[ -e /proc/$p ] && echo LEFT $p; done; exit $code",
@@ -310,8 +312,8 @@ TEST_F(LaunchTest, ARankThatDiesOrHangsEndsAllAndIsNamed) {
 TEST_F(LaunchTest, ASignalLeavesACheckpointAndACommandThatGoesOn) {
   const CommandResult result = run_command(fmt::format(
       "{0} --processes 2 & pid=$!; "
-      "until ls -d {1}/run/checkpoints/step_* > /dev/null 2>&1; do "
-      "sleep 0.05; done; kill -INT $pid; wait $pid",
+      "until ls -d {1}/run/checkpoints/step_* > /dev/null 2>&1 || "
+      "! kill -0 $pid; do sleep 0.05; done; kill -INT $pid; wait $pid",
       command(""),
       root_.path().string()));
   EXPECT_EQ(result.code, 130) << result.output;
