@@ -351,7 +351,6 @@ class World::Connection {
     set_default("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0");
     set_default("TORCH_NCCL_ENABLE_MONITORING", "0");
     set_default("TORCH_NCCL_DUMP_ON_TIMEOUT", "0");
-    set_default("NCCL_NVLS_ENABLE", "0");
     auto options = c10d::ProcessGroupNCCL::Options::create();
     options->timeout = kCollective;
     auto nccl = c10::make_intrusive<c10d::ProcessGroupNCCL>(
