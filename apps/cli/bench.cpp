@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <chrono>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -167,12 +168,18 @@ void run(const Options& options) {
       {"command", command_line(options)},
       {"device", bench::to_json(machine)},
       {"rows", Json::array()}};
-  // A file has what is measured as soon as it is.
+  // A file has what is measured soon after it is, though not all of it is
+  // written anew for each of many layers.
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::seconds kBetweenWrites(5);
+  Clock::time_point written{};
   const auto keep = [&](const Json& rows) {
-    report["rows"] = rows;
-    if (!options.json.instead()) {
-      options.json.write(report);
+    if (options.json.instead() || Clock::now() - written < kBetweenWrites) {
+      return;
     }
+    report["rows"] = rows;
+    options.json.write(report);
+    written = Clock::now();
   };
   report["rows"] = bench::measure_layers(cases, machine, progress, keep);
   if (!options.json.instead()) {

@@ -102,6 +102,7 @@ struct Defaults {
   std::vector<Width> widths;  // where only structures are given
   std::vector<std::int64_t> tokens;
   std::vector<Pass> passes{Pass::kForward, Pass::kForwardBackward};
+  bool share_dense = false;  // of LayerCase
 };
 
 Defaults defaults_of(const std::string& suite, bool cuda) {
@@ -134,10 +135,11 @@ Defaults defaults_of(const std::string& suite, bool cuda) {
   }
   if (suite == "coverage") {
     return {
-        coverage_layers(),
-        {monarch[0], moe[0]},
-        coverage_widths(),
-        {cuda ? 16384 : many}};
+        .layers = coverage_layers(),
+        .specs = {monarch[0], moe[0]},
+        .widths = coverage_widths(),
+        .tokens = {cuda ? 16384 : many},
+        .share_dense = true};
   }
   if (suite == "moe") {
     std::vector<Layer> layers = grid(moe, widths);
@@ -215,7 +217,7 @@ std::vector<LayerCase> layer_cases(const Suite& suite, bool cuda) {
              defaults.passes,
              implementations_of(suite, realised),
              routing,
-             /*share_dense=*/suite.name == "coverage"});
+             defaults.share_dense});
       }
     }
   }
