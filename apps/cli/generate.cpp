@@ -3,12 +3,8 @@
 #include <unistd.h>
 
 #include <array>
-#include <cstddef>
-#include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "cli/command.h"
 #include "cli/options.h"
@@ -16,7 +12,7 @@
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/json.h"
-#include "einforge/data/codec.h"
+#include "einforge/data/tokenizer.h"
 #include "einforge/models/sample.h"
 #include "einforge/nn/einsum_linear.h"
 #include "einforge/train/load_model.h"
@@ -49,48 +45,6 @@ void print_bytes(std::string text) {
   base::print_raw(text);
 }
 
-// Text as the tokens come. Tokens of a library are decoded together with a few
-// before them, since the text of one may depend on those.
-class Printer {
- public:
-  Printer(data::Codec& codec, const std::vector<std::int64_t>& prompt)
-      : codec_(codec) {
-    if (!codec_.is_by_token()) {
-      tokens_ = prompt;
-      before_ = codec_.decode(tokens_);
-    }
-  }
-
-  // What is new in the text, without a character that is not complete.
-  std::string add(std::int64_t token) {
-    if (codec_.is_by_token()) {
-      return codec_.decode(std::array{token});
-    }
-    tokens_.push_back(token);
-    ++pending_;
-    std::string text = codec_.decode(tokens_);
-    return text.ends_with("\xef\xbf\xbd") ? "" : take(std::move(text));
-  }
-  // What is left at the end.
-  std::string rest() {
-    return pending_ == 0 ? "" : take(codec_.decode(tokens_));
-  }
-
- private:
-  std::string take(std::string text) {
-    text.erase(0, before_.size());
-    tokens_.erase(tokens_.begin(), tokens_.end() - pending_);
-    pending_ = 0;
-    before_ = codec_.decode(tokens_);
-    return text;
-  }
-
-  data::Codec& codec_;
-  std::vector<std::int64_t> tokens_;
-  std::string before_;          // text of those that were printed
-  std::ptrdiff_t pending_ = 0;  // the others
-};
-
 void run(const Options& options) {
   options.sample.validate();
   const train::LoadedModel loaded =
@@ -101,26 +55,14 @@ void run(const Options& options) {
       options.checkpoint,
       loaded.config.model.kind);
   nn::set_inference(*loaded.model, true);
-  const auto codec =
-      data::open_codec(loaded.tokens, loaded.tokenizer, loaded.checkpoint);
+  const data::Tokenizer tokenizer(loaded.tokens);
   const std::string text =
       options.prompt == "-" ? base::read_input("-") : options.prompt;
-  auto prompt = codec->encode(text);
-  if (prompt.empty() && loaded.end_of_text >= 0) {
-    prompt = {loaded.end_of_text};  // a new document
-  }
-  for (const std::int64_t token : prompt) {
-    base::check(
-        token >= 0 && token < loaded.vocab_size,
-        "--prompt: expected tokens below {}; got {}",
-        loaded.vocab_size,
-        token);
-  }
+  const auto prompt = tokenizer.encode(text);
   const bool shown = !options.json.instead();
   if (shown) {
     print_bytes(text);
   }
-  Printer printer(*codec, prompt);
   const auto tokens = models::sample(
       *loaded.model,
       loaded.config.model.context,
@@ -128,15 +70,15 @@ void run(const Options& options) {
       options.sample,
       [&](std::int64_t token) {
         if (shown) {
-          print_bytes(printer.add(token));
+          print_bytes(tokenizer.decode(std::array{token}));
         }
       });
   if (shown) {
-    print_bytes(printer.rest() + "\n");
+    base::print_raw("\n");
   }
   options.json.write(
       {{"prompt", text},
-       {"text", codec->decode(tokens)},
+       {"text", tokenizer.decode(tokens)},
        {"tokens", tokens},
        {"step", loaded.step}});
 }
@@ -155,8 +97,7 @@ void add_generate(CLI::App& app) {
       ->add_option(
           "--prompt",
           options->prompt,
-          "text to go on from (a new line), or - for standard input; without a "
-          "tokenizer, tokens as numbers")
+          "text to go on from (a new line), or - for standard input")
       ->type_name("TEXT");
   models::SampleOptions& sample = options->sample;
   add_number(

@@ -166,7 +166,7 @@ std::vector<BadInput> data_cases() {
        {"train.bin': expected hash ", "; got "}},
       {"inspect_newer",
        "data inspect {}/data_newer",
-       {"meta.json': expected version 1 to 2; got 1000"}},
+       {"meta.json': expected version 1; got 2"}},
       {"inspect_foreign",
        "data inspect {}/data_foreign",
        {"meta.json': expected einforge's metadata; got something else"}},

@@ -157,7 +157,7 @@ void World::make_data() const {
   }
   const fs::path root(path_);
   fs::resize_file(root / "data_truncated/train.bin", 1001);
-  set_key(root / "data_newer/meta.json", "version", 1000);
+  set_key(root / "data_newer/meta.json", "version", 2);
   damage_middle(root / "data_damaged/train.bin");
   write("data_foreign/meta.json", "{\"vocab_size\": 65}");
   fs::remove(root / "data_without_val/val.bin");

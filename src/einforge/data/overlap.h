@@ -2,8 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
-
-#include "einforge/data/token_files.h"
+#include <span>
 
 namespace einforge::data {
 
@@ -14,8 +13,8 @@ inline constexpr std::size_t kOverlapPiece = 64;  // tokens
 // pieces are found in `train`, anywhere. Of more than `most_pieces` about so
 // many, evenly spread, are looked for. One pass over `train`, in 100 MB.
 double overlap(
-    const TokenStream& train,
-    const TokenStream& validation,
+    std::span<const std::uint16_t> train,
+    std::span<const std::uint16_t> validation,
     std::size_t most_pieces = std::size_t{1} << 20);
 
 }  // namespace einforge::data

@@ -28,15 +28,11 @@ char symbol_of(std::int64_t token) {
 
 }  // namespace
 
-bool is_alphabet(std::string_view name) {
-  return name == kChars96 || name == kBytes;
-}
-
 Tokenizer::Tokenizer(std::string_view name)
     : name_(name), ascii_(name == kChars96) {
   const std::array<std::string, 2> known = {kChars96, kBytes};
   base::check(
-      is_alphabet(name),
+      ascii_ || name == kBytes,
       "tokens: expected chars96 or bytes; got '{}'{}",
       name,
       base::suggestion(name, known));
