@@ -1,16 +1,11 @@
-"""Finds and loads the operators, libeinforge_python.so."""
+"""Finds and loads libeinforge_ops.so."""
 
 import os
 import pathlib
 
 import torch
 
-NAME = "libeinforge_python.so"
-
-
-def version() -> str:
-    """Of the library that is loaded."""
-    return torch.ops.einforge.version()
+NAME = "libeinforge_ops.so"
 
 
 def candidates() -> list[pathlib.Path]:
