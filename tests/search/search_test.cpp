@@ -261,7 +261,7 @@ TEST_F(SearchTest, TrainsEveryTrialOnce) {
     names.push_back(entry.path().filename().string());
   }
   EXPECT_EQ(names.size(), 4U);
-  EXPECT_THAT(names, Contains(StartsWith("dense mlp d16")));
+  EXPECT_THAT(names, Contains(StartsWith("dense gpt d16 L1")));
 
   // Again: nothing to do, nothing changed.
   const auto before = trials(config_);
