@@ -19,6 +19,7 @@
 #include "einforge/bench/layers.h"
 #include "einforge/bench/suites.h"
 #include "einforge/train/device.h"
+#include "einforge/train/machine_load.h"
 
 namespace einforge::cli {
 namespace {
@@ -148,6 +149,7 @@ void run(const Options& options) {
   if (options.threads > 0) {
     at::set_num_threads(options.threads);
   }
+  check_outputs({options.json.output()});
   const bench::Suite suite{
       .name = options.suite,
       .structures = split_structures(options.structures),
@@ -159,6 +161,7 @@ void run(const Options& options) {
   // All layers first: a bad one is told before anything is measured.
   const auto cases = bench::layer_cases(suite, device.is_cuda());
   bench::check_implementations(suite.implementations, device.is_cuda());
+  train::MachineLoad load;
   const auto progress = [](const std::string& what) {
     base::note("measuring {}\n", what);
   };
@@ -182,6 +185,13 @@ void run(const Options& options) {
     written = Clock::now();
   };
   report["rows"] = bench::measure_layers(cases, machine, progress, keep);
+  if (!device.is_cuda()) {
+    const std::string reason =
+        train::loaded(load.others(), load.cpus(), at::get_num_threads());
+    if (!reason.empty()) {
+      base::warn(reason);
+    }
+  }
   if (!options.json.instead()) {
     base::print_text(bench::to_table(report));
   }

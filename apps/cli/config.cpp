@@ -97,6 +97,7 @@ void print_toml(const base::Json& json, const std::string& path) {
 
 void run(const Options& options) {
   const std::vector<Page> chosen = pages(options.kind);
+  check_outputs({options.json.output()});
   if (options.markdown) {
     print_markdown(chosen);
     return;

@@ -57,6 +57,7 @@ void print_layer(const interop::ConvertedLayer& layer) {
 }
 
 void run(const Options& options) {
+  check_outputs({{"--out", options.out}, options.json.output()}, {options.in});
   const bool shown = !options.json.instead();
   const auto layers = interop::convert(
       options.in,

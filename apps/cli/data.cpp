@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "einforge/data/inspect.h"
 #include "einforge/data/metadata.h"
 #include "einforge/data/prepare.h"
+#include "einforge/data/staged_folder.h"
 
 namespace einforge::cli {
 namespace {
@@ -64,6 +66,10 @@ void print_metadata(const std::string& folder, const data::Metadata& metadata) {
 void run_prepare(const PrepareFlags& flags) {
   data::PrepareOptions options = flags.options;
   options.out = flags.out;
+  std::vector<std::filesystem::path> kept =
+      files_in(flags.out, {data::kDataFiles.begin(), data::kDataFiles.end()});
+  kept.insert(kept.end(), options.inputs.begin(), options.inputs.end());
+  check_outputs({flags.json.output()}, kept, flags.out);
   const data::Metadata metadata = data::prepare(options);
   flags.json.write(base::to_json(metadata));
   if (!flags.json.instead()) {
@@ -72,6 +78,10 @@ void run_prepare(const PrepareFlags& flags) {
 }
 
 void run_inspect(const InspectFlags& flags) {
+  check_outputs(
+      {flags.json.output()},
+      files_in(
+          flags.folder, {data::kDataFiles.begin(), data::kDataFiles.end()}));
   const data::Inspection inspection = data::inspect(flags.folder);
   flags.json.write(base::to_json(inspection));
   if (flags.json.instead()) {

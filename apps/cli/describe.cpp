@@ -214,6 +214,7 @@ void print_list(const char* title, const std::vector<Spec>& specs) {
 }
 
 void describe(const Options& options) {
+  check_outputs({options.json.output()});
   if (options.list) {
     const auto named = named_structures();
     const auto swept = swept_structures();
@@ -278,7 +279,7 @@ void add_describe(CLI::App& app) {
       ->add_option(
           "--flops", options->flops, "paper: show compute in its unit too")
       ->type_name("causal|paper")
-      ->check(CLI::IsMember({"causal", "paper"}));
+      ->check(one_of("--flops", {"causal", "paper"}));
   command->add_flag(
       "--list", options->list, "the named structures and the paper's sweep");
   options->json.add(*command);

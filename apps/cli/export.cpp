@@ -35,7 +35,7 @@ void add_export(CLI::App& app) {
       ->required();
   command->add_option("--to", options->to, "hf: Hugging Face's transformers")
       ->type_name("FORMAT")
-      ->check(CLI::IsMember({"hf"}))
+      ->check(one_of("--to", {"hf"}))
       ->capture_default_str();
   command->footer(kExamples);
   command->callback([options] {

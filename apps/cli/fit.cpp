@@ -1,10 +1,6 @@
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
-#include <algorithm>
 #include <chrono>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,9 +11,7 @@
 #include "cli/options.h"
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
-#include "einforge/base/files.h"
 #include "einforge/base/progress.h"
-#include "einforge/base/text.h"
 #include "einforge/report/csv.h"
 #include "einforge/report/json.h"
 #include "einforge/report/ranking.h"
@@ -36,18 +30,7 @@ struct FitFlags {
   JsonOption json;
 };
 
-bool is_database(const std::string& path) {
-  if (!std::filesystem::is_regular_file(path)) {
-    return false;  // a stream can be read only once
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::string head(15, '\0');
-  file.read(head.data(), static_cast<std::streamsize>(head.size()));
-  return head == "SQLite format 3";
-}
-
-std::vector<scaling::Run> read_runs(const std::string& given) {
-  const std::string source = store_file(given).string();
+std::vector<scaling::Run> read_runs(const std::string& source) {
   const auto runs = is_database(source)
                         ? report::to_runs(report::read_trials(
                               store::Store::open_read_only(source)))
@@ -57,28 +40,18 @@ std::vector<scaling::Run> read_runs(const std::string& given) {
   return scaling::best_learning_rates(runs);
 }
 
-void check_baseline(
-    const std::vector<scaling::Run>& runs, const std::string& baseline) {
-  std::vector<std::string> names;
-  for (const scaling::Run& run : runs) {
-    if (std::find(names.begin(), names.end(), run.structure) == names.end()) {
-      names.push_back(run.structure);
-    }
-  }
-  base::check(
-      std::find(names.begin(), names.end(), baseline) != names.end(),
-      "baseline: expected one of {}; got '{}'{}",
-      fmt::join(names, ", "),
-      baseline,
-      base::suggestion(baseline, names));
-}
-
 void run_fit(const FitFlags& flags, bool baseline_given) {
   scaling::AnalysisOptions options = flags.analysis;
   options.metric = scaling::parse_metric(flags.metric);
-  const auto runs = read_runs(flags.source);
+  const std::string source = store_file(flags.source).string();
+  check_outputs({{"--csv", flags.csv}, flags.json.output()}, {source});
+  const auto runs = read_runs(source);
   if (baseline_given) {
-    check_baseline(runs, options.baseline);
+    std::vector<std::string> names;
+    for (const scaling::Run& run : runs) {
+      names.push_back(run.structure);
+    }
+    check_baseline(names, options.baseline);
   }
   std::optional<base::Progress> bar;
   const auto started = std::chrono::steady_clock::now();

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <iterator>
 #include <memory>
 #include <string>
 
@@ -47,6 +48,7 @@ void print_bytes(std::string text) {
 
 void run(const Options& options) {
   options.sample.validate();
+  check_outputs({options.json.output()});
   const train::LoadedModel loaded =
       train::load_model(options.checkpoint, options.device);
   base::check(
@@ -59,6 +61,12 @@ void run(const Options& options) {
   const std::string text =
       options.prompt == "-" ? base::read_input("-") : options.prompt;
   const auto prompt = tokenizer.encode(text);
+  if (std::ssize(prompt) > loaded.config.model.context) {
+    base::note(
+        "the prompt has {} tokens; the model sees the last {}, its context\n",
+        prompt.size(),
+        loaded.config.model.context);
+  }
   const bool shown = !options.json.instead();
   if (shown) {
     print_bytes(text);

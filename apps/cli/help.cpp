@@ -353,9 +353,18 @@ std::string message_of(const CLI::ParseError& error, const CLI::App& app) {
     return fmt::format("{}expected a command; got none", name);
   }
   if (dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr) {
+    // "--out: At Most 1 required but received 2"
     const std::string what = error.what();
-    return fmt::format(
-        "{}{} needs a value", name, what.substr(0, what.find(':')));
+    const std::string option = what.substr(0, what.find(':'));
+    if (what.find("At Most 1 ") != std::string::npos) {
+      const std::string times = what.substr(what.rfind(' ') + 1);
+      return fmt::format(
+          "{}{} was given {}",
+          name,
+          option,
+          times == "2" ? "twice" : times + " times");
+    }
+    return fmt::format("{}{} needs a value", name, option);
   }
   return name + error.what();
 }

@@ -68,6 +68,7 @@ int run(int argc, char** argv) {
   cli::add_describe(app);
   cli::add_config(app);
   cli::add_help(app);
+  cli::refuse_empty(app);
   try {
     std::vector<std::string> arguments = cli::joined_arguments(argc, argv);
     check_command(app, arguments);

@@ -1,5 +1,8 @@
 #include "cli/make_report.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <system_error>
@@ -7,6 +10,7 @@
 
 #include "einforge/base/error.h"
 #include "einforge/base/progress.h"
+#include "einforge/base/text.h"
 #include "einforge/store/store.h"
 
 namespace einforge::cli {
@@ -24,6 +28,22 @@ std::filesystem::path store_file(const std::string& path) {
       "folder",
       path);
   return inside;
+}
+
+void check_baseline(
+    const std::vector<std::string>& structures, const std::string& baseline) {
+  std::vector<std::string> names;
+  for (const std::string& name : structures) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      names.push_back(name);
+    }
+  }
+  base::check(
+      std::find(names.begin(), names.end(), baseline) != names.end(),
+      "--baseline: expected one of {}; got '{}'{}",
+      fmt::join(names, ", "),
+      baseline,
+      base::suggestion(baseline, names));
 }
 
 report::Summary make_report(

@@ -1,5 +1,9 @@
 #include "cli/options.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
 #include "einforge/base/console.h"
 #include "einforge/base/files.h"
 
@@ -11,7 +15,8 @@ void JsonOption::add(CLI::App& command, const std::string& meaning) {
           "--json{-}",
           where_,
           fmt::format("print {} as JSON, or also write it to FILE", meaning))
-      ->type_name("[=FILE]");
+      ->type_name("[=FILE]")
+      ->multi_option_policy(CLI::MultiOptionPolicy::Throw);
 }
 
 void JsonOption::write(const base::Json& json, int indent) const {
@@ -23,6 +28,54 @@ void JsonOption::write(const base::Json& json, int indent) const {
 void JsonOption::write_text(const std::string& json) const {
   if (given()) {
     write_output(where_, json + "\n");
+  }
+}
+
+CLI::Validator one_of(
+    const std::string& name, const std::vector<std::string>& words) {
+  return {
+      [name, words](std::string& text) -> std::string {
+        base::check(
+            std::ranges::find(words, text) != words.end(),
+            "{}: expected {}; got '{}'{}",
+            name,
+            fmt::join(words, " or "),
+            text,
+            base::suggestion(text, words));
+        return "";
+      },
+      ""};
+}
+
+CLI::Validator whole_number(const std::string& name, const base::Range& range) {
+  return {
+      [name, range](std::string& text) -> std::string {
+        internal::parse_number<std::int64_t>(name, text, range);
+        return "";
+      },
+      ""};
+}
+
+void refuse_empty(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    const std::string type = option->get_type_name();
+    const bool takes_value =
+        option->get_expected_max() > 0 || type.starts_with("[=");
+    const bool any_text = option->nonpositional() &&
+                          (type == "TEXT" || type == "PATTERN" || type == "N");
+    if (!takes_value || any_text) {
+      continue;
+    }
+    const std::string name = option->get_name();
+    option->check(CLI::Validator(
+        [name](std::string& text) -> std::string {
+          base::check(!text.empty(), "{}: expected a value; got ''", name);
+          return "";
+        },
+        ""));
+  }
+  for (CLI::App* command : app.get_subcommands({})) {
+    refuse_empty(*command);
   }
 }
 

@@ -1,12 +1,17 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "cli/outputs.h"
 #include "einforge/base/config.h"
 #include "einforge/base/json.h"
 #include "einforge/base/text.h"
@@ -29,6 +34,20 @@ struct Unwrapped<std::vector<T>> {
   using type = T;
 };
 
+// The range, and that of the type where there is none.
+template <typename T>
+std::string range_text(const base::Range& range) {
+  if constexpr (std::integral<T>) {
+    if (!std::isfinite(range.least) && !std::isfinite(range.greatest)) {
+      return fmt::format(
+          " from {} to {}",
+          std::numeric_limits<T>::min(),
+          std::numeric_limits<T>::max());
+    }
+  }
+  return base::internal::to_string(range);
+}
+
 // Throws base::InvalidInput.
 template <typename T>
 T parse_number(
@@ -36,25 +55,28 @@ T parse_number(
     const std::string& text,
     const base::Range& range) {
   T value{};
-  if constexpr (std::floating_point<T>) {
-    value = static_cast<T>(base::parse_double(name, text));
-  } else {
-    const auto whole = [&] {
-      if constexpr (std::is_signed_v<T>) {
-        return base::parse_integer(name, text);
-      } else {
-        return base::parse_unsigned(name, text);
-      }
-    }();
-    base::check(
-        std::in_range<T>(whole),
-        "{}: expected a whole number{}; got {}",
-        name,
-        base::internal::to_string(range),
-        text);
-    value = static_cast<T>(whole);
+  bool known = true;
+  try {
+    if constexpr (std::floating_point<T>) {
+      value = static_cast<T>(base::parse_double(name, text));
+    } else if constexpr (std::is_signed_v<T>) {
+      const std::int64_t whole = base::parse_integer(name, text);
+      known = std::in_range<T>(whole);
+      value = known ? static_cast<T>(whole) : T{};
+    } else {
+      value = base::parse_unsigned(name, text);
+    }
+  } catch (const base::InvalidInput&) {
+    known = false;
   }
-  base::internal::check_range(name, value, range);
+  const auto number = static_cast<double>(value);
+  base::check(
+      known && number >= range.least && number <= range.greatest,
+      "{}: expected {}{}; got {}",
+      name,
+      base::internal::type_name<T>(),
+      range_text<T>(range),
+      known ? text : "'" + text + "'");
   return value;
 }
 
@@ -94,6 +116,47 @@ CLI::Option* add_number(
   return option->type_name("N");
 }
 
+// For Option::check(): refuses other words. `name` is the option's.
+CLI::Validator one_of(
+    const std::string& name, const std::vector<std::string>& words);
+
+// The same for anything but a whole number in `range`.
+CLI::Validator whole_number(const std::string& name, const base::Range& range);
+
+// Lets every option and argument of `app` and its commands refuse an empty
+// text where that is none: not where any text will do.
+void refuse_empty(CLI::App& app);
+
+// base::read_config() that says so where the file is a configuration of the
+// command `other`, Other, rather than of `command`.
+template <base::Config T, base::Config Other>
+T read_config(
+    const std::string& path,
+    const std::vector<std::string>& settings,
+    const char* command,
+    const char* other) {
+  try {
+    return base::read_config<T>(path, settings);
+  } catch (const base::InvalidInput&) {
+    bool is_other = path != "-";  // which can be read only once
+    try {
+      if (is_other) {
+        base::read_config<Other>(path);
+      }
+    } catch (const base::InvalidInput&) {
+      is_other = false;
+    }
+    base::check(
+        !is_other,
+        "'{}': expected a configuration of `einforge {}`; got one of `einforge "
+        "{}`",
+        path,
+        command,
+        other);
+    throw;
+  }
+}
+
 // `--json` prints the result as JSON; `--json=FILE` writes it there, beside
 // what the command prints. Between the two words may be a space where FILE ends
 // in .json (see joined_arguments).
@@ -105,6 +168,8 @@ class JsonOption {
   bool instead() const { return where_ == "-"; }
   // Whether anything is wanted as JSON.
   bool given() const { return !where_.empty(); }
+  // For check_outputs().
+  Output output() const { return {"--json", where_}; }
   // Prints or writes the JSON, if asked for.
   void write(const base::Json& json, int indent = 2) const;
   void write_text(const std::string& json) const;

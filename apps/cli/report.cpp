@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
 #include "cli/make_report.h"
@@ -12,7 +14,9 @@
 #include "einforge/report/html.h"
 #include "einforge/report/json.h"
 #include "einforge/report/ranking.h"
+#include "einforge/report/style.h"
 #include "einforge/report/summary.h"
+#include "einforge/store/store.h"
 
 namespace einforge::cli {
 namespace {
@@ -26,9 +30,23 @@ struct ReportFlags {
   report::SummaryOptions options;
 };
 
-void run_report(const ReportFlags& flags) {
-  const report::Summary summary =
-      make_report(store_file(flags.store), flags.options);
+void run_report(const ReportFlags& flags, bool baseline_given) {
+  const std::filesystem::path store = store_file(flags.store);
+  check_outputs(
+      {{"--out", flags.out},
+       flags.json.output(),
+       {"--csv", flags.csv},
+       {"--points-csv", flags.points}},
+      {store});
+  if (baseline_given) {
+    std::vector<std::string> names;
+    for (const store::Trial& trial :
+         store::Store::open_read_only(store).trials()) {
+      names.push_back(report::display_name(trial.structure));
+    }
+    check_baseline(names, report::display_name(flags.options.baseline));
+  }
+  const report::Summary summary = make_report(store, flags.options);
   write_output(flags.out, report::to_html(summary));
   if (flags.json.given()) {
     flags.json.write_text(report::dump(report::to_json(summary)));
@@ -66,12 +84,12 @@ void add_report(CLI::App& app) {
           flags->points,
           "also write all curves as CSV that `einforge fit` reads")
       ->type_name("FILE");
-  report
-      ->add_option(
-          "--baseline",
-          flags->options.baseline,
-          "structure compared with (dense)")
-      ->type_name("STRUCTURE");
+  CLI::Option* baseline = report
+                              ->add_option(
+                                  "--baseline",
+                                  flags->options.baseline,
+                                  "structure compared with (dense)")
+                              ->type_name("STRUCTURE");
   add_number(
       *report,
       "--bootstrap",
@@ -84,7 +102,8 @@ void add_report(CLI::App& app) {
       "  einforge report runs/demo --out runs/demo/report.html\n"
       "  einforge report runs/demo/trials.db --json report.json --csv "
       "ranking.csv");
-  report->callback([flags] { run_report(*flags); });
+  report->callback(
+      [flags, baseline] { run_report(*flags, baseline->count() > 0); });
 }
 
 }  // namespace einforge::cli

@@ -17,6 +17,7 @@
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
+#include "einforge/base/folders.h"
 #include "einforge/base/process.h"
 #include "einforge/base/progress.h"
 #include "einforge/base/text.h"
@@ -56,8 +57,8 @@ struct SearchFlags {
 };
 
 search::SearchConfig read_config(const SearchFlags& flags) {
-  auto config =
-      base::read_config<search::SearchConfig>(flags.config, flags.settings);
+  auto config = cli::read_config<search::SearchConfig, train::TrainConfig>(
+      flags.config, flags.settings, "search", "train");
   if (!flags.out.empty()) {
     base::apply_setting(config, "out=" + flags.out);
   }
@@ -266,6 +267,12 @@ void run_search(const SearchFlags& flags) {
   const search::SearchConfig config = read_config(flags);
   // A missing GPU is an error of the whole search, not of its trials.
   train::resolve_device(config.train.device);
+  const search::Folder folder{config.out};
+  check_outputs(
+      {flags.json.output()},
+      {flags.config, folder.store(), folder.config(), folder.log()},
+      flags.dry_run ? "" : config.out);
+  base::check_folder(config.out, base::FolderKind::kSearch);
   const std::vector<search::Proposal> proposals = search::propose(config);
   if (flags.dry_run) {
     const Forecast expected = forecast(config, proposals);
@@ -331,7 +338,7 @@ void add_search(CLI::App& app) {
           flags->flops,
           "paper: count attention's full square, as the paper does")
       ->type_name("causal|paper")
-      ->check(CLI::IsMember({"causal", "paper"}));
+      ->check(one_of("--flops", {"causal", "paper"}));
   search->add_option("--device", flags->device, "auto, cpu, cuda or cuda:N")
       ->type_name("DEVICE");
   search->add_flag(

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "cli/command.h"
@@ -12,11 +13,13 @@
 #include "cli/options.h"
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
+#include "einforge/base/folders.h"
 #include "einforge/base/json.h"
 #include "einforge/base/process.h"
 #include "einforge/base/text.h"
 #include "einforge/distributed/place.h"
 #include "einforge/distributed/world.h"
+#include "einforge/search/config.h"
 #include "einforge/train/device.h"
 #include "einforge/train/task.h"
 #include "einforge/train/trainer.h"
@@ -176,13 +179,45 @@ std::string resume_command(const Options& options) {
   return fmt::format("{}", fmt::join(words, " "));
 }
 
+// All that can refuse the run before its folder is made.
+void check_run(const Options& options, const train::TrainConfig& config) {
+  train::resolve_dtype(config.dtype, train::resolve_device(config.device));
+  base::check_folder(options.out, base::FolderKind::kRun);
+  std::vector<std::filesystem::path> kept = files_in(
+      options.out,
+      {"config.json", "log.jsonl", "profile.json", "profile_summary.json"});
+  kept.emplace_back(options.config);
+  check_outputs({options.json.output()}, kept, options.out);
+}
+
+// train::train() that leaves no folder behind where it made one and failed
+// before it logged anything, as without memory or with damaged data. Of several
+// processes one does not know what the others have made.
+train::TrainResult train_or_clean_up(
+    const train::TrainConfig& config, const train::TrainOptions& options) {
+  const base::NewFolders made(options.directory);
+  try {
+    return train::train(config, options);
+  } catch (...) {
+    std::error_code none;
+    const auto logged =
+        std::filesystem::file_size(options.directory / "log.jsonl", none);
+    const bool alone = options.world == nullptr || options.world->size() == 1;
+    if (alone && made.any() && (none || logged == 0)) {
+      std::filesystem::remove_all(options.directory, none);
+      made.remove_empty();
+    }
+    throw;
+  }
+}
+
 int run(Options options) {
   base::check(
       options.config != "-" || options.processes == 1,
       "--processes: expected a config in a file, which all of them read; got "
       "standard input");
-  auto config =
-      base::read_config<train::TrainConfig>(options.config, options.settings);
+  auto config = read_config<train::TrainConfig, search::SearchConfig>(
+      options.config, options.settings, "train", "search");
   if (!options.device.empty()) {
     config.device = options.device;
   }
@@ -195,6 +230,7 @@ int run(Options options) {
         options.config == "-" ? "stdin" : options.config;
     options.out = (std::filesystem::path("runs") / name.stem()).string();
   }
+  check_run(options, config);
   const models::ModelPlan plan =
       train::plan_model(config, train::task_shape(config));
   if (options.processes > 1 && !is_launched()) {
@@ -215,7 +251,7 @@ int run(Options options) {
       place.size > 1 ? train::resolve_device(config.device, place.local_rank)
                      : torch::kCPU,
       std::chrono::seconds(options.patience));
-  const train::TrainResult result = train::train(
+  const train::TrainResult result = train_or_clean_up(
       config,
       {.directory = options.out,
        .resume = options.resume,
@@ -302,7 +338,7 @@ void add_train(CLI::App& app) {
           options->flops,
           "paper: count attention's full square, as the paper does")
       ->type_name("causal|paper")
-      ->check(CLI::IsMember({"causal", "paper"}));
+      ->check(one_of("--flops", {"causal", "paper"}));
   command->add_flag(
       "--resume",
       options->resume,
@@ -314,7 +350,7 @@ void add_train(CLI::App& app) {
           "say where the time of a step goes, from so many steps (5) after "
           "the first ten; writes profile.json, profile_summary.json")
       ->type_name("[=STEPS]")
-      ->check(CLI::Range(1, 1000).description(""));
+      ->check(whole_number("--profile", {1, 1000}));
   command
       ->add_option(
           "--processes",
@@ -322,7 +358,7 @@ void add_train(CLI::App& app) {
           "start so many on this machine, each on its part of every batch and "
           "on a GPU of its own; torchrun and srun start them too")
       ->type_name("N")
-      ->check(CLI::Range(1, 1024).description(""));
+      ->check(whole_number("--processes", {1, 1024}));
   command->add_flag(
       "--shard-optimizer",
       options->shard,
@@ -333,7 +369,7 @@ void add_train(CLI::App& app) {
           options->patience,
           "end where another process says nothing for so many seconds (60)")
       ->type_name("SECONDS")
-      ->check(CLI::Range(2, 86400).description(""));
+      ->check(whole_number("--patience", {2, 86400}));
   options->json.add(*command);
   command->footer(kExamples);
   command->callback([options] {

@@ -92,7 +92,7 @@ TEST(Config, TakesWhatPeopleWrite) {
 TEST(Config, SaysWhatWasExpectedAndWhatCame) {
   const std::vector<std::pair<const char*, std::vector<const char*>>> cases = {
       {R"({"widht": 1})", {"'widht'", "did you mean 'width'?"}},
-      {R"({"inner": {"rat": 1}})", {"'inner.rat'", "'rate'"}},
+      {R"({"inner": {"rat": 1}})", {"'inner.rat'", "'inner.rate'"}},
       {R"({"zzz": 1})", {"'zzz'", "known here: width, small"}},
       {R"({"width": "64"})", {"width: expected a whole number", "\"64\""}},
       {R"({"width": 1.5})", {"a whole number", "1.5"}},

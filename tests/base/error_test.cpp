@@ -60,9 +60,10 @@ TEST(MessageOf, HasNoLibrarysMarks) {
          throw std::runtime_error(
              "[enforce fail at alloc_cpu.cpp:117] err == 0. "
              "DefaultCPUAllocator: can't allocate memory: you tried to "
-             "allocate 8 bytes.\nException raised from alloc_cpu");
+             "allocate 1234567890 bytes. Error code 12 (Cannot allocate "
+             "memory)\nException raised from alloc_cpu");
        },
-       "can't allocate memory: you tried to allocate 8 bytes."},
+       "out of memory: 1.23GB could not be allocated"},
       {[] { throw std::runtime_error("[bmm] expected 3; got 2\nframe #0"); },
        "[bmm] expected 3; got 2"},
   };
@@ -72,6 +73,8 @@ TEST(MessageOf, HasNoLibrarysMarks) {
     for (const char* mark :
          {"json.exception",
           "enforce fail",
+          "Allocator",
+          "Error code",
           "filesystem error",
           "std::",
           "stoll",

@@ -1,6 +1,9 @@
 #include "tests/cli/bad_input.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "tests/cli/program.h"
 
 namespace einforge::cli {
 namespace {
@@ -81,10 +84,23 @@ std::vector<BadInput> describe_cases() {
        {"--d-out: expected a whole number from 1 to", "got 0"}},
       {"width_fraction",
        "describe monarch --d-in 64.5",
-       {"--d-in: expected a whole number; got '64.5'"}},
+       {"--d-in: expected a whole number from 1 to 1000000000; got '64.5'"}},
       {"width_huge",
        "describe monarch --d-in 1e30",
-       {"--d-in: expected a whole number; got '1e30'"}},
+       {"--d-in: expected a whole number from 1 to 1000000000; got '1e30'"}},
+      {"given_twice",
+       "report {}/trials.db --out {}/a --out {}/b",
+       {"report: --out was given twice"}},
+      {"json_twice",
+       "describe monarch --d-in 64 --json={}/a --json={}/b",
+       {"describe: --json was given twice"}},
+      {"flops",
+       "describe monarch --d-in 64 --flops papr",
+       {"--flops: expected causal or paper; got 'papr' (did you mean "
+        "'paper'?)"}},
+      {"export_to",
+       "export {}/run {}/exported --to foo",
+       {"--to: expected hf; got 'foo'"}},
       {"value_missing", "describe monarch --d-in", {"--d-in needs a value"}},
       {"one_too_many", "describe monarch btt", {"too many: 'btt'"}},
       {"escapes",
@@ -135,10 +151,12 @@ std::vector<BadInput> data_cases() {
        {"--val-share", "few"}},
       {"seed_negative",
        "data prepare {}/text.txt --out {}/out --seed -1",
-       {"--seed: expected a whole number of at least 0; got '-1'"}},
+       {"--seed: expected a whole number from 0 to 18446744073709551615; got "
+        "'-1'"}},
       {"seed_beyond",
        "data prepare {}/text.txt --out {}/out --seed 18446744073709551616",
-       {"--seed: expected a whole number of at least 0; got '184"}},
+       {"--seed: expected a whole number from 0 to 18446744073709551615; got "
+        "'184"}},
       {"one_document",
        "data prepare {}/text.txt --out {}/out",
        {"expected documents on both sides; got 1 for training and 0 for"}},
@@ -181,6 +199,9 @@ std::vector<BadInput> result_cases() {
       {"fit_csv_columns",
        "fit {}/columns.csv",
        {"expected the columns structure, run, compute and loss; got no"}},
+      {"report_baseline",
+       "report {}/trials.db --baseline dens --out {}/report.html",
+       {"--baseline: expected one of dense; got 'dens'", "mean 'dense'"}},
       {"fit_csv_number", "fit {}/number.csv", {"expected a number", "'low'"}},
       {"fit_csv_ragged", "fit {}/ragged.csv", {"expected 4 fields; got 3"}},
       {"fit_csv_negative",
@@ -291,6 +312,19 @@ TEST(BadInputTest, FitAndReport) {
 
 TEST(BadInputTest, Bench) {
   check_all(bench_cases());
+}
+
+// Which a command line in a table cannot have.
+TEST(BadInputTest, EmptyValues) {
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"report", "", "--out", "x"},
+        {"report", "x.db", "--out", ""},
+        {"fit", "x.csv", "--baseline", ""},
+        {"train", "x.toml", "--device", ""}}) {
+    const RunResult result = run_einforge(arguments);
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_THAT(result.err, testing::HasSubstr(": expected a value; got ''"));
+  }
 }
 
 TEST(BadInputTest, General) {

@@ -32,10 +32,10 @@ std::vector<BadInput> train_cases() {
        {"unknown key 'modle' (did you mean 'model'?)"}},
       {"misspelt_key",
        "train {}/misspelt_deep.toml",
-       {"unknown key 'model.witdh' (did you mean 'width'?)"}},
+       {"unknown key 'model.witdh' (did you mean 'model.width'?)"}},
       {"misspelt_setting",
        changed("optimizer.learning_rat=1"),
-       {"unknown key 'optimizer.learning_rat'", "'learning_rate'"}},
+       {"unknown key 'optimizer.learning_rat'", "'optimizer.learning_rate'"}},
       {"unlike_any_key",
        changed("xyzzy=1"),
        {"unknown key 'xyzzy'; known here: preset, flops, model, data"}},
@@ -129,6 +129,19 @@ std::vector<BadInput> train_cases() {
       {"resume_other_model",
        "train {}/gpt.toml --out {}/run --resume --set model.width=32",
        {"is of another run: expected", "got"}},
+      {"config_of_search",
+       "train {}/search.toml",
+       {"expected a configuration of `einforge train`; got one of `einforge "
+        "search`"}},
+      {"profile",
+       "train {}/gpt.toml --profile=abc",
+       {"--profile: expected a whole number from 1 to 1000; got 'abc'"}},
+      {"profile_beyond",
+       "train {}/gpt.toml --profile=1001",
+       {"--profile: expected a whole number from 1 to 1000; got 1001"}},
+      {"flops_words",
+       "train {}/gpt.toml --flops foo",
+       {"--flops: expected causal or paper; got 'foo'"}},
       {"resume_past",
        "train {}/gpt.toml --out {}/run --resume --set steps=1",
        {"steps: expected at least the 2 done already; got 1"}},
@@ -141,12 +154,16 @@ std::vector<BadInput> search_cases() {
   };
   return {
       {"config_missing", "search {}/nowhere.toml", {"nowhere.toml", "no such"}},
+      {"config_of_train",
+       "search {}/gpt.toml",
+       {"expected a configuration of `einforge search`; got one of `einforge "
+        "train`"}},
       {"misspelt",
        "search {}/search_misspelt.toml",
        {"unknown key 'structure' (did you mean 'structures'?)"}},
       {"misspelt_train",
        changed("train.model.layer=2"),
-       {"'train.model.layer' (did you mean 'layers'?)"}},
+       {"'train.model.layer' (did you mean 'train.model.layers'?)"}},
       {"structure",
        changed("structures=[\"monrach\"]"),
        {"got 'monrach'", "did you mean 'monarch'"}},
@@ -195,7 +212,18 @@ std::vector<BadInput> generate_cases() {
        "generate {}/nowhere",
        {"nowhere': expected the folder of a checkpoint"}},
       {"none", "generate", {"generate: expected CHECKPOINT; got none"}},
-      {"not_a_checkpoint", "generate {}/empty_folder", {"state.json"}},
+      {"not_a_checkpoint",
+       "generate {}/empty_folder",
+       {"expected the folder of a training run or of a checkpoint",
+        "state.json; got another folder"}},
+      {"data_folder", "generate {}/data", {"state.json; got a data folder"}},
+      {"tokens_beyond_all",
+       "generate {}/run --tokens 1e30",
+       {"--tokens: expected a whole number from 0 to 1000000000; got '1e30'"}},
+      {"seed_beyond_all",
+       "generate {}/run --seed 1e30",
+       {"--seed: expected a whole number from 0 to 18446744073709551615; got "
+        "'1e30'"}},
       {"damaged",
        "generate {}/run_damaged/checkpoints/step_00000002",
        {"model.safetensors", "checksum mismatch"}},
@@ -239,6 +267,20 @@ TEST(BadRunTest, Generate) {
   check_all(generate_cases());
 }
 
+TEST(BadRunTest, APromptBeyondTheContextIsNoted) {
+  const std::string run = World::get().expand("{}/run");
+  const RunResult shorter = run_einforge(
+      {"generate", run, "--prompt", "sixteen letters.", "--tokens", "1"});
+  EXPECT_EQ(shorter.exit_code, 0);
+  EXPECT_EQ(shorter.err, "");
+  const RunResult longer = run_einforge(
+      {"generate", run, "--prompt", "seventeen letters", "--tokens", "1"});
+  EXPECT_EQ(longer.exit_code, 0);
+  EXPECT_EQ(
+      longer.err,
+      "the prompt has 17 tokens; the model sees the last 16, its context\n");
+}
+
 // Hides the GPUs that a machine may have.
 TEST(BadRunTest, CudaWithoutAGpu) {
   const World& world = World::get();
@@ -254,6 +296,7 @@ TEST(BadRunTest, CudaWithoutAGpu) {
     command.insert(command.end(), rest.begin(), rest.end());
     const RunResult result = run_program(command);
     EXPECT_EQ(result.exit_code, 2) << arguments << "\n" << result.err;
+    EXPECT_EQ(result.out, "") << arguments;
     EXPECT_THAT(
         result.err,
         testing::AllOf(

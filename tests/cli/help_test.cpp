@@ -51,7 +51,15 @@ void check_pages(const std::vector<std::string>& command, int& pages) {
   EXPECT_THAT(page, HasSubstr("-h, --help "));
   // The words of the library that parses.
   for (const char* word :
-       {":INT", ":FLOAT", ":TEXT", "REQUIRED", "Positionals", "Excludes"}) {
+       {":INT",
+        ":FLOAT",
+        ":TEXT",
+        ":{",
+        " in {",
+        " in range",
+        "REQUIRED",
+        "Positionals",
+        "Excludes"}) {
     EXPECT_THAT(page, Not(HasSubstr(word)));
   }
   for (const char* word : {" INT", " FLOAT"}) {

@@ -152,7 +152,10 @@ void throw_unknown_key(
   const std::size_t dot = path.rfind('.');
   const std::string key =
       dot == std::string::npos ? path : path.substr(dot + 1);
-  const std::string near = nearest(key, known);
+  std::string near = nearest(key, known);
+  if (!near.empty()) {
+    near = path.substr(0, path.size() - key.size()) + near;
+  }
   throw InvalidInput(
       near.empty()
           ? fmt::format(

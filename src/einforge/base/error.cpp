@@ -28,6 +28,25 @@ bool is_internal(std::string_view message) {
          message.find("basic_string") != std::string_view::npos;
 }
 
+// "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096
+// bytes. Error code 12 (Cannot allocate memory)" in plain words; "" if it is
+// nothing of the kind.
+std::string out_of_memory(std::string_view message) {
+  constexpr std::string_view kBefore = "you tried to allocate ";
+  const std::size_t at = message.find(kBefore);
+  if (at == std::string_view::npos) {
+    return "";
+  }
+  message.remove_prefix(at + kBefore.size());
+  const std::string_view bytes = message.substr(0, message.find(' '));
+  return !bytes.empty() &&
+                 bytes.find_first_not_of("0123456789") == std::string_view::npos
+             ? fmt::format(
+                   "out of memory: {}B could not be allocated",
+                   human_count(parse_double("bytes", bytes)))
+             : "out of memory";
+}
+
 }  // namespace
 
 void throw_io_error(std::string_view what, int error_number) {
@@ -38,6 +57,9 @@ void throw_io_error(std::string_view what, int error_number) {
 std::string plain_message(std::string_view message) {
   // A backtrace follows Torch's first line.
   message = message.substr(0, message.find('\n'));
+  if (std::string text = out_of_memory(message); !text.empty()) {
+    return text;
+  }
   for (const std::string_view mark :
        {"[json.exception.", "[enforce fail at "}) {
     if (message.starts_with(mark)) {

@@ -240,6 +240,14 @@ Metadata prepare(const PrepareOptions& options) {
       info.hash = hasher.hex();
       metadata.sources.push_back(std::move(info));
     }
+    // Whatever the sizes of the files promised.
+    if (const std::int64_t total = total_bytes(sources);
+        progress && done < total) {
+      progress->update(
+          total,
+          fmt::format(
+              "{} tokens", base::human_count(static_cast<double>(tokens()))));
+    }
   }
   if (!not_utf8.empty()) {
     base::warn(fmt::format(

@@ -79,20 +79,8 @@ bool is_ours(const fs::path& meta) {
 // nanoGPT's files have the same names; they are not ours to replace. Nor does
 // a data folder belong among the files of a run.
 void check_replaceable(const fs::path& folder) {
+  base::check_folder(folder, base::FolderKind::kData);
   std::error_code ignored;
-  for (const char* name :
-       {"config.json",
-        "log.jsonl",
-        "checkpoints",
-        "model.safetensors",
-        "trials.db"}) {
-    base::check(
-        !fs::exists(folder / name, ignored),
-        "'{}': expected a new folder or one that `data prepare` made; got the "
-        "folder of a training run or search (it holds {})",
-        folder.string(),
-        name);
-  }
   // meta.json.tmp: what version 0.1 left when it was killed at its end.
   if (is_ours(find_data_file(folder, "meta.json")) ||
       is_ours(folder / "meta.json.tmp")) {
@@ -123,15 +111,8 @@ fs::path find_data_file(const fs::path& folder, const char* name) {
   return fs::exists(staged, ignored) ? staged : folder / name;
 }
 
-StagedFolder::StagedFolder(const fs::path& folder) : folder_(folder) {
-  std::error_code ignored;
-  for (fs::path path = fs::absolute(folder_, ignored).lexically_normal();
-       path.has_relative_path() && !fs::exists(path, ignored);
-       path = path.parent_path()) {
-    if (path.has_filename()) {
-      made_.insert(made_.begin(), path);
-    }
-  }
+StagedFolder::StagedFolder(const fs::path& folder)
+    : folder_(folder), made_(folder) {
   try {
     lock();
     check_replaceable(folder_);
@@ -139,7 +120,7 @@ StagedFolder::StagedFolder(const fs::path& folder) : folder_(folder) {
     remove_stale(folder_);
     base::make_directory(folder_ / kIncomplete);
   } catch (...) {
-    remove_if_empty();
+    made_.remove_empty();
     throw;
   }
 }
@@ -147,7 +128,7 @@ StagedFolder::StagedFolder(const fs::path& folder) : folder_(folder) {
 StagedFolder::~StagedFolder() {
   std::error_code ignored;
   fs::remove_all(folder_ / kIncomplete, ignored);
-  remove_if_empty();
+  made_.remove_empty();
 }
 
 // Another process may remove the folder between the steps, as it failed.
@@ -164,12 +145,6 @@ void StagedFolder::lock() {
         throw;
       }
     }
-  }
-}
-
-void StagedFolder::remove_if_empty() {
-  for (auto path = made_.rbegin(); path != made_.rend(); ++path) {
-    ::rmdir(path->c_str());  // only ever an empty folder
   }
 }
 

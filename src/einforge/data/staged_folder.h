@@ -3,9 +3,9 @@
 #include <array>
 #include <filesystem>
 #include <optional>
-#include <vector>
 
 #include "einforge/base/files.h"
+#include "einforge/base/folders.h"
 
 namespace einforge::data {
 
@@ -46,10 +46,9 @@ class StagedFolder {
 
  private:
   void lock();
-  void remove_if_empty();
 
   std::filesystem::path folder_;
-  std::vector<std::filesystem::path> made_;  // outermost first
+  base::NewFolders made_;
   std::optional<base::FolderLock> lock_;
 };
 

@@ -21,6 +21,15 @@ Checkpoint open(const std::filesystem::path& path) {
   if (!fs::is_directory(folder)) {
     folder = path;
     if (CheckpointFolder(path).steps().empty()) {
+      base::check(
+          !fs::is_directory(path) || fs::exists(path / "state.json"),
+          "'{}': expected the folder of a training run or of a checkpoint, "
+          "which holds state.json; got {}",
+          path.string(),
+          fs::exists(path / "meta.json")   ? "a data folder"
+          : fs::exists(path / "trials.db") ? "that of a search, which has its "
+                                             "runs in trials"
+                                           : "another folder");
       return open_checkpoint(path);
     }
   }
