@@ -7,7 +7,6 @@
 #include <iterator>
 #include <limits>
 #include <map>
-#include <optional>
 #include <set>
 
 #include "einforge/report/summary.h"
@@ -120,6 +119,9 @@ void note_training(const Summary& summary, std::vector<std::string>& notices) {
   std::size_t ends_before = 0;
   std::size_t runs = 0;
   for (const auto& structure : summary.compute.structures) {
+    if (!structure.law) {
+      continue;
+    }
     for (const scaling::RunAnalysis& run : structure.run_analyses) {
       ++runs;
       ends_before += run.touch == scaling::Touch::kEndsBefore ? 1 : 0;
@@ -152,28 +154,34 @@ void note_training(const Summary& summary, std::vector<std::string>& notices) {
   }
 }
 
-void note_machine(const Summary& summary, std::vector<std::string>& notices) {
-  const base::Json& metadata = summary.metadata;
+// The share of the machine that other programs used; 0 where the store does not
+// say.
+double load_of(const base::Json& metadata) {
   if (!metadata.is_object() || !metadata.contains("hardware") ||
       !metadata["hardware"].is_object()) {
-    return;
+    return 0;
   }
   const base::Json& hardware = metadata["hardware"];
-  const auto number = [&](const char* key) -> std::optional<double> {
-    return hardware.contains(key) && hardware[key].is_number()
-               ? std::optional(hardware[key].get<double>())
-               : std::nullopt;
-  };
-  constexpr double kBusy = 0.3;  // of the cores, taken by others
-  if (const auto load = number("load"); load && *load > kBusy) {
+  return hardware.contains("load") && hardware["load"].is_number()
+             ? hardware["load"].get<double>()
+             : 0;
+}
+
+void note_machine(const Summary& summary, std::vector<std::string>& notices) {
+  if (machine_was_busy(summary.metadata)) {
     notices.push_back(fmt::format(
-        "Other programs used {:.0f}% of the machine when the search started: "
-        "its seconds are no result.",
-        100 * *load));
+        "Other programs used {:.0f}% of the machine while the search ran: its "
+        "seconds are no result.",
+        100 * load_of(summary.metadata)));
   }
 }
 
 }  // namespace
+
+bool machine_was_busy(const base::Json& metadata) {
+  constexpr double kBusy = 0.2;  // of the cores, as where `train` warns
+  return load_of(metadata) > kBusy;
+}
 
 std::vector<std::string> notices(const Summary& summary) {
   std::vector<std::string> result;

@@ -230,6 +230,20 @@ void note_touches(
   }
 }
 
+// Nothing in seconds may be quoted.
+void withdraw(scaling::Analysis& seconds) {
+  const std::string why = "other programs used the machine";
+  for (auto& structure : seconds.structures) {
+    if (structure.structure != seconds.baseline) {
+      std::string& note = structure.multiplier_note;
+      note = note.empty() ? why : why + "; " + note;
+      structure.multiplier_shown = false;
+    }
+  }
+  seconds.headline.reset();
+  seconds.headline_note = "seconds are no result: " + why;
+}
+
 }  // namespace
 
 bool counts(const store::Trial& trial) {
@@ -298,6 +312,9 @@ Summary summarise(
   summary.compute = analyse(scaling::Metric::kFlops, 0);
   summary.bootstrap = summary.compute.replicates;
   summary.wall_clock = analyse(scaling::Metric::kSeconds, 0.5);
+  if (machine_was_busy(summary.metadata)) {
+    withdraw(summary.wall_clock);
+  }
   note_touches(summary.trials, summary.compute);
   summary.ranking = rank(summary);
   summary.best_by_compute =

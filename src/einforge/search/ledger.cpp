@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "einforge/base/error.h"
+#include "einforge/base/text.h"
 #include "einforge/data/metadata.h"
 #include "einforge/search/identity.h"
 #include "einforge/search/process.h"
@@ -37,6 +38,30 @@ base::Json scheduler_identity(const SchedulerConfig& config) {
     return {{"rungs", 1}, {"eta", 0}};
   }
   return {{"rungs", rungs}, {"eta", config.eta}, {"within", config.within}};
+}
+
+// What differs, in words: "rungs 3, eta 2; now rungs 1, eta 0".
+std::string differences(const base::Json& before, const base::Json& now) {
+  const auto text = [](const base::Json& json, const base::Json& other) {
+    std::string result;
+    for (const auto& item : json.items()) {
+      if (other.is_object() &&
+          other.value(item.key(), base::Json()) == item.value()) {
+        continue;
+      }
+      constexpr std::size_t kLongest = 12;  // of a hash
+      const std::string value = item.value().is_string()
+                                    ? item.value().get<std::string>()
+                                    : item.value().dump();
+      result += fmt::format(
+          "{}{} {}",
+          result.empty() ? "" : ", ",
+          item.key(),
+          base::shortened(value, kLongest));
+    }
+    return result.empty() ? "none" : result;
+  };
+  return fmt::format("{}; now {}", text(before, now), text(now, before));
 }
 
 // Of two records of one trial (of two versions of einforge) the one that got
@@ -95,12 +120,12 @@ void Ledger::check_same(const char* key, const base::Json& value) {
   }
   base::check(
       there == value,
-      "search: '{}' holds a search with another {} ({}; now {}); give a new "
-      "folder with --out",
+      "search: '{}' holds a search with another {} ({}); give a new folder "
+      "with "
+      "--out",
       config_.out,
       key,
-      there.dump(),
-      value.dump());
+      differences(there, value));
 }
 
 void Ledger::add_proposals(bool retry_failed) {

@@ -22,6 +22,7 @@
 #include "einforge/search/ledger.h"
 #include "einforge/search/process.h"
 #include "einforge/search/snapshot.h"
+#include "einforge/train/machine_load.h"
 
 namespace einforge::search {
 namespace {
@@ -162,7 +163,9 @@ class Runner {
       store.set_metadata("started", utc_now());
     }
     store.set_metadata("command", options_.command);
-    store.set_metadata("hardware", describe_hardware(config_.workers));
+    hardware_ = describe_hardware(config_.workers);
+    load_before_ = before.value("/hardware/load"_json_pointer, 0.0);
+    store.set_metadata("hardware", hardware_);
     store.set_metadata("versions", options_.versions);
     store.set_metadata(
         "seeds", {{"trials", config_.seeds}, {"draw", config_.scheduler.seed}});
@@ -171,6 +174,26 @@ class Runner {
   void note_elapsed() {
     ledger_->store().set_metadata(
         "elapsed_seconds", seconds_before_ + seconds_since(started_));
+    note_load();
+  }
+
+  // The share of the CPUs that other programs took, mean over all starts: what
+  // the report judges its seconds by. A GPU's seconds depend on it too little.
+  void note_load() {
+    if (hardware_.contains("gpu") && config_.train.device != "cpu") {
+      return;
+    }
+    const double others = load_.others();
+    if (std::isnan(others)) {
+      return;  // too short a time
+    }
+    const double seconds = seconds_since(load_mark_);
+    load_mark_ = Clock::now();
+    load_seconds_ += seconds;
+    load_sum_ += seconds * others / load_.cpus();
+    hardware_["load"] = (load_before_ * seconds_before_ + load_sum_) /
+                        (seconds_before_ + load_seconds_);
+    ledger_->store().set_metadata("hardware", hardware_);
   }
 
   void note_end() {
@@ -499,6 +522,12 @@ class Runner {
   Display display_;
   Clock::time_point started_ = Clock::now();
   double seconds_before_ = 0;  // of earlier starts
+  base::Json hardware_;
+  train::MachineLoad load_;
+  Clock::time_point load_mark_ = Clock::now();
+  double load_before_ = 0;   // share of the CPUs, in seconds_before_
+  double load_seconds_ = 0;  // measured
+  double load_sum_ = 0;      // share times seconds
   bool nothing_to_do_ = false;
   std::optional<base::FolderLock> lock_;
   std::optional<Ledger> ledger_;

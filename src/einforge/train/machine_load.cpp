@@ -2,15 +2,17 @@
 
 #include <fmt/format.h>
 #include <sched.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <sstream>
+#include <string>
+#include <system_error>
 
 namespace einforge::train {
 namespace {
@@ -18,9 +20,10 @@ namespace {
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 constexpr double kShortest = 1;  // the kernel counts hundredths of a second
 
-double seconds(const timeval& time) {
-  return static_cast<double>(time.tv_sec) +
-         1e-6 * static_cast<double>(time.tv_usec);
+double now_seconds() {
+  return std::chrono::duration<double>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 std::vector<int> usable_cpus() {
@@ -35,6 +38,63 @@ std::vector<int> usable_cpus() {
     }
   }
   return cpus;
+}
+
+struct Process {
+  pid_t parent = 0;
+  double seconds = 0;  // CPU time, with that of those it has waited for
+};
+
+// Of a process by the name of its folder in /proc.
+Process read_process(const std::string& name) {
+  std::ifstream file("/proc/" + name + "/stat");
+  std::string text;
+  std::getline(file, text);
+  // "pid (name) state parent ...": utime to cstime are the 12th to 15th after
+  // ")".
+  std::istringstream words(text.substr(std::min(text.rfind(')'), text.size())));
+  std::string word;
+  Process process;
+  double ticks = 0;
+  for (int i = 0; i <= 15 && words >> word; ++i) {
+    if (i == 2) {
+      process.parent = static_cast<pid_t>(std::stol(word));
+    } else if (i >= 12) {
+      ticks += std::stod(word);
+    }
+  }
+  process.seconds = ticks / static_cast<double>(::sysconf(_SC_CLK_TCK));
+  return process;
+}
+
+// This process or, of processes that another einforge has started, that one.
+pid_t leader() {
+  std::error_code none;
+  const pid_t parent = ::getppid();
+  const auto program = [&](const std::string& name) {
+    return std::filesystem::read_symlink("/proc/" + name + "/exe", none);
+  };
+  const std::filesystem::path own = program("self");
+  return !own.empty() && own == program(std::to_string(parent)) ? parent
+                                                                : ::getpid();
+}
+
+// Of the leader and the processes that it has started. Not every kernel lists a
+// process's children.
+double own_seconds() {
+  const pid_t first = leader();
+  double sum = read_process(std::to_string(first)).seconds;
+  std::error_code error;
+  for (std::filesystem::directory_iterator item("/proc", error), end;
+       !error && item != end;
+       item.increment(error)) {
+    const std::string name = item->path().filename().string();
+    if (name.find_first_not_of("0123456789") == std::string::npos) {
+      const Process process = read_process(name);
+      sum += process.parent == first ? process.seconds : 0;
+    }
+  }
+  return sum;
 }
 
 }  // namespace
@@ -71,12 +131,8 @@ MachineLoad::MachineLoad() : cpus_(usable_cpus()), last_(read()) {}
 
 MachineLoad::Reading MachineLoad::read() const {
   Reading reading;
-  reading.wall = std::chrono::duration<double>(
-                     std::chrono::steady_clock::now().time_since_epoch())
-                     .count();
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  reading.own = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+  reading.wall = now_seconds();
+  reading.own = own_seconds();
   std::ifstream file("/proc/stat");
   std::stringstream text;
   text << file.rdbuf();
@@ -85,11 +141,11 @@ MachineLoad::Reading MachineLoad::read() const {
 }
 
 double MachineLoad::others() {
-  const Reading now = read();
-  const double wall = now.wall - last_.wall;
-  if (wall < kShortest) {
+  if (now_seconds() - last_.wall < kShortest) {
     return kUnknown;
   }
+  const Reading now = read();
+  const double wall = now.wall - last_.wall;
   const double busy = now.busy - last_.busy;
   const double own = now.own - last_.own;
   last_ = now;
@@ -103,8 +159,8 @@ std::string loaded(double others, int cpus, int threads) {
     return "";
   }
   return fmt::format(
-      "other processes kept {:.1f} of {} CPUs busy while {} thread{} trained: "
-      "seconds and tokens per second of this run measure nothing",
+      "other processes kept {:.1f} of {} CPUs busy while {} thread{} ran here: "
+      "seconds and rates of this run measure nothing",
       others,
       cpus,
       threads,

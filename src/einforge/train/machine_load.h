@@ -11,7 +11,7 @@ namespace einforge::train {
 // text of /proc/stat, does not have them.
 double busy_seconds(std::string_view stat, const std::vector<int>& cpus);
 
-// How much of the CPUs that this process may use others take.
+// How much of its CPUs others take; the processes of a search are no others.
 class MachineLoad {
  public:
   MachineLoad();
@@ -27,7 +27,7 @@ class MachineLoad {
   struct Reading {
     double wall = 0;
     double busy = 0;  // all processes
-    double own = 0;
+    double own = 0;   // of this process and those that belong to it
   };
   Reading read() const;
 
