@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <sstream>
+#include <string>
+#include <vector>
 
 #include "einforge/report/csv.h"
 #include "einforge/report/json.h"
+#include "einforge/report/notices.h"
 #include "einforge/report/ranking.h"
 #include "einforge/report/summary.h"
 #include "tests/report/demo_store.h"
@@ -16,6 +19,7 @@
 namespace einforge::report {
 namespace {
 
+using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -332,6 +336,121 @@ TEST(Notices, TellOfTrialsThatAreNotOver) {
   store::Store store = store::Store::open(directory / "trials.db");
   store.add(store::testing::make_trial("aa"));
   EXPECT_THAT(ranking_table(summarise(store)), HasSubstr("1 trial not over"));
+}
+
+TEST(Report, TheSentenceToQuoteIsUnderTheTable) {
+  scaling::Analysis analysis;
+  analysis.baseline = "dense";
+  analysis.headline = "monarch";
+  auto& monarch = analysis.structures.emplace_back();
+  monarch.structure = "monarch";
+  monarch.multiplier = 2.5;
+  monarch.multiplier_ci95 = scaling::Interval{2.25, 2.75};
+  monarch.multiplier_shown = true;
+  const auto sentence = [&](scaling::Metric metric) {
+    analysis.metric = metric;
+    return fit_table(analysis);
+  };
+  EXPECT_THAT(
+      sentence(scaling::Metric::kFlops),
+      HasSubstr("\nmonarch reaches dense's loss with 2.5 times less compute "
+                "(95% interval 2.25 to 2.75)\n"));
+  EXPECT_THAT(
+      sentence(scaling::Metric::kSeconds), HasSubstr("2.5 times less time"));
+  EXPECT_THAT(
+      sentence(scaling::Metric::kTokens), HasSubstr("2.5 times fewer tokens"));
+}
+
+// Three sizes of two structures, each of which falls past where the next has
+// taken over; the other one needs half as much.
+std::vector<TrialRecord> tangent_trials() {
+  std::vector<TrialRecord> trials;
+  for (const char* structure : {"dense", "other"}) {
+    const double cost = structure == std::string("dense") ? 1 : 0.5;
+    for (int size = 0; size < 3; ++size) {
+      store::Trial trial =
+          store::testing::make_trial(fmt::format("{}{}", structure, size));
+      trial.structure = structure;
+      trial.model = fmt::format("size {}", size);
+      trial.status = store::Status::kDone;
+      std::vector<store::CurvePoint> curve;
+      for (int i = 0; i <= 50; ++i) {
+        const double x = 0.1 * i - 2;
+        store::CurvePoint point;
+        point.step = i;
+        point.flops = cost * std::exp(x + 2 * size);
+        point.seconds = point.flops;
+        point.val_loss = std::exp(0.25 * (x - 1) * (x - 1) - size);
+        curve.push_back(point);
+      }
+      trials.push_back(make_record(trial, curve));
+    }
+  }
+  return trials;
+}
+
+TEST(Report, SecondsOfABusyMachineAreNoResult) {
+  const auto with_load = [](double load) {
+    return summarise(
+        tangent_trials(), {{"hardware", {{"load", load}}}}, {.bootstrap = 50});
+  };
+  const auto shown = [](const scaling::Analysis& analysis) {
+    return std::ranges::count(
+        analysis.structures,
+        true,
+        &scaling::StructureAnalysis::multiplier_shown);
+  };
+  const Summary idle = with_load(0.1);
+  EXPECT_EQ(shown(idle.wall_clock), 1);
+  EXPECT_THAT(idle.notices, Not(Contains(HasSubstr("Other programs"))));
+  const Summary busy = with_load(0.35);
+  EXPECT_THAT(
+      busy.notices,
+      Contains("Other programs used 35% of the machine while the search ran: "
+               "its seconds are no result."));
+  EXPECT_EQ(shown(busy.wall_clock), 0);
+  EXPECT_FALSE(busy.wall_clock.headline);
+  EXPECT_THAT(busy.wall_clock.headline_note, HasSubstr("no result"));
+  EXPECT_EQ(shown(busy.compute), 1);
+  EXPECT_EQ(busy.compute.headline, idle.compute.headline);
+}
+
+// A multiplier of exactly 1 is none of the baseline's.
+TEST(Report, WhatWasNotShownIsMarkedWhateverItsMultiplier) {
+  scaling::Analysis analysis;
+  analysis.baseline = "dense";
+  for (const char* name : {"dense", "alt"}) {
+    scaling::StructureAnalysis structure;
+    structure.structure = name;
+    structure.multiplier = 1;
+    analysis.structures.push_back(structure);
+  }
+  const std::string table = fit_table(analysis);
+  EXPECT_THAT(table, ::testing::ContainsRegex("alt +1x\\?"));
+  EXPECT_THAT(table, ::testing::ContainsRegex("dense +1x "));
+  EXPECT_THAT(table, HasSubstr("? was not shown"));
+}
+
+TEST(Notices, CountRunsThatEndEarlyOnlyWhereThereIsALaw) {
+  Summary summary;
+  summary.baseline = "dense";
+  summary.trials.emplace_back();
+  for (const bool has_law : {false, true}) {
+    auto& structure = summary.compute.structures.emplace_back();
+    structure.structure = has_law ? "dense" : "other";
+    structure.run_analyses.resize(3);
+    for (scaling::RunAnalysis& run : structure.run_analyses) {
+      run.touch = scaling::Touch::kEndsBefore;
+    }
+    if (has_law) {
+      structure.law.emplace();
+      EXPECT_THAT(
+          notices(summary),
+          Contains(HasSubstr("3 of 3 runs end before they touch")));
+    } else {
+      EXPECT_THAT(notices(summary), Not(Contains(HasSubstr("end before"))));
+    }
+  }
 }
 
 TEST(Report, TerminalTableObeysNoNameAndCutsLongOnes) {

@@ -68,12 +68,14 @@ TEST_P(Truncated, RunsGiveNoHeadline) {
             btt.multiplier_note.find("runs end before they touch"),
             std::string::npos)
             << btt.multiplier_note;
-        EXPECT_TRUE(std::any_of(
-            btt.run_analyses.begin(),
-            btt.run_analyses.end(),
-            [](const RunAnalysis& run) {
-              return run.touch == Touch::kEndsBefore;
-            }));
+        const auto touch = [&](Touch which) {
+          return [which](const RunAnalysis& run) { return run.touch == which; };
+        };
+        // Before what, where there is no law?
+        const auto& of_btt = btt.run_analyses;
+        EXPECT_TRUE(
+            btt.law ? std::ranges::any_of(of_btt, touch(Touch::kEndsBefore))
+                    : std::ranges::all_of(of_btt, touch(Touch::kUnknown)));
       }
     }
   }
@@ -152,6 +154,55 @@ TEST(Rank, IsOverLossesInCommonOnly) {
   EXPECT_FALSE(none.rank_from);
   EXPECT_FALSE(none.headline);
   EXPECT_NE(none.headline_note, "");
+}
+
+// Dense, and a structure that ends `below` where dense begins to be at its
+// best, in log loss, up to the same distance for all.
+Analysis overlap(double below) {
+  std::vector<scaling::Run> runs;
+  const auto add = [&](const char* structure, double shift) {
+    for (const double start : {0.0, 2.0}) {
+      scaling::Run run;
+      run.structure = structure;
+      run.name = start == 0 ? "small" : "large";
+      // The parabolas of TangentsAreNoChords, raised.
+      for (int i = -20; i <= 40; ++i) {
+        const double x = 0.1 * i;
+        const double y = 0.25 * (x - 1) * (x - 1) - start / 2;
+        run.points.push_back({std::exp(x + start), std::exp(y + shift), 1, 1});
+      }
+      runs.push_back(run);
+    }
+  };
+  add("dense", 0);
+  add("other", 1.25 - below);
+  AnalysisOptions options;
+  options.bootstrap = 0;
+  return analyse(runs, options);
+}
+
+TEST(Rank, IsNotOverLessThanTheNoise) {
+  const Analysis wide = overlap(0.2);
+  ASSERT_TRUE(wide.structures[0].rank) << wide.rank_note;
+  const double distance = std::log(*wide.rank_from / *wide.rank_to) - 0.2;
+  EXPECT_TRUE(overlap(0.008 - distance).structures[0].rank);
+  const Analysis narrow = overlap(0.003 - distance);
+  EXPECT_FALSE(narrow.structures[0].rank);
+  EXPECT_FALSE(narrow.rank_from);
+  EXPECT_NE(
+      narrow.rank_note.find("within the noise of 0.5%"), std::string::npos)
+      << narrow.rank_note;
+}
+
+TEST(Rank, NeedsTwoStructures) {
+  World dense;
+  base::Random random(1);
+  AnalysisOptions options;
+  options.bootstrap = 0;
+  const Analysis analysis = analyse(dense.runs(random), options);
+  EXPECT_EQ(
+      analysis.headline_note,
+      "no rank: there is nothing to compare 'dense' with");
 }
 
 TEST(Frontier, TangentsAreNoChords) {
@@ -285,6 +336,28 @@ TEST(Bootstrap, DoesNotDependOnThreadsAndSaysHowFarItIs) {
     EXPECT_EQ(last, 40);
   }
   EXPECT_EQ(lows[0], lows[1]);
+}
+
+// By the touches that the report lists, whichever fit says so.
+TEST(Law, HasNoIntervalWhereHalfOfItsRunsEndBefore) {
+  int early = 0;
+  for (const double tokens : {3e6, 1e7, 3e7, 1e8, 3e8}) {
+    for (std::uint64_t seed = 0; seed < 5; ++seed) {
+      AnalysisOptions options;
+      options.bootstrap = 40;
+      for (const auto& structure :
+           analyse(experiment(tokens, 30, seed), options).structures) {
+        const auto ends = std::ranges::count(
+            structure.run_analyses, Touch::kEndsBefore, &RunAnalysis::touch);
+        if (structure.law && 2 * ends >= std::ssize(structure.run_analyses)) {
+          ++early;
+          EXPECT_FALSE(structure.exponent_ci95) << tokens << " " << seed;
+          EXPECT_FALSE(structure.floor_ci95) << tokens << " " << seed;
+        }
+      }
+    }
+  }
+  EXPECT_GT(early, 0);
 }
 
 // Two runs fit any law with a floor that others share: that is none.

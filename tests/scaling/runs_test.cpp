@@ -79,6 +79,10 @@ INSTANTIATE_TEST_SUITE_P(
             "structure,run,comptue,loss\na,b,1,1\n",
             "did you mean 'comptue'?"},
         BadCsv{
+            "columnTwice",
+            "structure,run,compute,loss,seconds,seconds\na,b,1,1,1,2\n",
+            "f.csv:1: expected one column 'seconds'; got two"},
+        BadCsv{
             "fewFields",
             kHeader + "# c\na,b,1,1\na,b,1\n",
             "f.csv:4: expected 4 fields; got 3"},

@@ -38,17 +38,26 @@ std::string with_interval(
       number(interval->high));
 }
 
-// With a "?" where the note says that it is not to be quoted.
-std::string multiplier(const scaling::StructureAnalysis& analysis) {
-  const bool doubtful = analysis.multiplier && *analysis.multiplier != 1 &&
-                        !analysis.multiplier_shown;
+// Whether the note says that the multiplier is not to be quoted.
+bool doubtful(
+    const scaling::StructureAnalysis& analysis, const std::string& baseline) {
+  return analysis.multiplier && analysis.structure != baseline &&
+         !analysis.multiplier_shown;
+}
+
+// With a "?" where it is doubtful.
+std::string multiplier(
+    const scaling::StructureAnalysis& analysis, const std::string& baseline) {
   return with_interval(
-      analysis.multiplier, analysis.multiplier_ci95, doubtful ? "x?" : "x");
+      analysis.multiplier,
+      analysis.multiplier_ci95,
+      doubtful(analysis, baseline) ? "x?" : "x");
 }
 
 std::string multiplier(
-    const std::optional<scaling::StructureAnalysis>& analysis) {
-  return analysis ? multiplier(*analysis) : "-";
+    const std::optional<scaling::StructureAnalysis>& analysis,
+    const std::string& baseline) {
+  return analysis ? multiplier(*analysis, baseline) : "-";
 }
 
 std::string taxonomy(const store::Trial* best, const char* key) {
@@ -151,13 +160,25 @@ std::string interval_note(const scaling::Analysis& analysis) {
   return "no intervals";
 }
 
+// The sentence to quote, or why there is none.
 std::string headline(const scaling::Analysis& analysis) {
-  if (!analysis.headline) {
-    return analysis.headline_note.empty()
-               ? ""
-               : base::printable(analysis.headline_note) + "\n";
+  for (const auto& structure : analysis.structures) {
+    const auto& interval = structure.multiplier_ci95;
+    if (structure.structure == analysis.headline && interval) {
+      return fmt::format(
+          "{} reaches {}'s loss with {} times {} (95% interval {} to {})\n",
+          name(structure.structure),
+          name(analysis.baseline),
+          number(structure.multiplier),
+          analysis.metric == scaling::Metric::kSeconds  ? "less time"
+          : analysis.metric == scaling::Metric::kTokens ? "fewer tokens"
+                                                        : "less compute",
+          number(interval->low),
+          number(interval->high));
+    }
   }
-  return "";
+  return analysis.headline_note.empty() ? ""
+                                        : plain(analysis.headline_note) + "\n";
 }
 
 // What "?" after a multiplier means, where there is one.
@@ -165,7 +186,7 @@ std::string unproven_mark(
     const scaling::Analysis& compute, const scaling::Analysis& seconds) {
   for (const scaling::Analysis* analysis : {&compute, &seconds}) {
     for (const auto& structure : analysis->structures) {
-      if (multiplier(structure).find('?') != std::string::npos) {
+      if (doubtful(structure, analysis->baseline)) {
         return ", ? was not shown by these runs";
       }
     }
@@ -237,8 +258,8 @@ std::string ranking_table(const Summary& summary) {
         row.best ? &summary.trials[*row.best].trial : nullptr;
     rows.push_back(
         {name(row.structure),
-         multiplier(row.compute),
-         multiplier(row.wall_clock),
+         multiplier(row.compute, summary.baseline),
+         multiplier(row.wall_clock, summary.baseline),
          best != nullptr ? fmt::format("{:.4f}", best->final_loss) : "-",
          best != nullptr
              ? base::human_count(static_cast<double>(best->parameters))
@@ -259,6 +280,7 @@ std::string ranking_table(const Summary& summary) {
     text += plain(notice) + "\n";
   }
   return text + headline(summary.compute) +
+         (summary.wall_clock.headline ? headline(summary.wall_clock) : "") +
          fmt::format(
              "multiplier: {}'s cost / the structure's cost at equal loss, "
              "above 1 is better{}; {}\n",
@@ -286,7 +308,7 @@ std::string fit_table(const scaling::Analysis& analysis) {
     const auto& law = structure.law;
     rows.push_back(
         {name(structure.structure),
-         multiplier(structure),
+         multiplier(structure, analysis.baseline),
          with_interval(
              law ? Value(law->exponent) : std::nullopt,
              structure.exponent_ci95),

@@ -89,6 +89,16 @@ bool ends_early(const TangentFit& fit) {
   return 2 * early >= fit.used_count;
 }
 
+// The same by what the frontier shows of them.
+bool ends_early(const StructureAnalysis& result, const TangentFit& fit) {
+  std::size_t early = 0;
+  for (std::size_t run = 0; run < fit.used.size(); ++run) {
+    const Touch touch = result.run_analyses[run].touch;
+    early += fit.used[run] && touch == Touch::kEndsBefore ? 1 : 0;
+  }
+  return 2 * early >= fit.used_count;
+}
+
 // Whether the law is none: where it lies depends on which round came last, and
 // what it leaves over is no noise.
 bool is_arbitrary(const TangentFit& fit) {
@@ -237,6 +247,11 @@ class Analyser {
       result.best_loss = std::min(result.best_loss, lowest(curve));
     }
     add_law(result, f);
+    if (!result.law) {
+      for (RunAnalysis& run : result.run_analyses) {
+        run.touch = Touch::kUnknown;  // what is not there
+      }
+    }
     add_multiplier(result, f);
     return result;
   }
@@ -358,7 +373,8 @@ class Analyser {
     }
     for (std::size_t f = 0; f < results.size(); ++f) {
       if (observed_.fits[f].law && results[f].law) {
-        if (ends_early(observed_.fits[f])) {
+        if (ends_early(observed_.fits[f]) ||
+            ends_early(results[f], observed_.fits[f])) {
           results[f].law_note =
               "no interval: half of its runs or more end before they touch it";
         } else if (noise_) {

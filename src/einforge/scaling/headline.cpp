@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <tuple>
 
@@ -12,39 +13,40 @@ namespace {
 
 // Of the losses compared, this share at most may lie on chords.
 constexpr double kChords = 0.05;
+// Of log loss, between runs, where too few of them tell.
+constexpr double kNoise = 0.005;
 
 struct Range {
   double from = 0;  // log losses, from above
   double to = 0;
 };
 
-// The losses that most structures share with the baseline: the deepest level of
-// the pile of their ranges.
+// The losses that most structures share with the baseline, of ranges wider than
+// `least`; of several the uppermost.
 std::optional<Range> common_range(
-    const std::vector<std::optional<Range>>& ranges, std::size_t baseline) {
-  if (!ranges[baseline]) {
-    return std::nullopt;
+    const std::vector<Range>& ranges, std::size_t baseline, double least) {
+  std::vector<double> tops;
+  for (const Range& range : ranges) {
+    tops.push_back(std::min(range.from, ranges[baseline].from));
   }
-  std::vector<std::pair<double, int>> ends;  // from above: from -> +1, to -> -1
-  for (const auto& range : ranges) {
-    if (range) {
-      ends.emplace_back(std::min(range->from, ranges[baseline]->from), +1);
-      ends.emplace_back(range->to, -1);
-    }
-  }
-  std::sort(ends.begin(), ends.end(), [](const auto& a, const auto& b) {
-    return std::pair(-a.first, -a.second) < std::pair(-b.first, -b.second);
-  });
-  int depth = 0;
-  int most = 1;  // the baseline alone is nothing to rank
+  std::sort(tops.begin(), tops.end(), std::greater{});
+  std::size_t most = 1;  // the baseline alone is nothing to rank
   std::optional<Range> best;
-  for (std::size_t i = 0; i + 1 < ends.size(); ++i) {
-    depth += ends[i].second;
-    const Range range{ends[i].first, ends[i + 1].first};
-    if (depth > most && range.from > range.to &&
-        range.to >= ranges[baseline]->to) {
-      most = depth;
-      best = range;
+  for (const double top : tops) {
+    std::vector<double> ends;
+    for (const Range& range : ranges) {
+      if (range.from >= top) {
+        ends.push_back(std::max(range.to, ranges[baseline].to));
+      }
+    }
+    // All that reach `top`, but for those that end too high.
+    std::sort(ends.begin(), ends.end());
+    while (!ends.empty() && top - ends.back() <= least) {
+      ends.pop_back();
+    }
+    if (ends.size() > most) {
+      most = ends.size();
+      best = Range{top, ends.back()};
     }
   }
   return best;
@@ -139,13 +141,27 @@ void rank_structures(
     analysis.rank_note =
         fmt::format("no run of '{}' to compare with", analysis.baseline);
   } else {
-    std::vector<std::optional<Range>> ranges;
+    std::vector<Range> ranges;
     for (std::size_t f = 0; f < frontiers.size(); ++f) {
-      ranges.emplace_back(Range{
-          outcome.checks[f].optimal_from, frontiers[f].vertices.back().y});
+      ranges.push_back(
+          {outcome.checks[f].optimal_from, frontiers[f].vertices.back().y});
     }
-    const auto range = common_range(ranges, *baseline);
-    if (!range) {
+    // Over less than the noise, noise decides.
+    const double least = analysis.noise.value_or(kNoise);
+    const auto range = common_range(ranges, *baseline, least);
+    const auto narrow = common_range(ranges, *baseline, 0);
+    if (structures.size() == 1) {
+      analysis.rank_note = fmt::format(
+          "no rank: there is nothing to compare '{}' with", analysis.baseline);
+    } else if (!range && narrow) {
+      analysis.rank_note = fmt::format(
+          "no rank: the losses in common with '{}' where both are at their "
+          "best, {:.5g} to {:.5g}, are within the noise of {:.2g}%",
+          analysis.baseline,
+          std::exp(narrow->from),
+          std::exp(narrow->to),
+          100 * least);
+    } else if (!range) {
       analysis.rank_note = fmt::format(
           "no rank: no structure has a loss in common with '{}' where both are "
           "at their best",
@@ -155,7 +171,7 @@ void rank_structures(
       analysis.rank_to = std::exp(range->to);
       std::vector<std::pair<double, std::size_t>> order;
       for (std::size_t f = 0; f < frontiers.size(); ++f) {
-        if (ranges[f]->from >= range->from && ranges[f]->to <= range->to) {
+        if (ranges[f].from >= range->from && ranges[f].to <= range->to) {
           order.emplace_back(
               -mean_log_ratio(
                   frontiers[*baseline], frontiers[f], range->from, range->to),

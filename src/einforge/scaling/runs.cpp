@@ -56,6 +56,11 @@ Columns parse_header(
     if (found == header.end()) {
       return std::nullopt;
     }
+    base::check(
+        std::find(found + 1, header.end(), name) == header.end(),
+        "{}: expected one column '{}'; got two",
+        where,
+        name);
     return static_cast<std::size_t>(found - header.begin());
   };
   const auto need = [&](const char* name) {
