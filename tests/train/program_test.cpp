@@ -244,7 +244,7 @@ TEST_F(ProgramTest, BadInputIsOneLineAndExitTwo) {
     expect_one_line(run(arguments), 2);
   }
   const CommandResult misspelt = run(train("--set model.widht=4") + out("x"));
-  EXPECT_NE(misspelt.output.find("'width'"), std::string::npos);
+  EXPECT_NE(misspelt.output.find("'model.width'"), std::string::npos);
 }
 
 TEST_F(ProgramTest, MissingGpuIsOneLine) {
