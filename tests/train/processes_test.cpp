@@ -258,7 +258,7 @@ batch_size = 6
   CommandResult hit(const std::string& signal, int rank) const {
     return run_command(fmt::format(
         "newest() {{ ls {1}/run/checkpoints 2> /dev/null | tail -1; }}; "
-        "before=$(newest); {0} --resume --processes 3 --patience 3 & pid=$!; "
+        "before=$(newest); {0} --resume --processes 3 --patience 5 & pid=$!; "
         "until [ \"$(newest)\" != \"$before\" ] || ! kill -0 $pid; do "
         "sleep 0.05; done; "
         "ranks=$(grep -sl \"^PPid:[[:space:]]*$pid$\" /proc/[0-9]*/status | "
