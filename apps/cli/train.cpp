@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 
 #include <chrono>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@
 #include "cli/options.h"
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
+#include "einforge/base/files.h"
 #include "einforge/base/folders.h"
 #include "einforge/base/json.h"
 #include "einforge/base/process.h"
@@ -204,8 +206,14 @@ train::TrainResult train_or_clean_up(
         std::filesystem::file_size(options.directory / "log.jsonl", none);
     const bool alone = options.world == nullptr || options.world->size() == 1;
     if (alone && made.any() && (none || logged == 0)) {
-      std::filesystem::remove_all(options.directory, none);
-      made.remove_empty();
+      try {
+        // Another run may have made the folder at the same time, and hold it.
+        const base::FolderLock lock(options.directory);
+        std::filesystem::remove_all(options.directory, none);
+        made.remove_empty();
+      } catch (const std::exception&) {
+        // The first error is the one to tell.
+      }
     }
     throw;
   }

@@ -1,7 +1,6 @@
 #include "einforge/distributed/place.h"
 
 #include <cstdlib>
-#include <string_view>
 
 #include "einforge/base/error.h"
 #include "einforge/base/text.h"

@@ -121,8 +121,7 @@ void Ledger::check_same(const char* key, const base::Json& value) {
   base::check(
       there == value,
       "search: '{}' holds a search with another {} ({}); give a new folder "
-      "with "
-      "--out",
+      "with --out",
       config_.out,
       key,
       differences(there, value));
