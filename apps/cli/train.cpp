@@ -52,8 +52,9 @@ Examples:
   einforge train my.toml --out runs/long --set steps=100000
   einforge train my.toml --out runs/long --set steps=100000 --resume
   einforge train my.toml --out runs/look --set steps=40 --profile
-  einforge train my.toml --processes 2
-  torchrun --no-python --nproc-per-node 2 einforge train my.toml
+  einforge train my.toml --out runs/two --processes 2
+  torchrun --no-python --nproc-per-node 2 \
+    einforge train my.toml --out runs/both
 
 Ctrl-C writes a checkpoint; --resume goes on from the newest one.
 docs/training.md has the details, docs/configuration.md all keys.)";
