@@ -40,7 +40,8 @@ case "${{1:-}}" in
     [[ " $* " == *" --profile"* ]] || short+=(--set steps=4 --set eval_every=2)
     exec "$program" "$@" "${{short[@]}}" ;;
   search)
-    exec "$program" "$@" --set budget.tokens=2000 --set 'widths=[32,64]' \\
+    exec "$program" "$@" --set budget.tokens=2000 --set budget.flops=0 \\
+      --set 'widths=[32,64]' \\
       --set 'structures=["dense","monarch"]' --set curve_points=3 \\
       --set bootstrap=20 --set train.eval_batches=1 ;;
   bench)

@@ -135,7 +135,7 @@ std::string row(const std::string& name, const std::string& meaning) {
 
 std::string usage(const CLI::App* app) {
   std::string line = full_name(app);
-  if (!commands_of(app).empty()) {
+  if (!commands_of(app).empty() && !takes_arguments(*app)) {
     line += " COMMAND";
   }
   for (const CLI::Option* option : app->get_options()) {
@@ -216,7 +216,7 @@ std::string man_page(const CLI::App& app) {
   std::string body;
   for_each_command(&app, [&](const CLI::App* command) {
     const std::string text = help_page(command);
-    if (commands_of(command).empty()) {
+    if (commands_of(command).empty() || takes_arguments(*command)) {
       page += roff(usage(command)) + "\n";
     }
     body += fmt::format(
@@ -291,6 +291,10 @@ struct Options {
 std::string HelpFormatter::make_help(
     const CLI::App* app, std::string, CLI::AppFormatMode) const {
   return help_page(app);
+}
+
+bool takes_arguments(const CLI::App& app) {
+  return std::ranges::any_of(app.get_options(), positional);
 }
 
 const CLI::App& find_command(

@@ -15,6 +15,10 @@ class HelpFormatter : public CLI::Formatter {
       CLI::AppFormatMode mode) const override;
 };
 
+// It has positional arguments: `einforge search CONFIG`, which has subcommands
+// too.
+bool takes_arguments(const CLI::App& app);
+
 // The subcommand that the words lead to: {"data", "prepare"}; `app` for none.
 // Throws base::InvalidInput with the nearest name where there is none.
 const CLI::App& find_command(

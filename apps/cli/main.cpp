@@ -28,7 +28,8 @@ int fail(const std::string& message, int code) {
   return code;
 }
 
-// The words before the first option name a command, as far as it has commands.
+// The words before the first option name a command, as far as it has commands
+// and takes no other words.
 void check_command(
     const CLI::App& app, const std::vector<std::string>& arguments) {
   const CLI::App* command = &app;
@@ -38,6 +39,9 @@ void check_command(
     }
     const auto all = command->get_subcommands({});
     const auto found = std::ranges::find(all, word, &CLI::App::get_name);
+    if (found == all.end() && cli::takes_arguments(*command)) {
+      return;
+    }
     // The hidden ones are found here alone.
     command =
         found != all.end() ? *found : &cli::find_command(*command, {word});

@@ -2,9 +2,13 @@
 #include <fmt/ranges.h>
 #include <torch/version.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <iostream>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,7 +31,9 @@
 #include "einforge/report/ranking.h"
 #include "einforge/report/summary.h"
 #include "einforge/search/config.h"
+#include "einforge/search/confirmation.h"
 #include "einforge/search/estimate.h"
+#include "einforge/search/exchange.h"
 #include "einforge/search/folder.h"
 #include "einforge/search/hardware.h"
 #include "einforge/search/ledger.h"
@@ -263,6 +269,153 @@ void conclude(
   json.write_text(report::dump(numbers));
 }
 
+search::RunOptions run_options(const SearchFlags& flags) {
+  search::RunOptions options;
+  options.worker_command = {kOwnProgram, "search-worker"};
+  options.command = own_command();
+  options.versions = {
+      {"einforge", base::version()},
+      {"compiler", base::compiler()},
+      {"torch", TORCH_VERSION}};
+  options.should_stop = base::StopSignals::requested;
+  options.retry_failed = flags.retry_failed;
+  options.quiet = flags.quiet;
+  return options;
+}
+
+void print_line(const base::Json& line) {
+  base::print("{}\n", base::dump_json(line));
+}
+
+// Makes the folder of the search and holds it while `work` uses its ledger.
+void with_ledger(
+    const search::SearchConfig& config,
+    const std::vector<search::Proposal>& proposals,
+    const std::function<void(search::Ledger&)>& work) {
+  base::check_folder(config.out, base::FolderKind::kSearch);
+  base::make_directory(config.out);
+  const base::FolderLock lock(config.out);
+  search::Ledger ledger(config, proposals, false);
+  work(ledger);
+}
+
+void run_ask(const SearchFlags& flags, int count) {
+  const search::SearchConfig config = read_config(flags);
+  const std::vector<search::Proposal> proposals = search::propose(config);
+  with_ledger(config, proposals, [&](search::Ledger& ledger) {
+    for (const base::Json& line : search::ask(proposals, ledger, count)) {
+      print_line(line);
+    }
+  });
+}
+
+void tell_results(
+    const search::SearchConfig& config, const std::vector<base::Json>& lines) {
+  const std::vector<search::Proposal> proposals = search::propose(config);
+  with_ledger(config, proposals, [&](search::Ledger& ledger) {
+    for (const base::Json& line : lines) {
+      print_line(search::tell(proposals, ledger, line));
+    }
+  });
+}
+
+// Trains what the lines propose and prints what became of it, in their order.
+void train_told(
+    const search::SearchConfig& config,
+    const SearchFlags& flags,
+    const std::vector<base::Json>& lines) {
+  train::resolve_device(config.train.device);
+  base::check_folder(config.out, base::FolderKind::kSearch);
+  search::RunOptions options = run_options(flags);
+  std::vector<search::Proposal> proposals;
+  std::map<std::string, std::size_t> places;
+  std::vector<std::size_t> order;
+  for (const base::Json& line : lines) {
+    search::Told told = search::told(config, line);
+    const auto [place, added] =
+        places.emplace(told.proposal.trial.id, proposals.size());
+    order.push_back(place->second);
+    if (added) {
+      proposals.push_back(std::move(told.proposal));
+      options.targets.push_back(told.rungs);
+    } else {
+      int& target = options.targets[place->second];
+      target = std::max(target, told.rungs);
+    }
+  }
+  const search::RunResult result = [&] {
+    const base::StopSignals signals;
+    return search::run(config, proposals, options);
+  }();
+  if (result.interrupted) {
+    throw CLI::RuntimeError(kInterrupted);
+  }
+  const base::FolderLock lock(config.out);
+  search::Ledger ledger(config, proposals, false, options.targets);
+  for (const std::size_t place : order) {
+    print_line(search::outcome(proposals[place], ledger));
+  }
+}
+
+void run_tell(const SearchFlags& flags) {
+  const search::SearchConfig config = read_config(flags);
+  std::vector<base::Json> lines;
+  std::size_t results = 0;
+  std::size_t number = 0;
+  for (std::string line; std::getline(std::cin, line);) {
+    ++number;
+    if (!base::trim(line).empty()) {
+      lines.push_back(base::parse_json(
+          line, fmt::format("standard input, line {}", number)));
+      results +=
+          lines.back().is_object() && lines.back().contains("id") ? 1 : 0;
+    }
+  }
+  base::check(
+      results == 0 || results == lines.size(),
+      "tell: expected results ('id', 'loss') or proposals ('structure', ...); "
+      "got both");
+  if (lines.empty()) {
+    return;
+  }
+  if (results > 0) {
+    tell_results(config, lines);
+  } else {
+    train_told(config, flags, lines);
+  }
+}
+
+// Trains the best again and notes what that says for the report.
+void confirm(
+    const search::SearchConfig& config,
+    const std::vector<search::Proposal>& proposals,
+    const SearchFlags& flags) {
+  search::Confirmation again;
+  with_ledger(config, proposals, [&](search::Ledger& ledger) {
+    again = search::confirmation(config, proposals, ledger);
+  });
+  if (again.proposals.empty()) {
+    base::note(
+        "{}: nothing to confirm: neither the baseline nor others ended\n",
+        config.name);
+    return;
+  }
+  const search::RunResult result = [&] {
+    const base::StopSignals signals;
+    return search::run(again.config, again.proposals, run_options(flags));
+  }();
+  if (result.interrupted) {
+    throw CLI::RuntimeError(kInterrupted);
+  }
+  std::string sentence;
+  with_ledger(again.config, again.proposals, [&](search::Ledger& ledger) {
+    sentence = search::confirmed(again, ledger);
+  });
+  with_ledger(config, proposals, [&](search::Ledger& ledger) {
+    ledger.store().set_metadata("confirmation", sentence);
+  });
+}
+
 void run_search(const SearchFlags& flags) {
   const search::SearchConfig config = read_config(flags);
   // A missing GPU is an error of the whole search, not of its trials.
@@ -282,16 +435,7 @@ void run_search(const SearchFlags& flags) {
     }
     return;
   }
-  search::RunOptions options;
-  options.worker_command = {kOwnProgram, "search-worker"};
-  options.command = own_command();
-  options.versions = {
-      {"einforge", base::version()},
-      {"compiler", base::compiler()},
-      {"torch", TORCH_VERSION}};
-  options.should_stop = base::StopSignals::requested;
-  options.retry_failed = flags.retry_failed;
-  options.quiet = flags.quiet;
+  const search::RunOptions options = run_options(flags);
   const search::RunResult result = [&] {
     const base::StopSignals signals;
     return search::run(config, proposals, options);
@@ -305,7 +449,67 @@ void run_search(const SearchFlags& flags) {
         result.total);
     throw CLI::RuntimeError(kInterrupted);
   }
+  if (config.confirm.top > 0) {
+    confirm(config, proposals, flags);
+  }
   conclude(config, result, flags.json, flags.quiet);
+}
+
+// Options that the search has in common with ask and tell.
+void add_config_options(CLI::App& command, SearchFlags& flags) {
+  command
+      .add_option(
+          "--set", flags.settings, "override a key of the file; repeatable")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);  // a config may follow
+  command
+      .add_option(
+          "--out", flags.out, "folder of the store, the trials and the report")
+      ->type_name("FOLDER");
+  add_number(
+      command,
+      "--workers",
+      flags.workers,
+      "trials trained side by side",
+      {1, 256});
+  command.add_option("--device", flags.device, "auto, cpu, cuda or cuda:N")
+      ->type_name("DEVICE");
+}
+
+void add_exchange(CLI::App& search) {
+  const auto add_config = [](CLI::App* command, SearchFlags& flags) {
+    command
+        ->add_option("config", flags.config, "TOML or JSON; see docs/search.md")
+        ->required();
+    add_config_options(*command, flags);
+  };
+  CLI::App* ask = search.add_subcommand(
+      "ask",
+      "Print trials that the scheduler wants, as JSON lines, to train them "
+      "elsewhere");
+  auto asked = std::make_shared<SearchFlags>();
+  auto count = std::make_shared<int>(1);
+  add_config(ask, *asked);
+  add_number(*ask, "--count", *count, "trials at most", {1, 256});
+  ask->footer(
+      "The same trials again until `einforge search tell` has their results; "
+      "none\nwhen the search is over. docs/search.md has the keys.\n"
+      "Example:\n"
+      "  einforge search ask search.toml --count 4 > trials.jsonl");
+  ask->callback([asked, count] { run_ask(*asked, *count); });
+
+  CLI::App* tell = search.add_subcommand(
+      "tell",
+      "Read JSON lines: record results of trials asked for, or train trials "
+      "that are proposed");
+  auto told = std::make_shared<SearchFlags>();
+  told->quiet = true;
+  add_config(tell, *told);
+  tell->footer(
+      "Example:\n"
+      "  echo '{\"structure\": \"btt:0.2\"}' | einforge search tell "
+      "search.toml");
+  tell->callback([told] { run_tell(*told); });
 }
 
 }  // namespace
@@ -314,24 +518,11 @@ void add_search(CLI::App& app) {
   CLI::App* search = app.add_subcommand(
       "search", "Train structures x sizes x learning rates and rank them");
   auto flags = std::make_shared<SearchFlags>();
-  search
-      ->add_option("config", flags->config, "TOML or JSON; see docs/search.md")
-      ->required();
-  search
-      ->add_option(
-          "--set", flags->settings, "override a key of the file; repeatable")
-      ->type_name("KEY=VALUE")
-      ->allow_extra_args(false);  // a config may follow
-  search
-      ->add_option(
-          "--out", flags->out, "folder of the store, the trials and the report")
-      ->type_name("FOLDER");
-  add_number(
-      *search,
-      "--workers",
-      flags->workers,
-      "trials trained side by side",
-      {1, 256});
+  // Not required(): it would take `ask` for itself.
+  search->add_option(
+      "config", flags->config, "TOML or JSON; see docs/search.md");
+  add_config_options(*search, *flags);
+  add_exchange(*search);
   search
       ->add_option(
           "--flops",
@@ -339,8 +530,6 @@ void add_search(CLI::App& app) {
           "paper: count attention's full square, as the paper does")
       ->type_name("causal|paper")
       ->check(one_of("--flops", {"causal", "paper"}));
-  search->add_option("--device", flags->device, "auto, cpu, cuda or cuda:N")
-      ->type_name("DEVICE");
   search->add_flag(
       "--dry-run", flags->dry_run, "show the trials, their cost and time");
   search->add_flag(
@@ -358,7 +547,15 @@ void add_search(CLI::App& app) {
       "'structures=[\"dense\",\"btt:0.25\"]' "
       "\\\n"
       "      --set budget.tokens=5e6 --workers 2 --device cpu");
-  search->callback([flags] { run_search(*flags); });
+  search->callback([search, flags] {
+    if (!search->get_subcommands().empty()) {
+      return;
+    }
+    base::check(
+        !flags->config.empty(),
+        "search: expected CONFIG; got none (see --help)");
+    run_search(*flags);
+  });
 
   // What the search starts; see search/worker.h.
   CLI::App* worker = app.add_subcommand("search-worker", "");

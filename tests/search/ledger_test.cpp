@@ -7,9 +7,11 @@
 
 #include <cmath>
 #include <ctime>
+#include <map>
 #include <set>
 
 #include "einforge/base/error.h"
+#include "einforge/base/random.h"
 #include "einforge/search/identity.h"
 #include "einforge/search/process.h"
 #include "tests/search/promises.h"
@@ -203,6 +205,55 @@ TEST_F(LedgerTest, HalvingPromotesWithinItsGroups) {
   }
 }
 
+// Asynchronous schedulers put a trial into the store when they choose it. A
+// search that was killed between any two results comes to the same trials.
+TEST_F(LedgerTest, AsynchronousSearchesChooseTheSameWhenKilled) {
+  config_.widths = {8, 16, 32};
+  config_.learning_rates = {1e-3, 2e-3, 4e-3};
+  config_.scheduler.eta = 2;
+  config_.scheduler.stop_gain = 0.02;
+  config_.workers = 2;
+  const auto loss = [](const Trial& trial) {
+    return 3 - (trial.structure == "monarch" ? 0.4 : 0.0) +
+           0.2 * std::abs(std::log(trial.learning_rate / 2e-3)) -
+           0.1 * trial.rung - 1e-7 * static_cast<double>(trial.parameters);
+  };
+  for (const std::string kind : {"asha", "model"}) {
+    config_.scheduler.kind = kind;
+    std::map<std::string, int> rungs[2];
+    for (const bool kills : {false, true}) {
+      config_.out = (folder_ / fmt::format("{}{}", kind, kills)).string();
+      open();
+      EXPECT_EQ(ledger_->queued(), 2U);
+      EXPECT_EQ(ledger_->store().trials().size(), 2U);
+      base::Random random(4);
+      std::vector<std::string> given;
+      while (!ledger_->finished()) {
+        while (const auto id = ledger_->take()) {
+          given.push_back(*id);
+        }
+        ASSERT_FALSE(given.empty());
+        const std::size_t next = kills ? random.below(given.size()) : 0;
+        train(given[next], loss(in_store(given[next])));
+        given.erase(given.begin() + static_cast<std::ptrdiff_t>(next));
+        if (kills && random.below(3) == 0) {
+          // Another number of workers changes nothing that was begun.
+          config_.workers = 5;
+          open();
+          given.clear();
+        }
+      }
+      config_.workers = 2;
+      for (const Trial& trial : ledger_->store().trials()) {
+        rungs[kills][trial.id] = trial.rung;
+      }
+    }
+    EXPECT_EQ(rungs[0], rungs[1]) << kind;
+    EXPECT_TRUE(open().finished());
+    EXPECT_EQ(ledger_->queued(), 0U);
+  }
+}
+
 TEST_F(LedgerTest, AnotherSchedulerNeedsAnotherFolder) {
   testing::promise(
       "`halving` with another `eta`, `rungs` or `within`, or after `grid` or "
@@ -243,6 +294,17 @@ TEST_F(LedgerTest, AnotherSchedulerNeedsAnotherFolder) {
   EXPECT_FALSE(refused({.kind = "grid"}));
   EXPECT_FALSE(refused({.kind = "random"}));
   EXPECT_TRUE(refused(halving));
+  testing::promise(
+      "`asha` and `model` need another folder than all others, `model` also "
+      "for another `objective`.");
+  EXPECT_TRUE(refused({.kind = "asha"}));
+  EXPECT_TRUE(refused({.kind = "model"}));
+  config_.out = (folder_ / "model").string();
+  EXPECT_FALSE(refused({.kind = "model"}));
+  EXPECT_TRUE(refused({.kind = "asha"}));
+  EXPECT_TRUE(refused({.kind = "halving"}));
+  config_.objective = "seconds";
+  EXPECT_TRUE(refused({.kind = "model"}));
 }
 
 // A store that einforge 0.1 made (its schema is version 2 and its ids are

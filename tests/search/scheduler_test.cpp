@@ -4,7 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <map>
+#include <numeric>
+#include <optional>
 
 #include "einforge/base/random.h"
 
@@ -26,7 +27,7 @@ Named state(
     Status status,
     int rung,
     std::vector<double> losses) {
-  return {name, {status, rung, std::move(losses)}};
+  return {name, {status, rung, std::move(losses), {}}};
 }
 
 struct NamedPlan {
@@ -220,7 +221,7 @@ TEST(Scheduler, OutcomeDoesNotDependOnTheOrderOfWork) {
       base::Random order(seed);
       std::vector<TrialState> trials;
       for (int i = 0; i < count; ++i) {
-        trials.push_back({Status::kQueued, 0, {}});
+        trials.push_back({Status::kQueued, 0, {}, {}});
       }
       for (;;) {
         const Plan next = search::plan(trials, rungs, eta);
@@ -259,6 +260,169 @@ TEST(Scheduler, OutcomeDoesNotDependOnTheOrderOfWork) {
             return trial.rung > rung;
           });
       EXPECT_EQ(passed, places) << count << " trials, eta " << eta;
+    }
+  }
+}
+
+// Asynchronous halving on trials whose losses are known, one result at a time.
+class Played {
+ public:
+  Played(
+      std::vector<std::vector<double>> losses,
+      int rungs,
+      int eta,
+      std::size_t lookahead)
+      : losses_(std::move(losses)),
+        rungs_(rungs),
+        eta_(eta),
+        lookahead_(lookahead),
+        trials_(losses_.size(), TrialState{Status::kPruned, 0, {}, {}}) {
+    restart();
+  }
+
+  // As a search that was killed and started again.
+  void restart() {
+    std::vector<std::size_t> order(losses_.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    scheduler_.emplace(
+        asha_policy(std::move(order), rungs_, eta_), rungs_, lookahead_);
+  }
+
+  // What is queued now.
+  std::vector<std::size_t> plan() {
+    plan_ = scheduler_->plan(trials_);
+    std::vector<std::size_t> queued;
+    for (const std::size_t index : plan_.queue) {
+      trials_[index].status = Status::kQueued;
+    }
+    for (std::size_t i = 0; i < trials_.size(); ++i) {
+      if (trials_[i].status == Status::kQueued) {
+        queued.push_back(i);
+      }
+    }
+    return queued;
+  }
+
+  void train(std::size_t index) {
+    TrialState& trial = trials_[index];
+    const double loss = losses_[index][static_cast<std::size_t>(trial.rung)];
+    if (std::isnan(loss)) {
+      trial.status = Status::kDiverged;
+      return;
+    }
+    trial.rung_losses.push_back(loss);
+    ++trial.rung;
+    trial.status = trial.rung == rungs_ ? Status::kDone : Status::kPruned;
+  }
+
+  const std::vector<TrialState>& trials() const { return trials_; }
+  const Plan& last_plan() const { return plan_; }
+
+ private:
+  std::vector<std::vector<double>> losses_;
+  int rungs_;
+  int eta_;
+  std::size_t lookahead_;
+  std::vector<TrialState> trials_;
+  std::optional<Asynchronous> scheduler_;
+  Plan plan_;
+};
+
+// Worked out by hand: of two that ended the better goes on; d, the best of all,
+// goes on as soon as it ends, before any other starts.
+TEST(Asha, PromotesAsResultsCome) {
+  Played play({{2.0, 1.5}, {3.0, 2.5}, {2.5, 2.0}, {1.0, 0.5}}, 2, 2, 1);
+  std::vector<std::size_t> order;
+  for (auto queued = play.plan(); !queued.empty(); queued = play.plan()) {
+    ASSERT_EQ(queued.size(), 1U);
+    order.push_back(queued[0]);
+    play.train(queued[0]);
+  }
+  EXPECT_THAT(order, ElementsAre(0, 1, 0, 2, 3, 3));
+  EXPECT_TRUE(play.last_plan().finished);
+  ASSERT_EQ(play.last_plan().dropped.size(), 2U);
+  EXPECT_EQ(play.last_plan().dropped[0].trial, 1U);
+  EXPECT_EQ(
+      play.last_plan().dropped[0].reason,
+      "did not go on after rung 1 of 2 (loss 3.0000)");
+}
+
+TEST(Asha, AtLeastOneReachesTheEnd) {
+  Played play({{2.0, 1.5, 1.2}, {NAN}, {1.0, 0.5, 0.4}}, 3, 4, 2);
+  for (auto queued = play.plan(); !queued.empty(); queued = play.plan()) {
+    play.train(queued[0]);
+  }
+  EXPECT_TRUE(play.last_plan().finished);
+  EXPECT_EQ(play.trials()[0].rung, 1);
+  EXPECT_EQ(play.trials()[1].status, Status::kDiverged);
+  EXPECT_EQ(play.trials()[2].status, Status::kDone);
+}
+
+TEST(Asha, NothingToTrain) {
+  Played empty({}, 3, 3, 1);
+  EXPECT_TRUE(empty.plan().empty());
+  EXPECT_TRUE(empty.last_plan().finished);
+  Played lost({{NAN}, {NAN}}, 3, 3, 1);
+  for (auto queued = lost.plan(); !queued.empty(); queued = lost.plan()) {
+    lost.train(queued[0]);
+  }
+  EXPECT_TRUE(lost.last_plan().finished);
+}
+
+// Trials end in random order and the search is killed at random: what each
+// trial comes to is the same, and rungs are as narrow as the rule says.
+TEST(Asha, OutcomeDependsNeitherOnOrderNorOnKills) {
+  base::Random random(11);
+  for (int round = 0; round < 100; ++round) {
+    const int count = 1 + static_cast<int>(random.below(40));
+    const int rungs = 1 + static_cast<int>(random.below(4));
+    const int eta = 2 + static_cast<int>(random.below(3));
+    const std::size_t lookahead = 1 + random.below(5);
+    std::vector<std::vector<double>> losses;
+    for (int i = 0; i < count; ++i) {
+      auto& curve = losses.emplace_back();
+      for (int rung = 0; rung < rungs; ++rung) {
+        curve.push_back(random.below(10) == 0 ? NAN : random.uniform());
+      }
+    }
+    const auto run = [&](std::uint64_t seed, bool kills) {
+      base::Random order(seed);
+      Played play(losses, rungs, eta, lookahead);
+      for (auto queued = play.plan(); !queued.empty(); queued = play.plan()) {
+        EXPECT_LE(queued.size(), lookahead);
+        play.train(queued[order.below(queued.size())]);
+        if (kills && order.below(3) == 0) {
+          play.restart();
+        }
+      }
+      EXPECT_TRUE(play.last_plan().finished);
+      return play.trials();
+    };
+    const auto first = run(1, false);
+    const auto second = run(2, true);
+    for (std::size_t i = 0; i < first.size(); ++i) {
+      EXPECT_EQ(first[i].rung, second[i].rung);
+      EXPECT_EQ(first[i].status, second[i].status);
+      EXPECT_NE(first[i].status, Status::kQueued);
+    }
+    std::size_t ended = first.size();
+    for (int rung = 0; rung < rungs; ++rung) {
+      const auto began = static_cast<std::size_t>(std::count_if(
+          first.begin(), first.end(), [rung](const TrialState& trial) {
+            return trial.rung > rung ||
+                   (trial.rung == rung && trial.status == Status::kDiverged);
+          }));
+      if (rung == 0) {
+        EXPECT_EQ(began, first.size());
+      } else {
+        // A trial that was promoted early may leave the best later.
+        EXPECT_GE(began, std::min<std::size_t>(1, ended));
+        EXPECT_GE(began * static_cast<std::size_t>(eta) * 2 + 1, ended / 2);
+      }
+      ended = static_cast<std::size_t>(std::count_if(
+          first.begin(), first.end(), [rung](const TrialState& trial) {
+            return trial.rung > rung;
+          }));
     }
   }
 }

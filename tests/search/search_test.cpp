@@ -12,6 +12,7 @@
 #include "einforge/base/error.h"
 #include "einforge/base/json.h"
 #include "einforge/base/random.h"
+#include "einforge/base/text.h"
 #include "einforge/search/folder.h"
 #include "einforge/search/process.h"
 #include "einforge/search/space.h"
@@ -682,6 +683,102 @@ TEST_F(SearchKillTest, EndsWithTheResultsOfAnUndisturbedOne) {
     if (seconds.contains(trial.id)) {
       EXPECT_EQ(trial.seconds, seconds.at(trial.id)) << "it was trained twice";
     }
+  }
+}
+
+// Searches that decide while trials run, killed as above: the same trials train
+// to the same rungs with the same results, and no rung is trained twice. The
+// schedulers come from EINFORGE_SEARCH_SCHEDULERS, the kills of each from
+// EINFORGE_SEARCH_KILLS (scripts/search_kill_test.sh).
+TEST_F(SearchKillTest, AsynchronousSearchesDecideTheSame) {
+  const int wanted = std::stoi(testing::setting("EINFORGE_SEARCH_KILLS", "2"));
+  config_.structures = {"dense", "monarch", "low_rank:0.5", "btt:0.25"};
+  config_.learning_rates = {3e-3, 1e-2, 1.0};  // the last is too high
+  config_.scheduler.rungs = 2;
+  config_.scheduler.eta = 2;
+  config_.scheduler.stop_gain = 0.02;
+  config_.workers = 2;
+  config_.attempts = 1000;
+  config_.budget.tokens = 64 * 100;
+
+  // What was decided and what came of it, by trial.
+  struct Outcome {
+    int rung = 0;
+    Status status = Status::kQueued;
+    std::vector<std::pair<std::int64_t, std::uint64_t>> curve;
+    bool operator==(const Outcome&) const = default;
+  };
+  const auto outcomes = [](const SearchConfig& config) {
+    std::map<std::string, Outcome> result;
+    const auto store = store::Store::open_read_only(Folder{config.out}.store());
+    for (const store::Trial& trial : store.trials()) {
+      Outcome& outcome = result[trial.id];
+      outcome.rung = trial.rung;
+      outcome.status = trial.status;
+      for (const store::CurvePoint& point : store.curve(trial.id)) {
+        outcome.curve.emplace_back(point.step, bits(point.val_loss));
+      }
+    }
+    return result;
+  };
+  for (const std::string& kind : base::split(
+           testing::setting("EINFORGE_SEARCH_SCHEDULERS", "model"), ',')) {
+    SCOPED_TRACE(kind);
+    config_.scheduler.kind = kind;
+    config_.out = (folder_ / (kind + "_calm")).string();
+    ASSERT_EQ(run(config_), 0) << err_;
+    const auto calm = outcomes(config_);
+    EXPECT_GT(calm.size(), 3U);
+    config_.out = (folder_ / (kind + "_killed")).string();
+    // Seconds at the ends of rungs, by trial and step: measured once.
+    std::map<std::pair<std::string, std::int64_t>, double> seconds;
+    const auto check = [&] {
+      const auto store =
+          store::Store::open_read_only(Folder{config_.out}.store());
+      for (const store::Trial& trial : store.trials()) {
+        const auto curve = store.curve(trial.id);
+        for (const store::CurvePoint& point : curve) {
+          const auto known = seconds.find({trial.id, point.step});
+          if (known != seconds.end()) {
+            EXPECT_EQ(point.seconds, known->second)
+                << trial.id << " trained twice to step " << point.step;
+          }
+        }
+        if (!curve.empty() && trial.rung > 0 &&
+            (trial.status == Status::kPruned ||
+             trial.status == Status::kDone)) {
+          seconds[{trial.id, curve.back().step}] = curve.back().seconds;
+        }
+      }
+    };
+    int searches = 1;
+    for (int kills = 0; kills < wanted;) {
+      Program program({"search", write_config(config_)}, folder_ / "killed");
+      if (program.wait_for(0.3 + 2.5 * random_.uniform())) {
+        ASSERT_EQ(program.wait(), 0) << program.err();
+        check();
+        EXPECT_EQ(outcomes(config_), calm);
+        std::filesystem::remove_all(config_.out);
+        seconds.clear();
+        ++searches;
+        continue;
+      }
+      ++kills;
+      if (random_.uniform() < 0.4) {
+        kill(program, Victim::kWorker);
+        program.wait_for(2 * random_.uniform());
+      }
+      program.signal(SIGKILL);
+      program.wait();
+      if (std::filesystem::exists(Folder{config_.out}.config())) {
+        check();
+      }
+    }
+    ASSERT_EQ(run(config_), 0) << err_;
+    check();
+    EXPECT_EQ(outcomes(config_), calm);
+    std::printf(
+        "%s: %d kills in %d searches\n", kind.c_str(), wanted, searches);
   }
 }
 

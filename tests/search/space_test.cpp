@@ -9,6 +9,8 @@
 #include <string>
 
 #include "einforge/base/error.h"
+#include "einforge/search/choices.h"
+#include "einforge/search/families.h"
 #include "einforge/search/identity.h"
 #include "einforge/structure/structure.h"
 #include "tests/search/promises.h"
@@ -286,6 +288,83 @@ TEST_F(SpaceTest, RandomStructuresAreDistinctUsefulAndRepeatable) {
   }
   EXPECT_THROW(expand_structures({"random:0"}, 3), base::InvalidInput);
   EXPECT_THROW(expand_structures({"random:x"}, 3), base::InvalidInput);
+}
+
+// At 64 the divisors are powers of two, so that alpha has the values 2/6, 3/6
+// and 4/6 between 0.3 and 0.7, and rho = 0 alone makes one rank.
+TEST_F(SpaceTest, FamiliesAreDeduplicatedByRealisedSizes) {
+  const auto found = members("btt: rho 0..0, alpha 0.3..0.7", {{64, 64}});
+  EXPECT_EQ(found.size(), 3U);
+  std::set<std::int64_t> alphas;
+  for (const std::string& text : found) {
+    alphas.insert(
+        structure::realise(structure::parse(text), 64, 64).sizes.alpha);
+  }
+  EXPECT_EQ(alphas, (std::set<std::int64_t>{4, 8, 16}));
+  // Ranks 1 to 8 of the square split.
+  const auto ranks = members("btt: rho 0..0.5", {{64, 64}});
+  std::set<std::int64_t> rhos;
+  for (const std::string& text : ranks) {
+    rhos.insert(structure::realise(structure::parse(text), 64, 64).sizes.rho);
+  }
+  EXPECT_EQ(rhos.size(), ranks.size());
+  EXPECT_EQ(*rhos.begin(), 1);
+  EXPECT_EQ(*rhos.rbegin(), 8);
+  // Counts double, and no more experts are active than there are.
+  EXPECT_THAT(
+      members("btt_moe: E 2..8, k 1..4", {{64, 64}}),
+      ElementsAre(
+          "btt_moe:E=2,k=1",
+          "btt_moe:E=2,k=2",
+          "btt_moe:E=4,k=1",
+          "btt_moe:E=4,k=2",
+          "btt_moe:E=4,k=4",
+          "btt_moe:E=8,k=1",
+          "btt_moe:E=8,k=2",
+          "btt_moe:E=8,k=4"));
+  for (const char* bad :
+       {"btt: rho 0.5..0.1",
+        "btt: rho 0..2",
+        "btt: rho",
+        "btt: zeta 0..1",
+        "nothing: rho 0..1",
+        "btt..",
+        "btt_moe: E 4..1"}) {
+    EXPECT_THROW(members(bad, {{64, 64}}), base::InvalidInput) << bad;
+  }
+}
+
+TEST_F(SpaceTest, KindsOfLayersHaveAxesOfTheirOwn) {
+  config_.widths = {32};
+  config_.structures = {"dense", "monarch"};
+  config_.space.qkv = {"monarch", "low_rank:0.5"};
+  config_.space.attention_out = {"tied", "dense"};
+  config_.space.ffn_in = {"monarch"};
+  config_.space.ffn_out = {"tied"};
+  std::map<std::string, models::StructureConfig> found;
+  for (const Proposal& proposal : propose(config_)) {
+    found[proposal.trial.structure] = proposal.config.model.structure;
+  }
+  // Two for the whole model, four combinations of which one is monarch again.
+  EXPECT_EQ(found.size(), 5U);
+  const models::StructureConfig& mixed = found.at(
+      "qkv=low_rank:0.5 attention_out=low_rank:0.5 ffn_in=monarch "
+      "ffn_out=monarch");
+  EXPECT_EQ(mixed.all, "dense");
+  EXPECT_EQ(mixed.k, "low_rank:0.5");
+  EXPECT_EQ(mixed.attention_out, "low_rank:0.5");
+  EXPECT_EQ(mixed.ffn_out, "monarch");
+  EXPECT_EQ(mixed.head, "dense");
+
+  config_.space.qkv = {"btt: rho 0..0.5, alpha 0.2..0.8"};
+  config_.space.samples = 7;
+  const auto drawn = propose(config_);
+  EXPECT_GT(drawn.size(), 4U);
+  EXPECT_LE(drawn.size(), 9U);
+  EXPECT_EQ(propose(config_).back().trial.id, drawn.back().trial.id);
+
+  config_.space.qkv = {"tied"};
+  EXPECT_THROW(propose(config_), base::InvalidInput);
 }
 
 TEST_F(SpaceTest, RandomDrawsRatesBetweenTheBounds) {

@@ -9,6 +9,7 @@
 #include <unordered_set>
 
 #include "einforge/report/config_parts.h"
+#include "einforge/report/confirmation.h"
 #include "einforge/report/json.h"
 #include "einforge/report/style.h"
 #include "einforge/report/thin.h"
@@ -143,6 +144,7 @@ class PageData {
         {"bootstrap",
          {{"replicates", summary_.bootstrap}, {"seed", summary_.seed}}},
         {"notices", summary_.notices},
+        {"confirmation", confirmation(summary_.metadata)},
         {"metadata", metadata()},
         {"structures", structures()},
         {"best_at_budget", budgets()},

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "einforge/base/text.h"
+#include "einforge/report/confirmation.h"
 #include "einforge/report/json.h"
 
 namespace einforge::report {
@@ -278,6 +279,10 @@ std::string ranking_table(const Summary& summary) {
   std::string text = format_table(rows) + notes.text() + router_notes(summary);
   for (const std::string& notice : summary.notices) {
     text += plain(notice) + "\n";
+  }
+  if (const std::string found = confirmation(summary.metadata);
+      !found.empty()) {
+    text += base::printable(found) + "\n";
   }
   return text + headline(summary.compute) +
          (summary.wall_clock.headline ? headline(summary.wall_clock) : "") +

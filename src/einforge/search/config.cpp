@@ -60,7 +60,19 @@ void SearchConfig::validate() const {
       "budget: expected exactly one of tokens, tokens_per_parameter and flops "
       "to be positive; got {}",
       budgets);
-  check_choice("scheduler.kind", scheduler.kind, {"grid", "random", "halving"});
+  check_choice(
+      "scheduler.kind",
+      scheduler.kind,
+      {"grid", "random", "halving", "asha", "model"});
+  check_choice("objective", objective, {"flops", "seconds"});
+  base::check(
+      scheduler.kind != "model" || scheduler.within == "all",
+      "scheduler.within: expected all with scheduler.kind model; got '{}'",
+      scheduler.within);
+  base::check(
+      scheduler.stop_gain >= 0 && std::isfinite(scheduler.stop_gain),
+      "scheduler.stop_gain: expected a number of at least 0; got {}",
+      scheduler.stop_gain);
   check_choice(
       "scheduler.within",
       scheduler.within,
@@ -72,7 +84,11 @@ void SearchConfig::validate() const {
 }
 
 std::int64_t rung_count(const SchedulerConfig& config) {
-  return config.kind == "halving" ? config.rungs : 1;
+  return config.kind == "halving" || is_asynchronous(config) ? config.rungs : 1;
+}
+
+bool is_asynchronous(const SchedulerConfig& config) {
+  return config.kind == "asha" || config.kind == "model";
 }
 
 }  // namespace einforge::search

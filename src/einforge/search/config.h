@@ -27,6 +27,46 @@ struct BudgetConfig {
   bool operator==(const BudgetConfig&) const = default;
 };
 
+// Structures for each kind of layer, beside those of whole models. An empty
+// list: the first of SearchConfig::structures.
+struct SpaceConfig {
+  std::vector<std::string> qkv;
+  std::vector<std::string> attention_out;
+  std::vector<std::string> ffn_in;
+  std::vector<std::string> ffn_out;
+  std::vector<std::string> head;
+  std::int64_t samples = 500;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit(
+        "qkv",
+        self.qkv,
+        "axis: structures of q, k and v together, or families with ranges "
+        "(btt: alpha 0.25..0.75, rho 0..0.4)");
+    visit(
+        "attention_out",
+        self.attention_out,
+        "axis: of the attention output; tied: as qkv");
+    visit("ffn_in", self.ffn_in, "axis: of the first FFN matrix");
+    visit(
+        "ffn_out",
+        self.ffn_out,
+        "axis: of the second FFN matrix; tied: as ffn_in");
+    visit("head", self.head, "axis: of the output head");
+    visit(
+        "samples",
+        self.samples,
+        "combinations of these axes, drawn where there are more",
+        base::Range{1, 100'000});
+  }
+  bool empty() const {
+    return qkv.empty() && attention_out.empty() && ffn_in.empty() &&
+           ffn_out.empty() && head.empty();
+  }
+  bool operator==(const SpaceConfig&) const = default;
+};
+
 // Which trials run, and how far.
 struct SchedulerConfig {
   std::string kind = "grid";
@@ -35,34 +75,79 @@ struct SchedulerConfig {
   std::int64_t eta = 3;
   std::int64_t rungs = 3;
   std::string within = "all";
+  std::int64_t lookahead = 0;
+  double stop_gain = 0.005;
 
   template <typename Self, typename Visit>
   static void fields(Self& self, Visit&& visit) {
-    visit("kind", self.kind, "grid, random or halving (successive halving)");
+    visit(
+        "kind",
+        self.kind,
+        "grid, random, halving (successive halving), asha (the same, "
+        "asynchronous) or model (a Gaussian process chooses)");
     visit(
         "trials",
         self.trials,
         "trials drawn from the space (random)",
         base::Range{1, 100'000});
-    visit("seed", self.seed, "of the draw (random, structure random:N)");
+    visit(
+        "seed",
+        self.seed,
+        "of the draw (random, structure random:N) and of the order (asha, "
+        "model)");
     visit(
         "eta",
         self.eta,
-        "one in eta trials passes a rung (halving)",
+        "one in eta trials passes a rung (halving, asha); a rung is eta times "
+        "as long as the one before (halving, asha, model)",
         base::Range{2, 1000});
     visit(
         "rungs",
         self.rungs,
         "times a trial is judged; the first at budget / eta^(rungs - 1) "
-        "(halving)",
+        "(halving, asha, model)",
         base::Range{1, 20});
     visit(
         "within",
         self.within,
         "trials compete within: all, model (one width and depth), structure, "
-        "or both (halving)");
+        "or both (halving, asha)");
+    visit(
+        "lookahead",
+        self.lookahead,
+        "a decision waits for all results but those of the last lookahead - 1 "
+        "decisions; 0: as many as there are workers when the search begins "
+        "(asha, model)",
+        base::Range{0, 256});
+    visit(
+        "stop_gain",
+        self.stop_gain,
+        "the search ends when no trial is expected to raise the multiplier by "
+        "this share (model)");
   }
   bool operator==(const SchedulerConfig&) const = default;
+};
+
+// Training what was found again (docs/search.md).
+struct ConfirmConfig {
+  std::int64_t top = 0;
+  std::int64_t seeds = 2;
+
+  template <typename Self, typename Visit>
+  static void fields(Self& self, Visit&& visit) {
+    visit(
+        "top",
+        self.top,
+        "structures that are trained again when the search has ended, the best "
+        "first, beside the baseline; 0: none",
+        base::Range{0, 100});
+    visit(
+        "seeds",
+        self.seeds,
+        "seeds of their runs, which the search has not used",
+        base::Range{2, 100});
+  }
+  bool operator==(const ConfirmConfig&) const = default;
 };
 
 struct SearchConfig {
@@ -70,12 +155,15 @@ struct SearchConfig {
   std::string out = "runs/search";
   train::TrainConfig train;
   std::vector<std::string> structures = {"dense"};
+  SpaceConfig space;
   std::vector<std::int64_t> widths;
   std::vector<std::int64_t> layers;
   std::vector<double> learning_rates;
   std::vector<std::uint64_t> seeds = {0};
   BudgetConfig budget;
+  std::string objective = "flops";
   SchedulerConfig scheduler;
+  ConfirmConfig confirm;
   std::int64_t curve_points = 30;
   double warmup_share = 0.05;
   std::int64_t workers = 1;
@@ -94,7 +182,12 @@ struct SearchConfig {
         "structures",
         self.structures,
         "axis: structures; paper_sweep: the paper's 23; random:N: N drawn "
-        "from the space; NAME@RATE: with this learning rate alone");
+        "from the space; NAME@RATE: with this learning rate alone; btt: alpha "
+        "0.25..0.75, rho 0..0.4: a family");
+    visit(
+        "space",
+        self.space,
+        "structures of each kind of layer (gpt), in all combinations");
     visit(
         "widths",
         self.widths,
@@ -113,7 +206,16 @@ struct SearchConfig {
     visit("seeds", self.seeds, "axis: train.seed");
     visit(
         "budget", self.budget, "how long each trial trains; sets train.steps");
+    visit(
+        "objective",
+        self.objective,
+        "what the compute multiplier counts: flops, or seconds of training on "
+        "this device (scheduler model)");
     visit("scheduler", self.scheduler, "which trials run, and how far");
+    visit(
+        "confirm",
+        self.confirm,
+        "the best trained again, on fresh seeds and at the next width");
     visit(
         "curve_points",
         self.curve_points,
@@ -147,7 +249,11 @@ struct SearchConfig {
   bool operator==(const SearchConfig&) const = default;
 };
 
-// 1 unless the scheduler is successive halving.
+// 1 for the schedulers that train every trial to the end.
 std::int64_t rung_count(const SchedulerConfig& config);
+
+// Decides while trials run (asha, model): trials enter the store when they are
+// chosen.
+bool is_asynchronous(const SchedulerConfig& config);
 
 }  // namespace einforge::search

@@ -37,6 +37,9 @@ std::vector<std::string> render(const Snapshot& snapshot) {
       snapshot.name,
       base::progress_bar(snapshot.share_done),
       summary(snapshot)));
+  if (!snapshot.belief.empty()) {
+    lines.push_back("  " + snapshot.belief);
+  }
   for (std::size_t i = 0; i < snapshot.running.size(); ++i) {
     if (i == kMostRunning) {
       lines.push_back(fmt::format(
@@ -87,10 +90,15 @@ void Display::show(const Snapshot& snapshot) {
   if (quiet_) {
     return;
   }
-  text_.show(
-      text_.on_terminal() ? render(snapshot)
-                          : std::vector{fmt::format(
-                                "{}: {}", snapshot.name, summary(snapshot))});
+  if (text_.on_terminal()) {
+    text_.show(render(snapshot));
+    return;
+  }
+  std::string line = fmt::format("{}: {}", snapshot.name, summary(snapshot));
+  if (!snapshot.belief.empty()) {
+    line += "; " + snapshot.belief;
+  }
+  text_.show({line});
 }
 
 void Display::log(std::string_view line, bool important) {

@@ -19,6 +19,7 @@ struct Snapshot {
   double share_done = 0;  // of the compute
   double elapsed = 0;     // seconds
   double seconds_left = 0;
+  std::string belief;  // of the scheduler; may be empty
 
   struct Running {
     std::string trial;  // "btt:0.25 gpt d128 L2 lr 0.003"

@@ -6,9 +6,12 @@
 #include <utility>
 
 #include "einforge/base/error.h"
+#include "einforge/base/random.h"
 #include "einforge/base/text.h"
 #include "einforge/data/metadata.h"
+#include "einforge/search/candidate.h"
 #include "einforge/search/identity.h"
+#include "einforge/search/model_policy.h"
 #include "einforge/search/process.h"
 
 namespace einforge::search {
@@ -32,12 +35,21 @@ base::Json data_identity(const train::TrainConfig& config) {
 
 // What decides how far a trial goes. Grid and random train all of theirs to the
 // end and may share a folder.
-base::Json scheduler_identity(const SchedulerConfig& config) {
+base::Json scheduler_identity(
+    const SchedulerConfig& config, const std::string& objective) {
   const std::int64_t rungs = rung_count(config);
   if (rungs == 1) {
     return {{"rungs", 1}, {"eta", 0}};
   }
-  return {{"rungs", rungs}, {"eta", config.eta}, {"within", config.within}};
+  base::Json identity = {
+      {"rungs", rungs}, {"eta", config.eta}, {"within", config.within}};
+  if (is_asynchronous(config)) {
+    identity["kind"] = config.kind;
+  }
+  if (config.kind == "model") {
+    identity["objective"] = objective;
+  }
+  return identity;
 }
 
 // What differs, in words: "rungs 3, eta 2; now rungs 1, eta 0".
@@ -87,15 +99,18 @@ std::string label(const Trial& trial) {
 Ledger::Ledger(
     const SearchConfig& config,
     const std::vector<Proposal>& proposals,
-    bool retry_failed)
+    bool retry_failed,
+    std::vector<int> targets)
     : config_(config),
       proposals_(proposals),
       folder_{config.out},
       rungs_(static_cast<int>(rung_count(config.scheduler))),
       eta_(static_cast<int>(config.scheduler.eta)),
+      targets_(std::move(targets)),
       store_(store::Store::open(folder_.store())) {
   check_same("data", data_identity(config.train));
-  check_same("scheduler", scheduler_identity(config.scheduler));
+  check_same(
+      "scheduler", scheduler_identity(config.scheduler, config.objective));
   // Before anything is decided from what trials are: one that was running when
   // the search was killed may have left the space.
   store_.reclaim(process_alive);
@@ -152,12 +167,18 @@ void Ledger::add_proposals(bool retry_failed) {
     }
   }
   std::vector<Trial> added;
+  const bool later = is_asynchronous(config_.scheduler) && targets_.empty();
   for (std::size_t i = 0; i < proposals_.size(); ++i) {
     Trial& trial = trials_[i];
     const Trial& proposed = proposals_[i].trial;
     if (trial.id.empty()) {
       trial = proposed;
-      added.push_back(proposed);
+      if (later && proposed.status != Status::kFailed) {
+        trial.status = Status::kPruned;
+        unstarted_.insert(i);
+      } else {
+        added.push_back(proposed);
+      }
     } else if (
         retry_failed && is_bad(trial) && proposed.status != Status::kFailed) {
       // Its checkpoints may be what made it fail.
@@ -178,7 +199,8 @@ void Ledger::make_groups() {
   std::map<std::string, std::size_t> names;
   for (std::size_t place = 0; place < trials_.size(); ++place) {
     std::size_t index = groups_.size();
-    if (rungs_ > 1) {  // with one rung nobody competes
+    // With one rung, and where others have decided, nobody competes.
+    if (rungs_ > 1 && targets_.empty()) {
       index = names.emplace(proposals_[place].group, index).first->second;
     }
     if (index == groups_.size()) {
@@ -187,15 +209,60 @@ void Ledger::make_groups() {
     Group& group = groups_[index];
     members_[place] = {index, group.places.size()};
     group.places.push_back(place);
-    group.states.push_back({.status = Status::kPruned, .rung_losses = {}});
+    group.states.push_back(
+        {.status = Status::kPruned, .rung_losses = {}, .rung_seconds = {}});
     note(place);
   }
   unfinished_groups_ = groups_.size();
-  std::vector<Trial> updates;
-  for (Group& group : groups_) {
-    schedule(group, updates);
+  if (is_asynchronous(config_.scheduler) && targets_.empty()) {
+    make_schedulers();
   }
-  store_.update(updates);
+  Changes changes;
+  for (Group& group : groups_) {
+    schedule(group, changes);
+  }
+  write(changes);
+}
+
+void Ledger::make_schedulers() {
+  // Noted when the search begins, so that another number of workers later
+  // changes no decision.
+  std::int64_t lookahead = config_.scheduler.lookahead;
+  if (lookahead == 0) {
+    constexpr const char* kKey = "lookahead";
+    const base::Json metadata = store_.metadata();
+    lookahead = metadata.value(kKey, config_.workers);
+    if (!metadata.contains(kKey)) {
+      store_.set_metadata(kKey, lookahead);
+    }
+  }
+  for (Group& group : groups_) {
+    // In an order that has nothing to do with cost; without those that cannot
+    // be built.
+    std::vector<std::size_t> order;
+    for (std::size_t i = 0; i < group.places.size(); ++i) {
+      if (proposals_[group.places[i]].trial.status != Status::kFailed) {
+        order.push_back(i);
+      }
+    }
+    base::Random random(config_.scheduler.seed);
+    for (std::size_t left = order.size(); left > 1; --left) {
+      std::swap(order[left - 1], order[random.below(left)]);
+    }
+    std::unique_ptr<Policy> policy;
+    if (config_.scheduler.kind == "asha") {
+      policy = asha_policy(std::move(order), rungs_, eta_);
+    } else {
+      policy = model_policy(
+          candidates_of(config_, proposals_),
+          rungs_,
+          {std::move(order),
+           config_.objective == "seconds",
+           config_.scheduler.stop_gain});
+    }
+    group.asynchronous = std::make_unique<Asynchronous>(
+        std::move(policy), rungs_, static_cast<std::size_t>(lookahead));
+  }
 }
 
 std::optional<std::size_t> Ledger::place(const std::string& id) const {
@@ -218,20 +285,20 @@ void Ledger::reload(const std::string& id) {
       folder_.store().string(),
       id);
   const auto found = place(id);
-  std::vector<Trial> updates;
   if (found) {
     trials_[*found] = std::move(*trial);
     note(*found);
     Group& group = groups_[members_[*found].group];
-    if (group.on_their_way == 0) {
-      schedule(group, updates);
+    if (group.on_their_way == 0 || group.asynchronous) {
+      Changes changes;
+      schedule(group, changes);
+      write(changes);
     }
   } else if (trial->status == Status::kQueued) {
     trial->status = Status::kPruned;
     trial->reason = "no longer in the space that is searched";
-    updates.push_back(std::move(*trial));
+    store_.update(*trial);
   }
-  store_.update(updates);
 }
 
 void Ledger::reclaim() {
@@ -259,7 +326,7 @@ void Ledger::note(std::size_t place) {
   state.status = trial.status;
   group.on_their_way += on_its_way(state) ? 1 : 0;
   state.rung = trial.rung;
-  read_rung_losses(place, state);
+  read_rungs(place, state);
   if (trial.status == Status::kQueued) {
     queue_.insert(place);
   } else {
@@ -267,11 +334,12 @@ void Ledger::note(std::size_t place) {
   }
 }
 
-void Ledger::read_rung_losses(std::size_t place, TrialState& state) {
+void Ledger::read_rungs(std::size_t place, TrialState& state) {
   if (rungs_ == 1 || static_cast<int>(state.rung_losses.size()) >= state.rung) {
     return;
   }
   state.rung_losses.clear();
+  state.rung_seconds.clear();
   const std::vector<store::CurvePoint> curve = store_.curve(trials_[place].id);
   const train::TrainConfig& config = proposals_[place].config;
   for (int rung = 0; rung < state.rung; ++rung) {
@@ -281,18 +349,30 @@ void Ledger::read_rung_losses(std::size_t place, TrialState& state) {
         curve.begin(), curve.end(), [step](const store::CurvePoint& candidate) {
           return candidate.step == step;
         });
-    state.rung_losses.push_back(point == curve.end() ? NAN : point->val_loss);
+    const bool known = point != curve.end();
+    state.rung_losses.push_back(known ? point->val_loss : NAN);
+    state.rung_seconds.push_back(known ? point->seconds : NAN);
   }
 }
 
-void Ledger::schedule(Group& group, std::vector<Trial>& updates) {
-  const Plan next = plan(group.states, rungs_, eta_);
+void Ledger::write(const Changes& changes) {
+  store_.add(changes.added);
+  store_.update(changes.updated);
+}
+
+void Ledger::schedule(Group& group, Changes& changes) {
+  const Plan next =
+      !targets_.empty()
+          ? plan_to(group.states.front(), targets_[group.places.front()])
+      : group.asynchronous ? group.asynchronous->plan(group.states)
+                           : plan(group.states, rungs_, eta_);
   for (const std::size_t index : next.queue) {
     const std::size_t place = group.places[index];
     Trial& trial = trials_[place];
     trial.status = Status::kQueued;
     trial.reason.clear();
-    updates.push_back(trial);
+    (unstarted_.erase(place) > 0 ? changes.added : changes.updated)
+        .push_back(trial);
     dropped_.erase(place);
     note(place);
   }
@@ -300,15 +380,33 @@ void Ledger::schedule(Group& group, std::vector<Trial>& updates) {
     const std::size_t place = group.places[dropped.trial];
     dropped_.insert(place);
     Trial& trial = trials_[place];
-    if (trial.reason != dropped.reason) {
+    if (trial.reason != dropped.reason && !unstarted_.contains(place)) {
       trial.reason = dropped.reason;
-      updates.push_back(trial);
+      changes.updated.push_back(trial);
     }
   }
   if (next.finished != group.finished) {
     group.finished = next.finished;
     unfinished_groups_ += next.finished ? -1 : 1;
   }
+}
+
+std::int64_t Ledger::rung_end(std::size_t place) const {
+  const train::TrainConfig& config = proposals_[place].config;
+  return rung_steps(
+      config.steps, config.eval_every, trials_[place].rung, rungs_, eta_);
+}
+
+std::optional<Belief> Ledger::belief() const {
+  for (const Group& group : groups_) {
+    if (group.asynchronous) {
+      if (std::optional<Belief> belief = group.asynchronous->belief()) {
+        belief->trial = group.places[belief->trial];
+        return belief;
+      }
+    }
+  }
+  return std::nullopt;
 }
 
 bool Ledger::over(std::size_t place) const {

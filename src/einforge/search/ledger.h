@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -25,13 +26,16 @@ class Ledger {
   // earlier einforge are recognised by what they trained. Trials of an earlier,
   // larger space leave the queue.
   // `retry_failed` queues again what an earlier run recorded as failed.
+  // `targets`, where given, are the rungs that each proposal is to pass, in
+  // place of what the scheduler wants.
   // The references must outlive the ledger.
   // Throws base::InvalidInput when the folder holds a search on other data or
   // with another scheduler.
   Ledger(
       const SearchConfig& config,
       const std::vector<Proposal>& proposals,
-      bool retry_failed);
+      bool retry_failed,
+      std::vector<int> targets = {});
 
   store::Store& store() { return store_; }
   // Beside the proposals: the same order.
@@ -53,6 +57,11 @@ class Ledger {
   // No trial runs, waits or will.
   bool finished() const { return unfinished_groups_ == 0; }
   std::size_t queued() const { return queue_.size(); }
+  int rungs() const { return rungs_; }
+  // The step at which a trial's next rung ends.
+  std::int64_t rung_end(std::size_t place) const;
+  // Of the scheduler; its trial is a place.
+  std::optional<Belief> belief() const;
   // The trial needs no more work.
   bool over(std::size_t place) const;
 
@@ -61,9 +70,12 @@ class Ledger {
   struct Group {
     std::vector<std::size_t> places;
     std::vector<TrialState> states;
-    // Queued or running. While there are any the scheduler has nothing to say.
+    // Queued or running. While there are any synchronous halving has nothing
+    // to say.
     std::size_t on_their_way = 0;
     bool finished = false;
+    // What decides, unless it is synchronous halving.
+    std::unique_ptr<Asynchronous> asynchronous;
   };
   struct Member {
     std::size_t group = 0;
@@ -73,17 +85,25 @@ class Ledger {
   void check_same(const char* key, const base::Json& value);
   void add_proposals(bool retry_failed);
   void make_groups();
+  void make_schedulers();
   // A trial has changed: its state for the scheduler, and whether it waits.
   void note(std::size_t place);
-  // Adds what has to be written to `updates`.
-  void schedule(Group& group, std::vector<store::Trial>& updates);
-  void read_rung_losses(std::size_t place, TrialState& state);
+  // What has to be written to the store.
+  struct Changes {
+    std::vector<store::Trial> added;
+    std::vector<store::Trial> updated;
+  };
+  // What the scheduler wants.
+  void schedule(Group& group, Changes& changes);
+  void write(const Changes& changes);
+  void read_rungs(std::size_t place, TrialState& state);
 
   const SearchConfig& config_;
   const std::vector<Proposal>& proposals_;
   Folder folder_;
   int rungs_;
   int eta_;
+  std::vector<int> targets_;
   store::Store store_;
   std::map<std::string, std::size_t> places_;  // by the ids in the store
   std::vector<store::Trial> trials_;
@@ -92,6 +112,8 @@ class Ledger {
   std::size_t unfinished_groups_ = 0;
   std::set<std::size_t> queue_;
   std::set<std::size_t> dropped_;
+  // Not in the store yet: an asynchronous scheduler has not chosen them.
+  std::set<std::size_t> unstarted_;
 };
 
 // It failed or diverged.

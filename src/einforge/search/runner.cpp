@@ -97,7 +97,7 @@ class Runner {
         display_(options.quiet) {
     base::make_directory(folder_.root / "trials");
     lock_.emplace(folder_.root);
-    ledger_.emplace(config, proposals, options.retry_failed);
+    ledger_.emplace(config, proposals, options.retry_failed, options.targets);
     describe();
   }
 

@@ -24,6 +24,8 @@ struct RunOptions {
   // Queues trials again that an earlier run of the search recorded as failed
   // or diverged.
   bool retry_failed = false;
+  // Rungs that each proposal is to pass; none: what the scheduler wants.
+  std::vector<int> targets;
   bool quiet = false;
   // Seconds that a worker may take to start or to stop, and that another
   // search's worker may hold what is left to train.

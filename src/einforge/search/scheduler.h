@@ -2,6 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,6 +19,8 @@ struct TrialState {
   int rung = 0;
   // Validation loss at the end of each rung passed; NaN loses to everything.
   std::vector<double> rung_losses;
+  // Training seconds up to the end of each rung passed; NaN where unknown.
+  std::vector<double> rung_seconds;
 };
 
 // It runs or waits in the queue.
@@ -52,6 +56,78 @@ struct Plan {
 // Source: Jamieson and Talwalkar, arXiv 1502.07943, algorithm "successive
 // halving".
 Plan plan(std::span<const TrialState> trials, int rungs, int eta);
+
+// Of one trial that is to pass `rungs` rungs and no more.
+Plan plan_to(const TrialState& trial, int rungs);
+
+// What a policy holds of the best trial that has ended.
+struct Belief {
+  std::size_t trial = 0;
+  double log_multiplier = 0;  // ln of the compute multiplier over the baseline
+  double deviation = 0;       // of the same
+  double gain = 0;  // what going on is expected to add to it, at the best
+};
+
+// Decides the next step of an asynchronous search: which trial trains to the
+// end of its next rung. It sees results in the order of its own decisions, not
+// in that of their arrival.
+class Policy {
+ public:
+  virtual ~Policy() = default;
+  // The trial has ended the rung, counted from 0; `loss` is NaN where it failed
+  // or diverged, and it then goes no further. `seconds` of training so far may
+  // be NaN.
+  virtual void reveal(
+      std::size_t trial, int rung, double loss, double seconds) = 0;
+  // The trial to go on with, at the rung after its last; none: nothing, until
+  // more is revealed. `pending` decisions are not revealed yet; without any,
+  // none ends the search.
+  virtual std::optional<std::size_t> next(std::size_t pending) = 0;
+  // As of its last decision; none where it has none.
+  virtual std::optional<Belief> belief() const { return std::nullopt; }
+};
+
+// Plays a policy. Decision n is taken when the results of all decisions up to
+// n - lookahead are known, and from these alone (and, where the policy wants to
+// see more before it goes on, from the next ones, one by one). So `lookahead`
+// trials train at a time, no rung waits for its slowest trial, and all
+// decisions are a function of the results: how fast trials were, how often the
+// search was killed and in what order results came change none.
+//
+// What it keeps between calls is what it would find again from the states.
+class Asynchronous {
+ public:
+  Asynchronous(
+      std::unique_ptr<Policy> policy, int rungs, std::size_t lookahead);
+  // Of the trials, always the same in the same order.
+  Plan plan(std::span<const TrialState> trials);
+  std::optional<Belief> belief() const { return policy_->belief(); }
+
+ private:
+  struct Decision {
+    std::size_t trial;
+    int rung;
+  };
+  bool reveal_next(std::span<const TrialState> trials);
+
+  std::unique_ptr<Policy> policy_;
+  int rungs_;
+  std::size_t lookahead_;
+  std::vector<Decision> decisions_;
+  std::vector<int> decided_;  // rungs, beside the trials
+  std::size_t revealed_ = 0;  // decisions
+  // How many were revealed when the policy last wanted to see more.
+  std::optional<std::size_t> waited_at_;
+  bool finished_ = false;
+};
+
+// Asynchronous successive halving: a trial goes on to the next rung as soon as
+// it is among the best 1 / eta of those that have ended its rung; where there
+// is none, the next trial of `order` starts. When all have ended, at least one
+// of each rung goes on.
+// Source: Li et al., arXiv 1810.05934, algorithm 2 (ASHA).
+std::unique_ptr<Policy> asha_policy(
+    std::vector<std::size_t> order, int rungs, int eta);
 
 // Steps that the last of `rungs` rungs, the whole budget, and the earlier ones
 // end at: steps / eta^(rungs - 1 - rung), rounded up to a multiple of

@@ -13,6 +13,7 @@
 #include "einforge/base/random.h"
 #include "einforge/base/text.h"
 #include "einforge/models/plan.h"
+#include "einforge/search/choices.h"
 #include "einforge/search/identity.h"
 #include "einforge/structure/structure.h"
 #include "einforge/train/summary.h"
@@ -22,55 +23,11 @@ namespace {
 
 constexpr std::int64_t kMostTrials = 100'000;
 
-std::string theta_text(const structure::Theta& theta) {
-  return fmt::format("theta:{:g}", fmt::join(theta.values(), ","));
-}
-
-// Rounds to hundredths, the sum staying 1, so that the name can be read.
-void round_shares(double& a, double& b, double& c) {
-  const double first = std::round(100 * a);
-  const double second = std::round(100 * (a + b));
-  a = first / 100;
-  b = (second - first) / 100;
-  c = (100 - second) / 100;
-}
-
-structure::Theta draw_theta(base::Random& random) {
-  structure::Theta theta;
-  do {
-    theta = structure::sample(random);
-    round_shares(theta.alpha, theta.beta, theta.gamma);
-    round_shares(theta.delta, theta.epsilon, theta.phi);
-    theta.rho = std::round(100 * theta.rho) / 100;
-  } while (structure::degenerate(theta));
-  return theta;
-}
-
-// "monarch@2e-3" is a structure and the learning rate that it has in place of
-// the axis's; without an @ the rate is 0.
-struct StructureAndRate {
-  std::string structure;
-  double rate = 0;
-};
-
-StructureAndRate split_rate(const std::string& text) {
-  const std::size_t at = text.find('@');
-  if (at == std::string::npos) {
-    return {text};
-  }
-  const double rate =
-      base::parse_double("structures: STRUCTURE@RATE", text.substr(at + 1));
-  base::check(
-      rate > 0 && std::isfinite(rate),
-      "structures: expected a learning rate above 0 after @; got '{}'",
-      text);
-  return {text.substr(0, at), rate};
-}
-
 // One point of the space. The learning rate is apart because the random
 // scheduler draws it from a range.
 struct Point {
   std::string structure;
+  models::StructureConfig structures;
   std::int64_t width = 0;
   std::int64_t layers = 0;
   std::uint64_t seed = 0;
@@ -80,7 +37,7 @@ struct Point {
 
 std::vector<Point> grid(
     const SearchConfig& config,
-    const std::vector<std::string>& structures,
+    const std::vector<Choice>& choices,
     const std::vector<double>& rates) {
   const auto axis = [](const auto& values, const auto& fallback) {
     auto result = values;
@@ -91,24 +48,30 @@ std::vector<Point> grid(
   };
   const auto widths = axis(config.widths, config.train.model.width);
   const auto layers = axis(config.layers, config.train.model.layers);
-  const double size = static_cast<double>(structures.size()) *
-                      static_cast<double>(widths.size()) *
-                      static_cast<double>(layers.size()) *
-                      static_cast<double>(rates.size()) *
-                      static_cast<double>(config.seeds.size());
+  const double size =
+      static_cast<double>(choices.size()) * static_cast<double>(widths.size()) *
+      static_cast<double>(layers.size()) * static_cast<double>(rates.size()) *
+      static_cast<double>(config.seeds.size());
   base::check(
       size <= kMostTrials,
       "search: expected at most {} trials in the grid; got {:.0f}",
       kMostTrials,
       size);
   std::vector<Point> points;
-  for (const std::string& text : structures) {
-    const auto [structure, own] = split_rate(text);
+  for (const Choice& choice : choices) {
+    const double own = choice.rate;
     for (const std::int64_t width : widths) {
       for (const std::int64_t depth : layers) {
         for (const double rate : own > 0 ? std::vector{own} : rates) {
           for (const std::uint64_t seed : config.seeds) {
-            points.push_back({structure, width, depth, seed, rate, own > 0});
+            points.push_back(
+                {choice.name,
+                 choice.layers,
+                 width,
+                 depth,
+                 seed,
+                 rate,
+                 own > 0});
           }
         }
       }
@@ -119,7 +82,7 @@ std::vector<Point> grid(
 
 // Overwrites what the axes say.
 void apply(const Point& point, train::TrainConfig& config) {
-  config.model.structure.all = point.structure;
+  config.model.structure = point.structures;
   config.model.width = point.width;
   config.model.layers = point.layers;
   config.optimizer.learning_rate = point.learning_rate;
@@ -135,11 +98,11 @@ std::vector<double> learning_rates(const SearchConfig& config) {
 // `trials` points, each of the other axes' combinations at most once before
 // any comes twice.
 std::vector<Point> draw(
-    const SearchConfig& config, const std::vector<std::string>& structures) {
+    const SearchConfig& config, const std::vector<Choice>& choices) {
   const std::vector<double> rates = learning_rates(config);
   const auto [least, greatest] =
       std::minmax_element(rates.begin(), rates.end());
-  const std::vector<Point> combinations = grid(config, structures, {*least});
+  const std::vector<Point> combinations = grid(config, choices, {*least});
   base::Random random(config.scheduler.seed);
   std::vector<Point> points;
   std::vector<Point> deck;
@@ -212,12 +175,33 @@ class Models {
     train::TrainConfig config = search_.train;
     apply(point, config);
     made.summary = train::summarise(config);
-    made.linears =
-        describe(train::plan_model(config, train::task_shape(config)));
-    const structure::Taxonomy taxonomy = structure::taxonomy(structure::realise(
-        structure::parse(point.structure), point.width, point.width));
+    const models::ModelPlan plan =
+        train::plan_model(config, train::task_shape(config));
+    made.linears = describe(plan);
+    const structure::Taxonomy taxonomy =
+        point.structure == point.structures.all
+            ? structure::taxonomy(structure::realise(
+                  structure::parse(point.structure), point.width, point.width))
+            : mean_taxonomy(plan);
     made.taxonomy = {
         {"omega", taxonomy.omega}, {"psi", taxonomy.psi}, {"nu", taxonomy.nu}};
+  }
+
+  // Of layers of different structures, each as much as it costs.
+  static structure::Taxonomy mean_taxonomy(const models::ModelPlan& plan) {
+    structure::Taxonomy mean{0, 0, 0};
+    double all = 0;
+    for (const models::LinearPlan& linear : plan.linears) {
+      if (linear.kind != "head") {
+        const structure::Taxonomy own = structure::taxonomy(linear.structure);
+        const auto macs = static_cast<double>(linear.macs());
+        mean.omega += macs * own.omega;
+        mean.psi += macs * own.psi;
+        mean.nu += macs * own.nu;
+        all += macs;
+      }
+    }
+    return {mean.omega / all, mean.psi / all, mean.nu / all};
   }
 
   const SearchConfig& search_;
@@ -296,30 +280,35 @@ Proposal proposal(
 // search (and have the same learning rate of their own), and what else they are
 // called.
 struct Distinct {
-  std::vector<std::string> structures;
+  std::vector<Choice> choices;
   std::map<std::string, std::vector<std::string>> aliases;
 };
 
 Distinct distinct(
     const SearchConfig& config,
-    const std::vector<std::string>& structures,
+    const std::vector<Choice>& choices,
     Models& models) {
   Distinct result;
   std::map<std::string, std::string> first;  // by what it makes
-  for (const std::string& text : structures) {
-    const auto [name, rate] = split_rate(text);
-    std::string what = fmt::format("{};", rate);
+  for (const Choice& choice : choices) {
+    const bool mixed = choice.name != choice.layers.all;
+    bool any = false;
+    std::string what = fmt::format("{};", choice.rate);
     for (const Point& point :
-         grid(config, {text}, {learning_rates(config).front()})) {
+         grid(config, {choice}, {learning_rates(config).front()})) {
       const Made& made = models.at(point);
       // What cannot be built is like nothing else: each is named.
-      what += made.failure.empty() ? made.linears : text;
+      what += made.failure.empty() ? made.linears : choice.name;
+      any |= made.failure.empty();
     }
-    const auto [same, is_new] = first.emplace(what, name);
+    if (mixed && !any) {
+      continue;  // one of very many combinations
+    }
+    const auto [same, is_new] = first.emplace(what, choice.name);
     if (is_new) {
-      result.structures.push_back(text);
-    } else if (same->second != name) {
-      result.aliases[same->second].push_back(name);
+      result.choices.push_back(choice);
+    } else if (same->second != choice.name && !mixed) {
+      result.aliases[same->second].push_back(choice.name);
     }
   }
   return result;
@@ -331,55 +320,14 @@ std::string kind_of(const Proposal& proposal) {
   return proposal.trial.structure + " " + proposal.trial.model;
 }
 
-std::vector<std::string> expand_structures(
-    const std::vector<std::string>& structures, std::uint64_t seed) {
-  std::vector<std::string> result;
-  const auto add = [&](const std::string& text) {
-    const auto [structure, rate] = split_rate(text);
-    std::string name = structure::parse(structure).text;
-    if (rate > 0) {
-      name += fmt::format("@{:g}", rate);
-    }
-    if (std::find(result.begin(), result.end(), name) == result.end()) {
-      result.push_back(name);
-    }
-  };
-  base::Random random(seed);
-  for (const std::string& text : structures) {
-    if (text == "paper_sweep") {
-      for (const structure::Theta& theta : structure::paper_sweep()) {
-        add(theta_text(theta));
-      }
-    } else if (text.starts_with("random:")) {
-      const long long count =
-          base::parse_integer("structures: random:N", text.substr(7));
-      base::check(
-          count >= 1 && count <= 10'000,
-          "structures: expected random:N with N from 1 to 10000; got '{}'",
-          text);
-      const std::size_t wanted =
-          result.size() + static_cast<std::size_t>(count);
-      while (result.size() < wanted) {
-        add(theta_text(draw_theta(random)));
-      }
-    } else {
-      add(text);
-    }
-  }
-  return result;
-}
-
 std::vector<Proposal> propose(const SearchConfig& config) {
   config.validate();
   Models models(config);
-  const Distinct found = distinct(
-      config,
-      expand_structures(config.structures, config.scheduler.seed),
-      models);
+  const Distinct found = distinct(config, choices_of(config), models);
   const std::vector<Point> points =
       config.scheduler.kind == "random"
-          ? draw(config, found.structures)
-          : grid(config, found.structures, learning_rates(config));
+          ? draw(config, found.choices)
+          : grid(config, found.choices, learning_rates(config));
   std::vector<Proposal> proposals;
   std::set<std::string> ids;
   bool any = false;
@@ -405,6 +353,23 @@ std::vector<Proposal> propose(const SearchConfig& config) {
         return falling ? a.flops > b.flops : a.flops < b.flops;
       });
   return proposals;
+}
+
+Proposal again(
+    const SearchConfig& config,
+    const Proposal& old,
+    std::int64_t width,
+    std::uint64_t seed) {
+  const Point point{
+      old.trial.structure,
+      old.config.model.structure,
+      width,
+      old.config.model.layers,
+      seed,
+      old.trial.learning_rate,
+      false};
+  Models models(config);
+  return proposal(config, point, models.at(point));
 }
 
 Notes notes_on(const std::vector<Proposal>& proposals) {

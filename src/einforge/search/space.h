@@ -30,18 +30,20 @@ struct Proposal {
 // Trials of one kind run at about one speed: "monarch gpt d128 L2".
 std::string kind_of(const Proposal& proposal);
 
-// The structures as specs: "paper_sweep" and "random:N" expanded, duplicates
-// dropped, each normalised, with its "@RATE" where it has one. Throws
-// base::InvalidInput for an unknown one.
-std::vector<std::string> expand_structures(
-    const std::vector<std::string>& structures, std::uint64_t seed);
-
 // Every trial of the space (grid, halving) or a draw from it (random), without
 // duplicates; cheapest first for one worker, most expensive first for several,
 // so that they end together.
 // Throws base::InvalidInput for a bad config, and where not one trial can be
 // built, with the reason of the first.
 std::vector<Proposal> propose(const SearchConfig& config);
+
+// The trial of a proposal at another width and with another seed, to the same
+// budget.
+Proposal again(
+    const SearchConfig& config,
+    const Proposal& proposal,
+    std::int64_t width,
+    std::uint64_t seed);
 
 // What a user should know of them before a long wait, one line each.
 struct Notes {

@@ -19,6 +19,7 @@ const sentence = text => text
 
 function verdict() {
   if (!trials.length) return [["The store holds no trials."]];
+  if (data.confirmation) return [[sentence(data.confirmation)]];
   const lines = [];
   const add = (metric, value, ci, what) => {
     const fit = data.fits[metric];

@@ -1,0 +1,484 @@
+#include "einforge/search/model_policy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numbers>
+#include <optional>
+#include <utility>
+
+#include "einforge/search/baseline_line.h"
+#include "einforge/search/curve_law.h"
+#include "einforge/search/gaussian_process.h"
+
+namespace einforge::search {
+namespace {
+
+double normal_density(double x) {
+  return std::exp(-0.5 * x * x) / std::sqrt(2 * std::numbers::pi);
+}
+
+double normal_cdf(double x) {
+  return 0.5 * std::erfc(-x / std::numbers::sqrt2);
+}
+
+// E[max(0, X)] of a normal X.
+double expected_gain(double mean, double deviation) {
+  if (deviation <= 0) {
+    return std::max(0.0, mean);
+  }
+  const double z = mean / deviation;
+  return deviation * (z * normal_cdf(z) + normal_density(z));
+}
+
+struct Observation {
+  std::size_t trial = 0;
+  int rung = 0;
+  double loss = 0;
+};
+
+class ModelPolicy : public Policy {
+ public:
+  ModelPolicy(
+      std::vector<Candidate> candidates, int rungs, ModelOptions options)
+      : candidates_(std::move(candidates)),
+        rungs_(rungs),
+        options_(std::move(options)),
+        trials_(candidates_.size()) {
+    choose_design();
+  }
+
+  void reveal(
+      std::size_t trial, int rung, double loss, double seconds) override {
+    State& state = trials_[trial];
+    state.pending = false;
+    if (std::isnan(loss) || loss <= 0) {
+      state.lost = true;
+      loss = NAN;
+    }
+    observations_.push_back({trial, rung, loss});
+    if (seconds > 0) {
+      speeds_[candidates_[trial].kind] = std::log(flops(trial, rung) / seconds);
+    }
+    process_.reset();
+  }
+
+  std::optional<std::size_t> next(std::size_t) override {
+    if (design_.size() > begun_) {
+      return advance(design_[begun_++]);
+    }
+    const bool any = std::any_of(
+        observations_.begin(),
+        observations_.end(),
+        [](const Observation& seen) { return !std::isnan(seen.loss); });
+    if (!any) {
+      // All has failed so far, or nothing has ended.
+      return observations_.size() < begun_ ? std::nullopt : next_unstarted();
+    }
+    return choose();
+  }
+
+  std::optional<Belief> belief() const override { return held_; }
+
+ private:
+  struct State {
+    int rung = 0;  // decided
+    bool pending = false;
+    bool lost = false;
+  };
+
+  // What turns losses into values of the process and back, and its parameters.
+  struct Fit {
+    CurveLaw law{{}};
+    GaussianProcess::Parameters parameters;
+    double centre = 0;
+    double scale = 1;
+    std::size_t observations = 0;
+  };
+
+  // The baseline first, then any, in the given order: enough to fit a line to
+  // each feature, and no more than a third of all.
+  void choose_design() {
+    std::size_t features = 0;
+    std::vector<std::size_t> baseline;
+    std::vector<std::size_t> others;
+    for (const std::size_t trial : options_.order) {
+      if (candidates_[trial].buildable) {
+        features = candidates_[trial].features.size();
+        (candidates_[trial].baseline ? baseline : others).push_back(trial);
+      }
+    }
+    const std::size_t all = baseline.size() + others.size();
+    constexpr std::size_t kFewest = 4;
+    const std::size_t size =
+        std::min(all, std::max(kFewest, std::min(features, all / 3)));
+    constexpr std::size_t kBaselines = 2;
+    const std::size_t first = std::min({kBaselines, baseline.size(), size});
+    design_.assign(
+        baseline.begin(),
+        baseline.begin() + static_cast<std::ptrdiff_t>(first));
+    for (std::size_t i = 0; i < others.size() && design_.size() < size; ++i) {
+      design_.push_back(others[i]);
+    }
+  }
+
+  std::size_t advance(std::size_t trial) {
+    trials_[trial].pending = true;
+    ++trials_[trial].rung;
+    return trial;
+  }
+
+  std::optional<std::size_t> next_unstarted() {
+    for (const std::size_t trial : options_.order) {
+      if (candidates_[trial].buildable && trials_[trial].rung == 0) {
+        return advance(trial);
+      }
+    }
+    return std::nullopt;
+  }
+
+  double flops(std::size_t trial, int rung) const {
+    return rung < 0 ? 0
+                    : candidates_[trial].flops[static_cast<std::size_t>(rung)];
+  }
+
+  // ln FLOPs per second, or 0 where compute is FLOPs.
+  double log_speed(std::size_t trial) const {
+    if (!options_.seconds || speeds_.empty()) {
+      return 0;
+    }
+    const auto found = speeds_.find(candidates_[trial].kind);
+    if (found != speeds_.end()) {
+      return found->second;
+    }
+    double mean = 0;
+    for (const auto& [kind, speed] : speeds_) {
+      mean += speed / static_cast<double>(speeds_.size());
+    }
+    return mean;
+  }
+
+  double compute(std::size_t trial, int rung) const {
+    return flops(trial, rung) * std::exp(-log_speed(trial));
+  }
+
+  LossPoint point(std::size_t trial, int rung) const {
+    const Candidate& candidate = candidates_[trial];
+    return {
+        candidate.width,
+        candidate.tokens[static_cast<std::size_t>(rung)],
+        candidate.omega,
+        candidate.psi,
+        1};
+  }
+
+  // Features, and how far the rung is from the end.
+  Eigen::VectorXd input(std::size_t trial, int rung) const {
+    const Candidate& candidate = candidates_[trial];
+    const auto count = static_cast<Eigen::Index>(candidate.features.size());
+    Eigen::VectorXd result(count + 1);
+    for (Eigen::Index i = 0; i < count; ++i) {
+      result[i] = candidate.features[static_cast<std::size_t>(i)];
+    }
+    result[count] = rungs_ > 1 ? static_cast<double>(rung) / (rungs_ - 1) : 0;
+    return result;
+  }
+
+  // What is too bad to matter is not to bend the rest.
+  static double squash(double value) {
+    constexpr double kBad = 2;
+    return value > kBad ? kBad + std::log1p(value - kBad) : value;
+  }
+
+  // What the process sees: at most so many, the latest of each trial and the
+  // most recent before the others.
+  std::vector<Observation> shown(std::size_t most) const {
+    if (observations_.size() <= most) {
+      return observations_;
+    }
+    std::map<std::size_t, int> latest;
+    for (const Observation& seen : observations_) {
+      latest[seen.trial] = std::max(latest[seen.trial], seen.rung);
+    }
+    std::vector<std::size_t> by_worth;
+    for (const bool last : {true, false}) {
+      for (std::size_t i = observations_.size(); i-- > 0;) {
+        const Observation& seen = observations_[i];
+        if ((latest[seen.trial] == seen.rung) == last) {
+          by_worth.push_back(i);
+        }
+      }
+    }
+    by_worth.resize(most);
+    std::sort(by_worth.begin(), by_worth.end());
+    std::vector<Observation> result;
+    for (const std::size_t index : by_worth) {
+      result.push_back(observations_[index]);
+    }
+    return result;
+  }
+
+  Eigen::MatrixXd inputs(const std::vector<Observation>& seen) const {
+    Eigen::MatrixXd x(
+        static_cast<Eigen::Index>(seen.size()), input(seen[0].trial, 0).size());
+    for (std::size_t i = 0; i < seen.size(); ++i) {
+      x.row(static_cast<Eigen::Index>(i)) = input(seen[i].trial, seen[i].rung);
+    }
+    return x;
+  }
+
+  // In units of their spread about the law; one that failed is worse than the
+  // worst.
+  Eigen::VectorXd values(const std::vector<Observation>& seen) const {
+    Eigen::VectorXd y(static_cast<Eigen::Index>(seen.size()));
+    double worst = 0;
+    for (std::size_t i = 0; i < seen.size(); ++i) {
+      const auto [trial, rung, loss] = seen[i];
+      double& value = y[static_cast<Eigen::Index>(i)];
+      value = NAN;
+      if (!std::isnan(loss)) {
+        value = squash(
+            (std::log(loss / fit_.law.loss(point(trial, rung))) - fit_.centre) /
+            fit_.scale);
+        worst = std::max(worst, value);
+      }
+    }
+    for (double& value : y) {
+      value = std::isnan(value) ? worst + 1 : value;
+    }
+    return y;
+  }
+
+  // Law, centre, scale and lengths are found again when there are half as many
+  // observations more: they depend on how many there are, not on when the
+  // search was started.
+  void fit() {
+    constexpr std::size_t kMostForFit = 250;
+    const std::vector<Observation> seen = shown(kMostForFit);
+    std::vector<LossPoint> points;
+    for (const auto& [trial, rung, loss] : seen) {
+      if (!std::isnan(loss)) {
+        points.push_back(point(trial, rung));
+        points.back().loss = loss;
+      }
+    }
+    fit_.law = CurveLaw(points);
+    std::vector<double> residuals;
+    for (const LossPoint& known : points) {
+      residuals.push_back(std::log(known.loss / fit_.law.loss(known)));
+    }
+    // The middle, and the distance to it of the better half: learning rates
+    // that are wrong have a long tail.
+    std::sort(residuals.begin(), residuals.end());
+    fit_.centre = 0;
+    fit_.scale = 1;
+    if (!residuals.empty()) {
+      constexpr double kLeastScale = 1e-3;
+      fit_.centre = residuals[residuals.size() / 2];
+      fit_.scale =
+          std::max(kLeastScale, fit_.centre - residuals[residuals.size() / 6]);
+    }
+    fit_.parameters = GaussianProcess::fit(inputs(seen), values(seen));
+    fit_.observations = observations_.size();
+  }
+
+  void believe() {
+    if (fit_.observations == 0 ||
+        2 * observations_.size() >= 3 * fit_.observations) {
+      fit();
+    }
+    constexpr std::size_t kMost = 800;
+    std::vector<Observation> seen = shown(kMost);
+    Eigen::MatrixXd x = inputs(seen);
+    Eigen::VectorXd y = values(seen);
+    process_.emplace(x, y, fit_.parameters);
+    // What runs is expected to come out as expected.
+    std::vector<Observation> expected;
+    for (std::size_t i = 0; i < trials_.size(); ++i) {
+      if (trials_[i].pending) {
+        expected.push_back({i, trials_[i].rung - 1, NAN});
+      }
+    }
+    if (expected.empty()) {
+      return;
+    }
+    const Eigen::Index known = y.size();
+    const Eigen::VectorXd means = process_->predict(inputs(expected)).mean;
+    seen.insert(seen.end(), expected.begin(), expected.end());
+    y.conservativeResize(known + means.size());
+    y.tail(means.size()) = means;
+    x = inputs(seen);
+    process_.emplace(std::move(x), std::move(y), fit_.parameters);
+  }
+
+  double log_loss(std::size_t trial, int rung, double value) const {
+    return std::log(fit_.law.loss(point(trial, rung))) + fit_.centre +
+           fit_.scale * value;
+  }
+
+  // Of the baseline, as the process has it.
+  BaselineLine baseline_line() const {
+    std::vector<Observation> ends;
+    for (std::size_t i = 0; i < candidates_.size(); ++i) {
+      if (candidates_[i].buildable && candidates_[i].baseline) {
+        for (int rung = 0; rung < rungs_; ++rung) {
+          ends.push_back({i, rung, NAN});
+        }
+      }
+    }
+    const Eigen::VectorXd means = process_->predict(inputs(ends)).mean;
+    std::vector<ComputeLoss> points;
+    for (std::size_t i = 0; i < ends.size(); ++i) {
+      const auto [trial, rung, loss] = ends[i];
+      points.push_back(
+          {std::log(compute(trial, rung)),
+           log_loss(trial, rung, means[static_cast<Eigen::Index>(i)])});
+    }
+    return fit_baseline(std::move(points));
+  }
+
+  // What is expected of a trial.
+  struct Outlook {
+    std::size_t trial = 0;
+    double mean = 0;       // of ln M when it has ended
+    double deviation = 0;  // of the same
+    double informs = 0;    // deviation of the mean after its next rung
+  };
+
+  // Of all trials that can be built and have not failed.
+  std::vector<Outlook> outlooks(const BaselineLine& baseline) const {
+    constexpr std::size_t kAtOnce = 512;
+    const int last = rungs_ - 1;
+    std::vector<Outlook> result;
+    std::vector<Observation> ends;
+    std::vector<Observation> nexts;
+    const auto predict = [&] {
+      if (ends.empty()) {
+        return;
+      }
+      const GaussianProcess::Pairs expected =
+          process_->predict(inputs(ends), inputs(nexts));
+      for (std::size_t i = 0; i < ends.size(); ++i) {
+        const std::size_t trial = ends[i].trial;
+        const auto at = static_cast<Eigen::Index>(i);
+        Outlook outlook{.trial = trial};
+        outlook.mean = baseline.log_multiplier(
+            std::log(compute(trial, last)),
+            log_loss(trial, last, expected.first.mean[at]));
+        const double unit = fit_.scale / baseline.slope;
+        outlook.deviation = unit * std::sqrt(expected.first.variance[at]);
+        outlook.informs =
+            unit * std::abs(expected.covariance[at]) /
+            std::sqrt(expected.second.variance[at] + process_->noise());
+        result.push_back(outlook);
+      }
+      ends.clear();
+      nexts.clear();
+    };
+    for (std::size_t i = 0; i < candidates_.size(); ++i) {
+      if (candidates_[i].buildable && !trials_[i].lost) {
+        ends.push_back({i, last, NAN});
+        nexts.push_back({i, std::min(trials_[i].rung, last), NAN});
+        if (ends.size() == kAtOnce) {
+          predict();
+        }
+      }
+    }
+    predict();
+    return result;
+  }
+
+  std::optional<std::size_t> choose() {
+    believe();
+    const BaselineLine baseline = baseline_line();
+    const int last = rungs_ - 1;
+    std::vector<Outlook> open;  // of trials that can go on
+    double best = -INFINITY;
+    double floor = -INFINITY;
+    bool baseline_ended = false;
+    bool baseline_pending = false;
+    for (const Outlook& outlook : outlooks(baseline)) {
+      const State& state = trials_[outlook.trial];
+      baseline_pending |= candidates_[outlook.trial].baseline && state.pending;
+      if (state.rung == rungs_ && !state.pending) {
+        if (outlook.mean > best) {
+          best = outlook.mean;
+          held_ = {outlook.trial, outlook.mean, outlook.deviation, 0};
+        }
+        baseline_ended |= candidates_[outlook.trial].baseline;
+      } else if (!state.pending) {
+        open.push_back(outlook);
+      }
+      if (state.rung > 0) {
+        // Before any has ended, what one that began is sure to reach.
+        floor = std::max(floor, outlook.mean - 2 * outlook.deviation);
+      }
+    }
+    const bool ended = best > -INFINITY;
+    best = ended ? best : floor;
+    double most = 0;
+    double gain = 0;
+    std::optional<std::size_t> chosen;
+    for (const Outlook& outlook : open) {
+      const double improvement =
+          expected_gain(outlook.mean - best, outlook.deviation);
+      gain = std::max(gain, improvement);
+      const int rung = trials_[outlook.trial].rung;
+      const double begin = compute(outlook.trial, rung - 1);
+      const double middle = compute(outlook.trial, rung);
+      const double chance =
+          outlook.informs > 0
+              ? normal_cdf((outlook.mean - best) / outlook.informs)
+              : 1.0;
+      const double cost =
+          middle - begin + chance * (compute(outlook.trial, last) - middle);
+      if (improvement / cost > most) {
+        most = improvement / cost;
+        chosen = outlook.trial;
+      }
+    }
+    if (held_) {
+      held_->gain = gain;
+    }
+    if (ended && gain < std::log1p(options_.stop_gain)) {
+      chosen = baseline_ended || baseline_pending ? std::nullopt
+                                                  : best_baseline(open);
+    }
+    return chosen ? std::optional(advance(*chosen)) : std::nullopt;
+  }
+
+  // The multiplier wants the baseline too.
+  std::optional<std::size_t> best_baseline(
+      const std::vector<Outlook>& open) const {
+    const Outlook* best = nullptr;
+    for (const Outlook& outlook : open) {
+      if (candidates_[outlook.trial].baseline &&
+          (best == nullptr || outlook.mean > best->mean)) {
+        best = &outlook;
+      }
+    }
+    return best == nullptr ? std::nullopt : std::optional(best->trial);
+  }
+
+  std::vector<Candidate> candidates_;
+  int rungs_;
+  ModelOptions options_;
+  std::vector<State> trials_;
+  std::vector<std::size_t> design_;
+  std::size_t begun_ = 0;  // of the design
+  std::vector<Observation> observations_;
+  std::map<int, double> speeds_;  // ln FLOPs per second, by kind
+  Fit fit_;
+  std::optional<GaussianProcess> process_;
+  std::optional<Belief> held_;
+};
+
+}  // namespace
+
+std::unique_ptr<Policy> model_policy(
+    std::vector<Candidate> candidates, int rungs, ModelOptions options) {
+  return std::make_unique<ModelPolicy>(
+      std::move(candidates), rungs, std::move(options));
+}
+
+}  // namespace einforge::search
