@@ -3,6 +3,12 @@
 # virtual environment that scripts/setup.sh makes.
 
 find_package(fmt REQUIRED)
+# Debian has no static library of it, which the wheel would take.
+if(EINFORGE_WHEEL AND NOT EINFORGE_FMT)
+  set(EINFORGE_FMT fmt::fmt-header-only)
+elseif(NOT EINFORGE_FMT)
+  set(EINFORGE_FMT fmt::fmt)
+endif()
 find_package(nlohmann_json REQUIRED)
 find_package(SQLite3 REQUIRED)
 find_package(Eigen3 REQUIRED)
@@ -31,12 +37,14 @@ endif()
 
 set(EINFORGE_VENV "${PROJECT_SOURCE_DIR}/.venv" CACHE PATH
     "The virtual environment that holds torch")
-if(EXISTS "${EINFORGE_VENV}/bin/python")
+if(EINFORGE_WHEEL)
+  set(EINFORGE_PYTHON "${Python_EXECUTABLE}")
+elseif(EXISTS "${EINFORGE_VENV}/bin/python")
   set(EINFORGE_PYTHON "${EINFORGE_VENV}/bin/python")
 else()
   find_program(EINFORGE_PYTHON python3 REQUIRED)
 endif()
 
-if(EINFORGE_TORCH)
+if(EINFORGE_TORCH OR EINFORGE_BINDING)
   include(EinforgeTorch)
 endif()

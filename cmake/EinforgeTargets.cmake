@@ -92,6 +92,23 @@ function(einforge_add_library name)
   set_property(GLOBAL APPEND PROPERTY EINFORGE_LIBRARIES einforge_${name})
 endfunction()
 
+# Of a list of the sources of ops/, leaves those that the build can have: without
+# CUDA kernels one file stands in for all of cuda/ that calls them.
+function(einforge_choose_cuda_sources variable)
+  set(chosen ${${variable}})
+  if(EINFORGE_HAVE_CUDA)
+    list(FILTER chosen EXCLUDE REGEX "/ops/cuda/no_cuda.cpp$")
+  else()
+    set(torch_only
+        "choice_cache|btt_moe_linear|einsum_linear|strided_bmm|no_cuda")
+    set(others ${chosen})
+    list(FILTER chosen EXCLUDE REGEX "/ops/cuda/")
+    list(FILTER others INCLUDE REGEX "/ops/cuda/(${torch_only}).cpp$")
+    list(APPEND chosen ${others})
+  endif()
+  set(${variable} ${chosen} PARENT_SCOPE)
+endfunction()
+
 # einforge_test(FOLDER [TORCH] [TORCH_SOURCES file...] [DEPS target...]
 #               [TORCH_DEPS target...]): tests/FOLDER/*_test.cpp as the program
 # FOLDER_tests, each test seen by ctest. With TORCH_SOURCES those tests are a

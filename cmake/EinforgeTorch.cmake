@@ -24,7 +24,13 @@ if(EINFORGE_CUDA AND CMAKE_CUDA_COMPILER)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   set(EINFORGE_HAVE_CUDA ON)
 endif()
-find_package(Torch 2.11 REQUIRED)
+if(EINFORGE_TORCH)
+  find_package(Torch 2.11 REQUIRED)
+elseif(EINFORGE_HAVE_CUDA)
+  # What TorchConfig does as well; the operators for Python do without it.
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+endif()
 message(STATUS "CUDA kernels: ${EINFORGE_HAVE_CUDA}")
 
 # einforge_use_torch(TARGET [test]): with the precompiled header of Torch, for

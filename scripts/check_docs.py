@@ -6,7 +6,8 @@
 Every sh, python and toml block of README.md, CONTRIBUTING.md, docs/*.md and
 python/README.md, and every example in the help of a command, in the order of
 the page, in a scratch folder that looks like the repository. Training and
-searches are made short by settings that a wrapper of the program adds.
+searches are made short by settings that a wrapper of the program adds. And
+whether docs/api.md is what the docstrings say.
 
 Comments in a page, right before a block, say more:
 
@@ -189,7 +190,7 @@ class Scratch:
         self.environment = {
             **os.environ, "HOME": folder, "EINFORGE_PROGRESS": "0",
             "PYTHONPATH": str(ROOT / "python"),
-            "EINFORGE_LIBRARY": str(build / "lib" / "libeinforge_ops.so"),
+            "EINFORGE_LIBRARY": str(build / "lib" / "libeinforge_python.so"),
             "PATH": f"{wrapper.parent}:{ROOT / '.venv/bin'}:"
                     f"{os.environ['PATH']}"}
 
@@ -242,6 +243,11 @@ def main():
     if options.pages:
         blocks = [b for b in blocks if b.page in options.pages]
     failed = 0
+    if not options.pages and not options.list:
+        failed += bool(subprocess.run(
+            [ROOT / ".venv/bin/python", ROOT / "scripts/make_api.py", "--check"],
+            check=False, env={**os.environ, "EINFORGE_LIBRARY": str(
+                build / "lib" / "libeinforge_python.so")}).returncode)
     folder = tempfile.mkdtemp(prefix="einforge-docs-")
     try:
         scratch = Scratch(folder, build)

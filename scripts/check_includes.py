@@ -13,7 +13,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "src" / "einforge"
 ORDER = [
     "base", "structure", "scaling", "store", "report", "kernels",
-    "ops", "bench", "nn", "models", "data", "distributed", "train",
+    "ops", "stable", "bench", "nn", "models", "data", "distributed", "train",
     "interop", "search",
 ]
 WITHOUT_TORCH = set(ORDER[: ORDER.index("ops")])

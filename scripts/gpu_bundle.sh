@@ -9,13 +9,17 @@ build="${1:-$root/build/release}"
 out="${2:-$root/build/gpu}"
 rm -rf "$out"
 mkdir -p "$out/bin" "$out/lib"
-cp "$build/lib/libeinforge_ops.so" "$out/lib/"
+cp "$build"/lib/libeinforge_{ops,python}.so "$out/lib/"
 for program in einforge ops_tests nn_tests models_tests train_torch_tests; do
   if [[ $build/bin/$program -ot $build/lib/libeinforge_ops.so ]]; then
     echo "without $program, which is missing or older than libeinforge_ops.so"
   else
     cp "$build/bin/$program" "$out/bin/"
   fi
+done
+# A wheel with CUDA, where `pip wheel . -w dist` made one.
+for wheel in "$root"/dist/einforge-*.whl; do
+  if [[ -f $wheel ]]; then cp "$wheel" "$out/"; fi
 done
 # The standalone checks of single kernels, where benchmarks/cuda/build.sh made
 # them from the kernels as they are.

@@ -7,6 +7,10 @@
 # compile. Each command has a time limit.
 #   tests        the programs *_tests
 #   graph        forward and backward in a CUDA graph, from Python
+#   python       the layers under PyTorch's own tools, from Python
+#   wheel        DIR's einforge-*.whl, as a user installs it
+#   user         examples/pytorch/train_gpt.py at width 1024, compiled
+#   convert      milliseconds of convert_'s report beside einforge bench
 #   sanitize     memcheck, racecheck and initcheck of the kernels, small sizes
 #   layers       einforge bench: the layers of the claims, 32,768 tokens
 #   paper        einforge bench: the paper's 23 structures at three widths
@@ -23,8 +27,8 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 cd "$root" || exit 2
 out="${OUT:-results/gpu}"
 folder=""
-all=(tests graph sanitize layers paper decode moe widths coverage gpt kernels
-  train-smoke)
+all=(tests graph python wheel user convert sanitize layers paper decode moe
+  widths coverage gpt kernels train-smoke)
 declare -A part
 for argument in "$@"; do
   name="${argument#--}"
@@ -112,8 +116,42 @@ if [[ -n ${part[tests]:-} ]]; then
   done
 fi
 if [[ -n ${part[graph]:-} ]]; then
-  EINFORGE_LIBRARY="$folder/lib/libeinforge_ops.so" check graph timeout 120 \
+  EINFORGE_LIBRARY="$folder/lib/libeinforge_python.so" check graph timeout 120 \
     python3 tests/python/test_ops.py CudaGraph
+fi
+if [[ -n ${part[python]:-} ]]; then
+  EINFORGE_LIBRARY="$folder/lib/libeinforge_python.so" \
+    EINFORGE_TEST_DEVICE=cuda check python timeout 400 \
+    python3 tests/python/test_ecosystem.py
+fi
+if [[ -n ${part[wheel]:-} ]]; then
+  wheels=("$folder"/einforge-*.whl)
+  if [[ -f ${wheels[0]} ]]; then
+    EINFORGE_WHEEL_PYTHON="$(command -v python3)" check wheel timeout 300 \
+      scripts/check_wheel.sh "${wheels[0]}"
+    tail -3 "$out/wheel.txt"
+  else
+    say "skip wheel: none in $folder, see scripts/gpu_bundle.sh"
+  fi
+fi
+# In Python, with the operators of the build.
+user_python() {
+  EINFORGE_LIBRARY="$folder/lib/libeinforge_python.so" PYTHONPATH=python \
+    timeout 400 python3 "$@"
+}
+if [[ -n ${part[user]:-} ]]; then
+  for structure in dense monarch btt_moe:E=16,k=2; do
+    check "user_${structure%%:*}" user_python examples/pytorch/train_gpt.py \
+      --width 1024 --layers 6 --context 128 --batch 512 --steps 200 --compile \
+      --device cuda --structure "$structure" \
+      --json "$out/user_${structure%%:*}.json"
+    tail -1 "$out/user_${structure%%:*}.txt"
+  done
+fi
+if [[ -n ${part[convert]:-} ]]; then
+  check convert user_python benchmarks/cuda/convert_ms.py \
+    --program "$folder/bin/einforge" --json "$out/convert_ms.json"
+  cat "$out/convert.txt"
 fi
 # The distinct errors, the most frequent first; of a tool that reports none (it
 # crashed, or its time was over) the last lines.

@@ -12,26 +12,38 @@ operators below them are einsum_linear and so on, also under
 torch.ops.einforge.
 """
 
-from einforge._library import load as _load_library
+from einforge._library import load as _load_library, version as _version
 
 _load_library()
 
 from einforge.functional import (  # noqa: E402
     RoutedMixture,
+    RouterLoss,
     btt_moe_linear,
     btt_moe_routed,
     einsum_linear,
+    moe_router_loss,
     rms_cap,
 )
 from einforge.module import EinsumLinear  # noqa: E402
-from einforge.structure import Sizes, Structure, describe  # noqa: E402
+from einforge.structure import Sizes, Structure  # noqa: E402
 from einforge import nn  # noqa: E402
 from einforge.convert import convert_  # noqa: E402
 from einforge.runs import load  # noqa: E402
+from einforge.summary import (  # noqa: E402
+    LayerSummary,
+    ModelSummary,
+    describe,
+)
+
+__version__ = _version()
 
 __all__ = [
     "EinsumLinear",
+    "LayerSummary",
+    "ModelSummary",
     "RoutedMixture",
+    "RouterLoss",
     "Sizes",
     "Structure",
     "btt_moe_linear",
@@ -40,6 +52,7 @@ __all__ = [
     "describe",
     "einsum_linear",
     "load",
+    "moe_router_loss",
     "nn",
     "rms_cap",
 ]

@@ -1,11 +1,16 @@
-"""Finds and loads libeinforge_ops.so."""
+"""Finds and loads the operators, libeinforge_python.so."""
 
 import os
 import pathlib
 
 import torch
 
-NAME = "libeinforge_ops.so"
+NAME = "libeinforge_python.so"
+
+
+def version() -> str:
+    """Of the library that is loaded."""
+    return torch.ops.einforge.version()
 
 
 def candidates() -> list[pathlib.Path]:

@@ -14,6 +14,9 @@ from einforge.structure import describe
 
 # Of a layer's time: passes that warm up, and those whose median counts.
 _WARM_UP, _RUNS = 5, 15
+# As einforge bench: on CUDA so much memory is written so often before each pass,
+# which empties the L2 cache and lets the host get ahead.
+_FLUSH_BYTES, _FLUSHES = 256 << 20, 10
 # Inputs of a layer that are clustered for a mixture, at most.
 _INPUTS = 16384
 
@@ -103,14 +106,19 @@ def _is_mixture(structure: str, layer: nn.Module) -> bool:
         return False  # its row says why
 
 
-def _milliseconds(layer: nn.Module, x: Tensor) -> float:
+def milliseconds(layer: nn.Module, x: Tensor) -> float:
+    """Of a forward pass."""
     cuda = x.is_cuda
     times = []
     with torch.no_grad():
+        flush = torch.empty(
+            _FLUSH_BYTES if cuda else 0, dtype=torch.uint8, device=x.device)
         for run in range(_WARM_UP + _RUNS):
             if cuda:
                 begin, end = (torch.cuda.Event(enable_timing=True)
                               for _ in range(2))
+                for _ in range(_FLUSHES):
+                    flush.zero_()
                 begin.record()
                 layer(x)
                 end.record()
@@ -261,6 +269,9 @@ def _convert(model, name, layer, structure, init, seen, shared,
     if init == "project":
         if found.experts is not None and seen is None:
             return kept._replace(skipped="a mixture needs calibration")
+        if found.experts is not None and found.dense:
+            return kept._replace(
+                skipped="a mixture of dense matrices has no projection")
         error = new.load_matrix(weight, seen, iterations).errors[-1]
     with torch.no_grad():
         if layer.bias is not None:
@@ -273,7 +284,7 @@ def _convert(model, name, layer, structure, init, seen, shared,
     ms = None
     if measure:
         x = torch.randn(tokens, d_in, device=weight.device, dtype=weight.dtype)
-        ms = (_milliseconds(layer, x), _milliseconds(new, x))
+        ms = (milliseconds(layer, x), milliseconds(new, x))
     after = sum(parameter.numel() for parameter in new.parameters())
     row = Row(name, d_in, d_out, found.name, tuple(found.sizes), "", error,
               (before, after), (2 * d_out * d_in, 2 * found.macs), ms)

@@ -5,6 +5,8 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
 
+from einforge import _operators
+
 
 def einsum_linear(
     x: Tensor, core_a: Tensor, core_b: Tensor, bias: Optional[Tensor] = None
@@ -26,11 +28,13 @@ def einsum_linear(
     Raises:
         RuntimeError: a shape, dtype or device does not fit.
 
-    Differentiable, twice too; saves x and the cores, no intermediate. Runs in
-    autocast's dtype and under torch.compile. EINFORGE_KERNEL=name forces a
-    kernel, EINFORGE_LOG_KERNELS=1 prints which one ran.
+    Differentiable any number of times; saves x and the cores, no intermediate.
+    Runs in autocast's dtype, under torch.compile and under torch.func's
+    transforms. EINFORGE_KERNEL=name forces a kernel, EINFORGE_LOG_KERNELS=1
+    prints which one ran. FLOPs: 2 torch.ops.einforge.core_macs(sizes) a row of
+    x; backward twice that, and the first contraction once more.
     """
-    return torch.ops.einforge.einsum_linear(x, core_a, core_b, bias)
+    return _operators.einsum_linear(x, core_a, core_b, bias)
 
 
 def rms_cap(core: Tensor, gain: Optional[Tensor], max_rms: float) -> Tensor:
@@ -43,8 +47,11 @@ def rms_cap(core: Tensor, gain: Optional[Tensor], max_rms: float) -> Tensor:
 
     Raises:
         RuntimeError: max_rms is not positive, or gain not one element.
+
+    Under autocast the result has its dtype. Source: arXiv 2410.02117, section
+    5.
     """
-    return torch.ops.einforge.rms_cap(core, gain, max_rms)
+    return _operators.rms_cap(core, gain, max_rms, None)
 
 
 def btt_moe_linear(
@@ -70,9 +77,11 @@ def btt_moe_linear(
     Raises:
         RuntimeError: a shape, dtype or device does not fit.
 
-    Differentiable once in all but the experts; arXiv 2410.02117, section 6.
+    Differentiable in all but the experts; second derivatives, and transforms of
+    torch.func, compute every expert for all tokens. Source: arXiv 2410.02117,
+    section 6.
     """
-    return torch.ops.einforge.btt_moe_linear(x, core_a, core_b, experts, gates)
+    return _operators.btt_moe_linear(x, core_a, core_b, experts, gates)
 
 
 class RoutedMixture(NamedTuple):
@@ -113,5 +122,40 @@ def btt_moe_routed(
 
     Differentiable in x, router, cores and output_bias, by y, logits and gates.
     """
-    return RoutedMixture(*torch.ops.einforge.btt_moe_routed(
+    return RoutedMixture(*_operators.btt_moe_routed(
         x, router, core_a, core_b, active, softmax_first, bias, output_bias))
+
+
+class RouterLoss(NamedTuple):
+    """What moe_router_loss returns for E experts."""
+
+    loss: Tensor  # no dimensions
+    load: Tensor  # (E) int64: assignments of each expert
+
+
+def moe_router_loss(
+    logits: Tensor,
+    experts: Tensor,
+    balance_weight: float = 0.01,
+    z_weight: float = 0.001,
+) -> RouterLoss:
+    """The loss that keeps a router's load even and its scores small:
+
+        balance_weight E sum_i(p_i f_i) + z_weight mean(logsumexp(logits)^2)
+
+    with p_i the mean over tokens of softmax(logits)_i and f_i the share of
+    assignments that expert i has; 0 of no tokens.
+
+    Args:
+        logits: (T, E), float32 or float64.
+        experts: (T, k), int32 or int64, that the tokens take.
+        balance_weight, z_weight: of the two terms.
+
+    Raises:
+        RuntimeError: a shape, dtype or device does not fit.
+
+    Differentiable in the logits. Source: arXiv 2101.03961, section 2.2 (load);
+    arXiv 2202.08906, section 3.1 (z-loss).
+    """
+    return RouterLoss(*_operators.moe_router_loss(
+        logits, experts, balance_weight, z_weight))

@@ -1,5 +1,7 @@
 """A structured layer as a module."""
 
+from typing import Optional, Union
+
 import torch
 from torch import Tensor, nn
 
@@ -16,15 +18,42 @@ class EinsumLinear(nn.Module):
     Gains have size (1), so that FSDP2 can shard them.
     """
 
-    def __init__(self, sizes: Sizes, bias: bool = True):
+    def __init__(
+        self,
+        sizes: Sizes,
+        bias: bool = True,
+        *,
+        device: Optional[Union[torch.device, str]] = None,
+        dtype: Optional[torch.dtype] = None,
+    ):
+        """Args:
+            sizes: the seven integer sizes, alpha to rho.
+            bias: whether y has a learned (d_out) added.
+            device, dtype: of the parameters.
+
+        Raises:
+            ValueError: sizes are not seven whole numbers above 0.
+        """
         super().__init__()
-        s = self.sizes = Sizes(*sizes)
+        s = self.sizes = _checked(sizes)
         self.std_a, self.std_b = torch.ops.einforge.core_init_std(list(s))
-        self.core_a = nn.Parameter(torch.randn(s.core_a) * self.std_a)
-        self.core_b = nn.Parameter(torch.randn(s.core_b) * self.std_b)
-        self.gain_a = nn.Parameter(torch.ones(1))
-        self.gain_b = nn.Parameter(torch.ones(1))
-        self.bias = nn.Parameter(torch.zeros(s.d_out)) if bias else None
+        factory = {"device": device, "dtype": dtype}
+        self.core_a = nn.Parameter(torch.empty(s.core_a, **factory))
+        self.core_b = nn.Parameter(torch.empty(s.core_b, **factory))
+        self.gain_a = nn.Parameter(torch.empty(1, **factory))
+        self.gain_b = nn.Parameter(torch.empty(1, **factory))
+        self.register_parameter("bias", nn.Parameter(
+            torch.empty(s.d_out, **factory)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the initial values anew, as after init on the meta device."""
+        nn.init.normal_(self.core_a, std=self.std_a)
+        nn.init.normal_(self.core_b, std=self.std_b)
+        nn.init.ones_(self.gain_a)
+        nn.init.ones_(self.gain_b)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) -> (..., d_out)."""
@@ -41,6 +70,24 @@ class EinsumLinear(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *args):
         adopt_old_gains(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _checked(sizes: Sizes) -> Sizes:
+    names = ", ".join(Sizes._fields)
+    try:
+        values = [int(size) for size in sizes]
+        whole = all(value == size for value, size in zip(values, sizes))
+    except (TypeError, ValueError):
+        values, whole = [], False
+    if not whole or len(values) != len(Sizes._fields):
+        raise ValueError(
+            f"[EinsumLinear] expected seven sizes ({names}); got {sizes!r}: for "
+            "a structure at two widths there is einforge.nn.Linear(d_in, d_out, "
+            "'monarch')")
+    if min(values) < 1:
+        raise ValueError(
+            f"[EinsumLinear] expected sizes above 0 ({names}); got {values}")
+    return Sizes(*values)
 
 
 def adopt_old_gains(state_dict: dict[str, Tensor], prefix: str) -> None:

@@ -13,9 +13,14 @@ from typing import Any, Iterator, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from einforge.functional import btt_moe_routed, einsum_linear, rms_cap
 from einforge import models
-from einforge.models import Router
+from einforge.functional import (
+    btt_moe_linear,
+    btt_moe_routed,
+    einsum_linear,
+    moe_router_loss,
+    rms_cap,
+)
 from einforge.module import adopt_old_gains
 from einforge.projection import (
     MixtureProjection, Projection, matrix, project, project_mixture)
@@ -209,6 +214,180 @@ class Linear(_Cores):
         return found
 
 
+class Router(nn.Module):
+    """Picks k of E experts for each token: the highest of x weight^T.
+
+    Args:
+        d_in, experts, active: features, E and k.
+        softmax_first: gates are the chosen experts' shares of a softmax over
+            all experts, not over the chosen. None: only with k = 1 of several,
+            where the other gives a gate of 1 and a router without gradient.
+        balance_weight: of the load-balancing loss E sum_i(p_i f_i).
+        z_weight: of the mean squared logsumexp of the logits.
+        init_std: of the initial weights, times sqrt(d_in).
+        jitter: in training the router sees each feature times a number in
+            [1 - jitter, 1 + jitter].
+        bias_rate: step of the balancing bias, which update_biases() moves;
+            0 is none, 0.001 usual.
+
+    Scores are float32 (float64 where x is) whatever autocast says. Source:
+    arXiv 2410.02117, section 6; arXiv 2101.03961, section 2.2 (load); arXiv
+    2202.08906, section 3.1 (z-loss); arXiv 2408.15664 (bias).
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        experts: int,
+        active: int,
+        *,
+        softmax_first: Optional[bool] = None,
+        balance_weight: float = 0.01,
+        z_weight: float = 0.001,
+        init_std: float = 0.0,
+        jitter: float = 0.0,
+        bias_rate: float = 0.0,
+        device: Optional[Union[torch.device, str]] = None,
+    ):
+        super().__init__()
+        for name, value in (("balance_weight", balance_weight),
+                            ("z_weight", z_weight), ("init_std", init_std),
+                            ("bias_rate", bias_rate)):
+            if value < 0:
+                raise ValueError(
+                    f"[Router] expected {name} of at least 0; got {value}")
+        if not 0 <= jitter < 1:
+            raise ValueError(
+                f"[Router] expected jitter in [0, 1); got {jitter}")
+        if softmax_first is False and active == 1 and experts > 1:
+            raise ValueError(
+                "[Router] expected softmax_first with 1 active expert, whose "
+                "softmax over itself gives the router no gradient; got False")
+        self.active = active
+        self.softmax_first = softmax_first
+        self.balance_weight = balance_weight
+        self.z_weight = z_weight
+        self.init_std = init_std
+        self.jitter = jitter
+        self.bias_rate = bias_rate
+        self.weight = nn.Parameter(torch.empty(
+            experts, d_in, device=device, dtype=torch.float32))
+        for name, dtype in (("bias", torch.float32), ("load", torch.int64)):
+            self.register_buffer(name, torch.empty(
+                experts, device=device, dtype=dtype) if bias_rate > 0 else None)
+        # Of the last forward pass in training.
+        self.loss: Optional[Tensor] = None
+        self.tokens: Optional[Tensor] = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the initial values anew."""
+        if self.init_std > 0:
+            nn.init.normal_(
+                self.weight, std=self.init_std / self.weight.shape[1] ** 0.5)
+        else:
+            nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+            nn.init.zeros_(self.load)
+
+    @property
+    def gates_of_all(self) -> bool:
+        """Whether gates are shares of a softmax over all experts."""
+        if self.softmax_first is None:
+            return self.active == 1 and self.weight.shape[0] > 1
+        return self.softmax_first
+
+    def wide_weight(self, x: Tensor) -> Tensor:
+        """The weight as scores want it, whatever .to() made of it."""
+        return self.weight.to(
+            torch.float64 if x.dtype == torch.float64 else torch.float32)
+
+    def jittered(self, x: Tensor) -> Tensor:
+        """x as the router sees it."""
+        if self.training and self.jitter > 0:
+            return x * (1 + self.jitter * (2 * torch.rand_like(x) - 1))
+        return x
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., d_in) -> experts (T, k) int32, the best first, gates (T, k)."""
+        with torch.autocast(x.device.type, enabled=False):
+            weight = self.wide_weight(x)
+            rows = self.jittered(x).reshape(-1, weight.shape[1])
+            logits = rows.to(weight.dtype) @ weight.t()
+            scores = logits.detach()
+            if self.bias is not None:
+                scores = scores + self.bias
+            experts = scores.sort(
+                dim=-1, descending=True, stable=True).indices[:, :self.active]
+            gates = (logits.softmax(-1).gather(-1, experts)
+                     if self.gates_of_all
+                     else logits.gather(-1, experts).softmax(-1))
+        experts = experts.to(torch.int32)
+        self.observe(logits, experts)
+        return experts, gates
+
+    def observe(self, logits: Tensor, experts: Tensor) -> None:
+        """Keeps the loss and the load of a forward pass in training."""
+        if self.training:
+            self.loss, self.tokens = moe_router_loss(
+                logits, experts, self.balance_weight, self.z_weight)
+            if self.load is not None:
+                self.load.add_(self.tokens)
+
+    @torch.no_grad()
+    def update_bias(self) -> None:
+        """Moves the balancing bias against the load since the last call."""
+        if self.bias is not None:
+            excess = self.load.sum() - self.load * self.load.numel()
+            self.bias.add_(excess.sign(), alpha=self.bias_rate)
+            self.load.zero_()
+
+    def lr_multipliers(self, base_width: int) -> dict[str, float]:
+        """Of the weight: that of a dense layer."""
+        return {"weight": base_width / self.weight.shape[1]}
+
+
+def _experts_linear(rows: Tensor, weight: Tensor, experts: Tensor) -> Tensor:
+    """rows (N, d_in), each by the matrix of its expert: weight (E, d_out, d_in),
+    experts (N) -> (N, d_out)."""
+    count, d_out, d_in = weight.shape
+    if (rows.is_cuda and rows.dtype == torch.bfloat16 and d_in % 8 == 0
+            and d_out % 8 == 0):
+        return _grouped(rows, weight, experts)
+    # A dense matrix is core A with a core B that is 1.
+    return btt_moe_linear(
+        rows,
+        weight.transpose(1, 2).reshape(count, d_in, 1, d_out, 1, 1),
+        weight.new_ones(count, 1, 1, 1, 1, 1),
+        experts.unsqueeze(1),
+        torch.ones(
+            rows.shape[0], 1, device=rows.device,
+            dtype=torch.float64 if rows.dtype == torch.float64
+            else torch.float32))
+
+
+def _grouped(rows: Tensor, weight: Tensor, experts: Tensor) -> Tensor:
+    """The same by torch's grouped matmul, which does not wait for the device."""
+    sorted_experts, order = experts.sort(stable=True)
+    ends = torch.searchsorted(
+        sorted_experts,
+        torch.arange(weight.shape[0], device=rows.device, dtype=experts.dtype),
+        right=True, out_int32=True)
+    y = nn.functional.grouped_mm(
+        rows.index_select(0, order), weight.transpose(1, 2), offs=ends)
+    inverse = torch.empty_like(order).index_copy_(
+        0, order, torch.arange(order.numel(), device=order.device))
+    return y.index_select(0, inverse)
+
+
+def _autocast(x: Tensor) -> Tensor:
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))
+    return x
+
+
 class MoeLinear(_Cores):
     """E layers of a structure, of which a router picks k for each token.
 
@@ -219,12 +398,14 @@ class MoeLinear(_Cores):
 
     Args:
         d_in, d_out: features.
-        structure: "btt_moe:E=16,k=2", "low_rank_moe:E=16,k=2".
-        softmax_first: gates are the chosen experts' shares of a softmax over
-            all experts, not over the chosen. None: only with k = 1, where the
-            other gives a gate of 1 and a router without gradient.
-        balance_weight: of the load-balancing loss E sum_i(p_i f_i).
-        z_weight: of the mean squared logsumexp of the logits.
+        structure: "btt_moe:E=16,k=2", "low_rank_moe:E=16,k=2",
+            "dense_moe:E=16,k=2".
+        bias: one (d_out) for the mixture.
+        gain: a learned factor for each core, shared by the experts.
+        zero: every expert starts at zero.
+        device, dtype: of the parameters; the router's are float32.
+        router: options of its Router: softmax_first, balance_weight, z_weight,
+            init_std, jitter, bias_rate.
 
     Raises:
         ValueError: no such mixture, or not at these widths.
@@ -239,37 +420,43 @@ class MoeLinear(_Cores):
         *,
         gain: bool = True,
         zero: bool = False,
-        softmax_first: Optional[bool] = None,
-        balance_weight: float = 0.01,
-        z_weight: float = 0.001,
         device: Optional[Union[torch.device, str]] = None,
         dtype: Optional[torch.dtype] = None,
+        **router: Any,
     ):
         found = describe(structure, d_in, d_out)
-        if found.experts is None or found.dense:
+        if found.experts is None or found.family == "ffn_moe":
             raise ValueError(
-                "[MoeLinear] expected a mixture of structured experts such as "
-                f"'btt_moe:E=16,k=2'; got '{structure}'")
+                "[MoeLinear] expected a mixture such as 'btt_moe:E=16,k=2'; got "
+                f"'{structure}'" + (": use FfnMoe" if found.experts else ""))
         factory = {"device": device, "dtype": dtype}
         super().__init__(found, (found.experts,), gain, zero, factory)
-        self.softmax_first = softmax_first
-        self.balance_weight = balance_weight
-        self.z_weight = z_weight
-        self.router = nn.Parameter(torch.empty(
-            found.experts, d_in, device=device, dtype=torch.float32))
+        self.router = Router(
+            d_in, found.experts, found.active, device=device, **router)
         self.register_parameter("bias", nn.Parameter(
             torch.empty(d_out, **factory)) if bias else None)
-        # Of the last forward pass in training.
-        self.loss: Optional[Tensor] = None
-        self.load: Optional[Tensor] = None
         self.reset_parameters()
 
+    @property
+    def in_features(self) -> int:
+        return self.structure.d_in
+
+    @property
+    def out_features(self) -> int:
+        return self.structure.d_out
+
     def reset_parameters(self) -> None:
-        """Draws the initial values anew; the router starts at zero."""
+        """Draws the initial values anew."""
         self._reset_cores()
-        nn.init.zeros_(self.router)
+        self.router.reset_parameters()
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        old = prefix + "router"  # a parameter of the layer itself once
+        if old in state_dict:
+            state_dict[old + ".weight"] = state_dict.pop(old)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def load_matrix(
@@ -284,49 +471,151 @@ class MoeLinear(_Cores):
         """
         s = self.structure
         self._need_gains()
-        softmax_first = self.softmax_first
-        if softmax_first is None:
-            softmax_first = s.active == 1
         found = project_mixture(
-            weight.double(), s.sizes, inputs, s.experts, s.active, softmax_first,
-            iterations)
+            weight.double(), s.sizes, inputs, s.experts, s.active,
+            self.router.gates_of_all, iterations)
         self._load_cores(found.core_a, found.core_b)
-        self.router.copy_(found.router)
+        self.router.weight.copy_(found.router)
         return found
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) -> (..., d_out)."""
+        x = _autocast(x)
+        router = self.router
+        if self.structure.dense:
+            experts, gates = router(x)
+            y = _mixed(
+                x, experts, gates,
+                lambda rows, of: _experts_linear(
+                    rows, _autocast(self.weight), of))
+            return y if self.bias is None else y + self.bias.to(y.dtype)
         a, b = self.cores()
+        if router.training and router.jitter > 0:
+            experts, gates = router(x)
+            y = btt_moe_linear(x, a, b, experts, gates)
+            return y if self.bias is None else y + self.bias.to(y.dtype)
         out = btt_moe_routed(
-            x, self.router, a, b, self.structure.active, self.softmax_first,
-            output_bias=self.bias)
-        if self.training:
-            self.loss, self.load = torch.ops.einforge.moe_router_loss(
-                out.logits, out.experts, self.balance_weight, self.z_weight)
+            x, router.wide_weight(x), a, b, router.active, router.softmax_first,
+            bias=router.bias, output_bias=self.bias)
+        router.observe(out.logits, out.experts)
         return out.y
 
+
+def _mixed(x, experts, gates, layer) -> Tensor:
+    """The gated sum of what `layer` makes of the rows of all pairs."""
+    tokens, active = experts.shape
+    rows = x.reshape(tokens, 1, -1).expand(-1, active, -1)
+    y = layer(rows.reshape(tokens * active, -1), experts.reshape(-1))
+    y = (y.unflatten(0, (tokens, active)) * gates.unsqueeze(-1)).sum(1)
+    return y.to(x.dtype).reshape(*x.shape[:-1], -1)
+
+
+class FfnMoe(nn.Module):
+    """E dense feed-forward networks, of which a router picks k for each token.
+
+        y = sum_j gates_j out_{experts_j} gelu(in_{experts_j} x) + bias
+
+    The standard mixture of experts (arXiv 2101.03961), in place of a whole
+    feed-forward network. Experts have no biases of their own; their
+    parametrisation is that of dense layers, and gelu is its tanh form.
+
+    Args:
+        width, hidden: features outside and inside.
+        structure: "ffn_moe:E=8,k=2".
+        bias: one (width), at the end.
+        zero: every expert's second matrix starts at zero.
+        device, dtype: of the parameters; the router's are float32.
+        router: as for MoeLinear; init_std is 1 by default.
+
+    Raises:
+        ValueError: another structure, or one that cannot be.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        structure: str = "ffn_moe:E=8,k=2",
+        bias: bool = True,
+        *,
+        zero: bool = False,
+        device: Optional[Union[torch.device, str]] = None,
+        dtype: Optional[torch.dtype] = None,
+        **router: Any,
+    ):
+        super().__init__()
+        found = describe(structure, width, hidden)
+        if found.family != "ffn_moe":
+            raise ValueError(
+                f"[FfnMoe] expected a structure like 'ffn_moe:E=8,k=2'; got "
+                f"'{structure}'")
+        self.structures = (found, describe(structure, hidden, width))
+        self.zero = zero
+        factory = {"device": device, "dtype": dtype}
+        self.in_weight = nn.Parameter(
+            torch.empty(found.experts, hidden, width, **factory))
+        self.out_weight = nn.Parameter(
+            torch.empty(found.experts, width, hidden, **factory))
+        self.router = Router(
+            width, found.experts, found.active, device=device,
+            **{"init_std": 1.0, **router})
+        self.register_parameter("bias", nn.Parameter(
+            torch.empty(width, **factory)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the initial values anew."""
+        for weight, structure in zip(
+                (self.in_weight, self.out_weight), self.structures):
+            nn.init.normal_(weight, std=structure.cores[0].init_std)
+        if self.zero:
+            nn.init.zeros_(self.out_weight)
+        self.router.reset_parameters()
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., width)."""
+        x = _autocast(x)
+        experts, gates = self.router(x)
+
+        def network(rows, of):
+            hidden = _experts_linear(rows, _autocast(self.in_weight), of)
+            return _experts_linear(
+                nn.functional.gelu(hidden, approximate="tanh"),
+                _autocast(self.out_weight), of)
+
+        y = _mixed(x, experts, gates, network)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
     def lr_multipliers(self, base_width: int) -> dict[str, float]:
-        s = self.structure
-        found = describe(s.name, s.d_in, s.d_out, base_width)
-        return {**super().lr_multipliers(base_width),
-                "router": found.router_lr_multiplier}
+        """Of both weights: those of dense layers."""
+        names = ("in_weight", "out_weight")
+        return {
+            name: describe(
+                s.name, s.d_in, s.d_out, base_width).cores[0].lr_multiplier
+            for name, s in zip(names, self.structures)}
+
+    def extra_repr(self) -> str:
+        s = self.structures[0]
+        return f"{s.d_in}, {s.d_out}, {s.name!r}, bias={self.bias is not None}"
 
 
-def mixtures(model: nn.Module) -> Iterator[tuple[str, MoeLinear]]:
-    """The mixtures of a model with their dotted names."""
+def routers(model: nn.Module) -> Iterator[tuple[str, Router]]:
+    """The routers of a model with the dotted names of their mixtures."""
     for name, module in model.named_modules():
-        if isinstance(module, MoeLinear):
-            yield name, module
+        if isinstance(module, Router):
+            yield name.rpartition(".")[0], module
 
 
 def _routings(
     model: nn.Module,
 ) -> Iterator[tuple[str, Optional[Tensor], Optional[Tensor]]]:
     """Name, loss and tokens per expert of each router's last training pass."""
+    for name, router in routers(model):
+        yield name, router.loss, router.tokens
     for name, module in model.named_modules():
-        if isinstance(module, MoeLinear):
-            yield name, module.loss, module.load
-        elif isinstance(module, Router):
+        if isinstance(module, models.Router):
             yield name, module.loss, module.tokens
 
 
@@ -337,6 +626,15 @@ def aux_loss(model: nn.Module) -> Tensor:
     """
     losses = [loss for _, loss, _ in _routings(model) if loss is not None]
     return torch.stack(losses).mean() if losses else torch.zeros(())
+
+
+def update_biases(model: nn.Module) -> None:
+    """Moves the balancing bias of each router that has one (bias_rate > 0).
+
+    Once an optimiser step. Source: arXiv 2408.15664.
+    """
+    for _, router in routers(model):
+        router.update_bias()
 
 
 def router_health(model: nn.Module) -> dict[str, dict[str, Any]]:
@@ -377,8 +675,8 @@ def param_groups(
     seen: set[int] = set()
     for module in model.modules():
         multipliers: dict[str, float] = {}
-        if isinstance(module, (_Cores, models.Layer, models.Router,
-                               models.FfnMixture)):
+        if isinstance(module, (_Cores, FfnMoe, Router, models.Layer,
+                               models.Router, models.FfnMixture)):
             multipliers = module.lr_multipliers(base_width)
         elif isinstance(module, nn.Linear):
             multipliers = {"weight": base_width / module.in_features}
@@ -417,6 +715,7 @@ def merge_(model: nn.Module) -> nn.Module:
 
 
 __all__ = [
-    "Core", "Linear", "MoeLinear", "Sizes", "Structure", "aux_loss", "describe",
-    "merge_", "mixtures", "param_groups", "router_health",
+    "Core", "FfnMoe", "Linear", "MoeLinear", "Router", "Sizes", "Structure",
+    "aux_loss", "describe", "merge_", "param_groups", "router_health", "routers",
+    "update_biases",
 ]

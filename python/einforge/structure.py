@@ -92,8 +92,12 @@ def describe(
     for name, width in (("d_in", d_in), ("d_out", d_out)):
         if width < 1:
             raise ValueError(f"[einforge] expected {name} above 0; got {width}")
-    found = json.loads(torch.ops.einforge.describe_structure(
-        structure, d_in, d_out, base_width))
+    try:
+        text = torch.ops.einforge.describe_structure(
+            structure, d_in, d_out, base_width)
+    except RuntimeError as error:  # what torch 2.15 makes of it
+        raise ValueError(str(error)) from None
+    found = json.loads(text)
     return Structure(
         name=found["structure"],
         family=found["family"],

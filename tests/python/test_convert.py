@@ -1,6 +1,6 @@
 """Conversion of trained layers, against independent references.
 
-Run by ctest; by hand: EINFORGE_LIBRARY=.../libeinforge_ops.so python
+Run by ctest; by hand: EINFORGE_LIBRARY=.../libeinforge_python.so python
 test_convert.py
 """
 
@@ -176,7 +176,7 @@ class Model(unittest.TestCase):
         for times, kept in (((1.0, 2.0), True), ((2.0, 1.0), False)):
             model = torch.nn.Sequential(torch.nn.Linear(64, 64))
             with mock.patch.object(
-                    convert, "_milliseconds", side_effect=list(times)):
+                    convert, "milliseconds", side_effect=list(times)):
                 report = einforge.convert_(
                     model, "monarch", skip_if_slower=True)
             self.assertEqual(report[0].skipped, "slower" if kept else "")

@@ -1,6 +1,6 @@
 """Modules, projection and conversion, against independent references.
 
-Run by ctest; by hand: EINFORGE_LIBRARY=.../libeinforge_ops.so python test_nn.py
+Run by ctest; by hand: EINFORGE_LIBRARY=.../libeinforge_python.so python test_nn.py
 """
 
 import copy
@@ -216,12 +216,12 @@ class Mixture(unittest.TestCase):
     def test_is_the_sum_of_the_chosen_experts(self):
         torch.manual_seed(8)
         layer = nn.MoeLinear(32, 48, "btt_moe:E=5,k=2", dtype=torch.float64)
-        layer.router = torch.nn.Parameter(
-            torch.randn(5, 32, dtype=torch.float64))
+        layer.router.to(torch.float64)
+        torch.nn.init.normal_(layer.router.weight)
         torch.nn.init.normal_(layer.bias)
         x = torch.randn(11, 32, dtype=torch.float64)
         a, b = layer.cores()
-        logits = x @ layer.router.T
+        logits = x @ layer.router.weight.T
         best = logits.topk(2).indices
         want = torch.zeros(11, 48, dtype=torch.float64)
         for t in range(11):
@@ -230,21 +230,31 @@ class Mixture(unittest.TestCase):
                 want[t] += gate * (x[t] @ matrix(a[e], b[e]).T)
         torch.testing.assert_close(layer(x), want + layer.bias)
 
+    def test_loads_routers_by_their_old_name(self):
+        layer = nn.MoeLinear(16, 16, "btt_moe:E=4,k=2")
+        torch.nn.init.normal_(layer.router.weight)
+        state = layer.state_dict(prefix="0.")
+        state["0.router"] = state.pop("0.router.weight")
+        other = torch.nn.Sequential(nn.MoeLinear(16, 16, "btt_moe:E=4,k=2"))
+        other.load_state_dict(state)
+        self.assertTrue(
+            torch.equal(other[0].router.weight, layer.router.weight))
+
     def test_losses_and_health_are_of_the_last_pass(self):
         torch.manual_seed(9)
         model = torch.nn.Sequential(
             nn.MoeLinear(32, 32, "btt_moe:E=4,k=2"), torch.nn.ReLU(),
             nn.MoeLinear(32, 32, "low_rank_moe:E=4,k=2"))
         self.assertEqual(float(nn.aux_loss(model)), 0)
-        for _, mixture in nn.mixtures(model):
-            torch.nn.init.normal_(mixture.router)
+        for _, router in nn.routers(model):
+            torch.nn.init.normal_(router.weight)
         x = torch.randn(64, 32)
         model(x)
         # The definition: E sum p f, plus 0.1 of the mean squared logsumexp.
         losses = []
         h = x
-        for _, mixture in nn.mixtures(model):
-            logits = h @ mixture.router.T
+        for mixture in (model[0], model[2]):
+            logits = h @ mixture.router.weight.T
             p = logits.softmax(-1).mean(0)
             f = torch.bincount(
                 logits.topk(2).indices.flatten(), minlength=4) / 128
@@ -255,14 +265,105 @@ class Mixture(unittest.TestCase):
         for health in nn.router_health(model).values():
             self.assertEqual(sum(health["tokens"]), 128)
         nn.aux_loss(model).backward()
-        self.assertGreater(float(model[0].router.grad.abs().sum()), 0)
+        self.assertGreater(float(model[0].router.weight.grad.abs().sum()), 0)
 
     def test_a_router_of_one_learns(self):
         torch.manual_seed(10)
         layer = nn.MoeLinear(32, 32, "btt_moe:E=4,k=1")
-        torch.nn.init.normal_(layer.router)
+        torch.nn.init.normal_(layer.router.weight)
         layer(torch.randn(64, 32)).square().sum().backward()
-        self.assertGreater(float(layer.router.grad.abs().sum()), 0)
+        self.assertGreater(float(layer.router.weight.grad.abs().sum()), 0)
+
+
+    def test_dense_experts_and_networks_of_them(self):
+        torch.manual_seed(11)
+        x = torch.randn(2, 6, 16, dtype=torch.float64)
+        rows = x.reshape(-1, 16)
+        for softmax_first in (None, True):
+            layer = nn.MoeLinear(
+                16, 24, "dense_moe:E=4,k=2", softmax_first=softmax_first,
+                dtype=torch.float64)
+            network = nn.FfnMoe(
+                16, 32, "ffn_moe:E=4,k=2", softmax_first=softmax_first,
+                dtype=torch.float64)
+            for mixture, expert in (
+                    (layer, lambda e: rows @ layer.weight[e].T),
+                    (network, lambda e: torch.nn.functional.gelu(
+                        rows @ network.in_weight[e].T, approximate="tanh")
+                        @ network.out_weight[e].T)):
+                torch.nn.init.normal_(mixture.bias)
+                torch.nn.init.normal_(mixture.router.to(torch.float64).weight)
+                logits = rows @ mixture.router.weight.T
+                best = logits.topk(2).indices
+                gates = (logits.gather(1, best).softmax(1)
+                         if softmax_first is None
+                         else logits.softmax(1).gather(1, best))
+                want = mixture.bias + sum(
+                    ((best == e) * gates).sum(1, keepdim=True) * expert(e)
+                    for e in range(4))
+                got = mixture(x)
+                torch.testing.assert_close(got, want.reshape(got.shape))
+                inputs = list(mixture.parameters())
+                weight = torch.randn_like(got)
+                torch.testing.assert_close(
+                    torch.autograd.grad((got * weight).sum(), inputs),
+                    torch.autograd.grad(
+                        (want.reshape(got.shape) * weight).sum(), inputs))
+
+    def test_grouped_matmuls_agree_with_the_operator(self):
+        # What runs on CUDA in bfloat16.
+        torch.manual_seed(12)
+        rows = torch.randn(37, 16, dtype=torch.bfloat16)
+        weight = torch.randn(5, 24, 16, dtype=torch.bfloat16)
+        experts = torch.randint(5, (37,), dtype=torch.int32)
+        got = nn._grouped(rows, weight, experts)
+        want = torch.einsum(
+            "nd,nod->no", rows.float(), weight[experts.long()].float())
+        torch.testing.assert_close(got.float(), want, rtol=2e-2, atol=5e-2)
+
+    def test_initial_values_and_rates_of_networks(self):
+        layer = nn.FfnMoe(256, 1024, "ffn_moe:E=8,k=2")
+        # sqrt(min(d_in, d_out)) / d_in of each matrix; N(0, 1 / width).
+        for weight, std in ((layer.in_weight, 256 ** 0.5 / 256),
+                            (layer.out_weight, 256 ** 0.5 / 1024),
+                            (layer.router.weight, 256 ** -0.5)):
+            self.assertAlmostEqual(
+                float(weight.detach().std()), std, delta=0.05 * std)
+        groups = nn.param_groups(layer, lr=1.0, weight_decay=0.1)
+        of = {id(p): (g["lr"], g["weight_decay"])
+              for g in groups for p in g["params"]}
+        self.assertEqual(of[id(layer.in_weight)], (768 / 256, 0.1))
+        self.assertEqual(of[id(layer.out_weight)], (768 / 1024, 0.1))
+        self.assertEqual(of[id(layer.router.weight)], (768 / 256, 0.1))
+        self.assertEqual(of[id(layer.bias)], (1.0, 0.0))
+
+    def test_a_bias_moves_against_the_load(self):
+        torch.manual_seed(13)
+        for structure in ("btt_moe:E=4,k=1", "dense_moe:E=4,k=1"):
+            layer = nn.MoeLinear(16, 16, structure, bias_rate=0.5)
+            with torch.no_grad():
+                layer.router.weight[2] = 1.0
+            x = torch.rand(64, 16)  # all above 0: expert 2 takes them all
+            layer(x)
+            self.assertEqual(
+                nn.router_health(layer)[""]["tokens"], [0, 0, 64, 0])
+            nn.update_biases(layer)
+            self.assertEqual(layer.router.bias.tolist(), [0.5, 0.5, -0.5, 0.5])
+            self.assertEqual(layer.router.load.sum().item(), 0)
+            for _ in range(40):
+                layer(x)
+                nn.update_biases(layer)
+            self.assertLess(
+                nn.router_health(layer)[""]["largest_share"], 1.0)
+
+    def test_jitter_is_of_training_alone(self):
+        torch.manual_seed(14)
+        layer = nn.MoeLinear(16, 16, "btt_moe:E=4,k=2", jitter=0.5)
+        torch.nn.init.normal_(layer.router.weight)
+        x = torch.randn(8, 16)
+        self.assertFalse(torch.equal(layer(x), layer(x)))
+        layer.eval()
+        self.assertTrue(torch.equal(layer(x), layer(x)))
 
 
 class Tiny(torch.nn.Module):

@@ -26,12 +26,26 @@ TORCH_LIBRARY(einforge, m) {
       {at::Tag::pt2_compliant_tag});
   m.def(
       "core_init_std(int[] sizes) -> (float, float)",
-      [](c10::IntArrayRef sizes) {
-        return einforge::ops::core_init_std(sizes);
-      });
+      TORCH_FN(einforge::ops::core_init_std));
+  m.def("core_macs(int[] sizes) -> int", TORCH_FN(einforge::ops::core_macs));
 }
 
 namespace einforge::ops {
+namespace {
+
+structure::Sizes sizes_of(const char* op, c10::IntArrayRef sizes) {
+  TORCH_CHECK(
+      sizes.size() == 7 &&
+          std::ranges::all_of(sizes, [](auto size) { return size > 0; }),
+      "[",
+      op,
+      "] expected seven sizes above 0 (alpha, beta, gamma, delta, epsilon, "
+      "phi, rho); got ",
+      sizes);
+  return {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]};
+}
+
+}  // namespace
 
 torch::Tensor einsum_linear(
     const torch::Tensor& x,
@@ -97,18 +111,15 @@ structure::Sizes core_sizes(
 }
 
 std::tuple<double, double> core_init_std(c10::IntArrayRef sizes) {
-  TORCH_CHECK(
-      sizes.size() == 7 &&
-          std::ranges::all_of(sizes, [](auto size) { return size > 0; }),
-      "[core_init_std] expected seven sizes above 0 (alpha, beta, gamma, "
-      "delta, "
-      "epsilon, phi, rho); got ",
-      sizes);
   structure::Structure layer;
-  layer.sizes = {
-      sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]};
+  layer.sizes = sizes_of("core_init_std", sizes);
   const auto cores = structure::parametrisation(layer);
   return {cores[0].init_std, cores[1].init_std};
+}
+
+std::int64_t core_macs(c10::IntArrayRef sizes) {
+  const structure::Sizes layer = sizes_of("core_macs", sizes);
+  return structure::macs(layer, structure::cheaper_order(layer));
 }
 
 torch::Tensor core_a_layout(

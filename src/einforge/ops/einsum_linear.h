@@ -60,6 +60,12 @@ einsum_linear_backward(
 // @throw c10::Error unless there are seven sizes above 0
 std::tuple<double, double> core_init_std(c10::IntArrayRef sizes);
 
+// Multiply-accumulates of a layer of these sizes for one vector, in the cheaper
+// order; also torch.ops.einforge.core_macs.
+//
+// @throw c10::Error unless there are seven sizes above 0
+std::int64_t core_macs(c10::IntArrayRef sizes);
+
 // The sizes that two cores have together.
 //
 // @throw c10::Error when either is not five-dimensional or their gamma, phi

@@ -131,18 +131,18 @@ TORCH_LIBRARY_FRAGMENT(einforge, m) {
 }
 
 TORCH_LIBRARY_IMPL(einforge, CPU, m) {
-  m.impl("moe_router_loss", forward);
-  m.impl("moe_router_loss_backward", backward);
+  m.impl("moe_router_loss", TORCH_FN(forward));
+  m.impl("moe_router_loss_backward", TORCH_FN(backward));
 }
 
 TORCH_LIBRARY_IMPL(einforge, CUDA, m) {
-  m.impl("moe_router_loss", forward);
-  m.impl("moe_router_loss_backward", backward);
+  m.impl("moe_router_loss", TORCH_FN(forward));
+  m.impl("moe_router_loss_backward", TORCH_FN(backward));
 }
 
 TORCH_LIBRARY_IMPL(einforge, Meta, m) {
-  m.impl("moe_router_loss", forward_meta);
-  m.impl("moe_router_loss_backward", backward_meta);
+  m.impl("moe_router_loss", TORCH_FN(forward_meta));
+  m.impl("moe_router_loss_backward", TORCH_FN(backward_meta));
 }
 
 std::tuple<Tensor, Tensor> moe_router_loss(

@@ -102,18 +102,18 @@ std::tuple<Tensor, Tensor> backward_meta(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(einforge, CPU, m) {
-  m.impl("rms_cap", forward);
-  m.impl("rms_cap_backward", backward);
+  m.impl("rms_cap", TORCH_FN(forward));
+  m.impl("rms_cap_backward", TORCH_FN(backward));
 }
 
 TORCH_LIBRARY_IMPL(einforge, CUDA, m) {
-  m.impl("rms_cap", forward);
-  m.impl("rms_cap_backward", backward);
+  m.impl("rms_cap", TORCH_FN(forward));
+  m.impl("rms_cap_backward", TORCH_FN(backward));
 }
 
 TORCH_LIBRARY_IMPL(einforge, Meta, m) {
-  m.impl("rms_cap", forward_meta);
-  m.impl("rms_cap_backward", backward_meta);
+  m.impl("rms_cap", TORCH_FN(forward_meta));
+  m.impl("rms_cap_backward", TORCH_FN(backward_meta));
 }
 
 Tensor rms_cap(

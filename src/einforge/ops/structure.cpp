@@ -1,4 +1,5 @@
-// The structure algebra for Python, which builds its modules from it.
+// The structure algebra for Python, which builds its modules from it, and the
+// library's version.
 
 #include <torch/library.h>
 
@@ -6,6 +7,7 @@
 #include <string>
 
 #include "einforge/base/error.h"
+#include "einforge/base/version.h"
 #include "einforge/structure/json.h"
 
 namespace einforge::ops {
@@ -28,11 +30,16 @@ std::string describe_structure(
   }
 }
 
+std::string version() {
+  return base::version();
+}
+
 TORCH_LIBRARY_FRAGMENT(einforge, m) {
+  m.def("version() -> str", TORCH_FN(version));
   m.def(
       "describe_structure(str structure, int d_in, int d_out, "
       "int base_width=768) -> str",
-      &describe_structure);
+      TORCH_FN(describe_structure));
 }
 
 }  // namespace

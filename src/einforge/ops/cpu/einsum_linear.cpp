@@ -49,8 +49,8 @@ std::tuple<torch::Tensor, torch::Tensor, torch::Tensor, torch::Tensor> backward(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(einforge, CPU, m) {
-  m.impl("einsum_linear", forward);
-  m.impl("einsum_linear_backward", backward);
+  m.impl("einsum_linear", TORCH_FN(forward));
+  m.impl("einsum_linear_backward", TORCH_FN(backward));
 }
 
 }  // namespace einforge::ops

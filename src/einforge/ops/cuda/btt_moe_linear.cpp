@@ -51,8 +51,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(einforge, CUDA, m) {
-  m.impl("btt_moe_linear", forward);
-  m.impl("btt_moe_linear_backward", backward);
+  m.impl("btt_moe_linear", TORCH_FN(forward));
+  m.impl("btt_moe_linear_backward", TORCH_FN(backward));
 }
 
 }  // namespace einforge::ops

@@ -1,6 +1,5 @@
 #include "einforge/ops/cuda/btt_tuner.h"
 
-#include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -329,11 +328,22 @@ std::optional<std::string> fastest_of(
 }
 
 Tensor random_values(c10::IntArrayRef sizes, torch::ScalarType dtype) {
-  auto generator = at::detail::getCUDAHooks().getNewGenerator(current_device());
-  generator.set_current_seed(1);
-  return torch::empty(
-             sizes, torch::TensorOptions().dtype(dtype).device(torch::kCUDA))
-      .normal_(0, 1, generator);
+  constexpr std::int64_t kTile = 1 << 20;
+  const auto options = torch::TensorOptions().dtype(dtype).device(torch::kCUDA);
+  const Tensor result = torch::empty(sizes, options);
+  const Tensor flat = result.view({-1});
+  const std::int64_t size = flat.size(0);
+  // Of a step far from any period of the sine.
+  const Tensor tile =
+      (torch::arange(std::min(size, kTile), options.dtype(torch::kFloat32)) *
+       12.9898)
+          .sin() *
+      1.4142;
+  for (std::int64_t at = 0; at < size; at += kTile) {
+    const std::int64_t count = std::min(kTile, size - at);
+    flat.narrow(0, at, count).copy_(tile.narrow(0, 0, count));
+  }
+  return result;
 }
 
 // In powers of two, so that not every length is measured.

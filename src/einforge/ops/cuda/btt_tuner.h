@@ -46,8 +46,8 @@ std::optional<std::string> fastest_of(
     const std::string& problem,
     const std::function<std::vector<Candidate>()>& make_candidates);
 
-// For candidates: random values that leave torch's own generator, and so a
-// training run's random numbers, as they are.
+// For candidates: values that look random and leave torch's own generator, and
+// so a training run's random numbers, as they are.
 torch::Tensor random_values(c10::IntArrayRef sizes, torch::ScalarType dtype);
 
 // The number of tokens that choices for so many are measured with.

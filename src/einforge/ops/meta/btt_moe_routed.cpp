@@ -107,8 +107,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(einforge, Meta, m) {
-  m.impl("btt_moe_routed", forward);
-  m.impl("btt_moe_routed_backward", backward);
+  m.impl("btt_moe_routed", TORCH_FN(forward));
+  m.impl("btt_moe_routed_backward", TORCH_FN(backward));
 }
 
 }  // namespace einforge::ops

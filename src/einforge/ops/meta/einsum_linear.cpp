@@ -83,8 +83,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(einforge, Meta, m) {
-  m.impl("einsum_linear", forward);
-  m.impl("einsum_linear_backward", backward);
+  m.impl("einsum_linear", TORCH_FN(forward));
+  m.impl("einsum_linear_backward", TORCH_FN(backward));
 }
 
 }  // namespace einforge::ops

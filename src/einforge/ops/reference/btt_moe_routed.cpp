@@ -186,13 +186,13 @@ Five backward(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(einforge, CPU, m) {
-  m.impl("btt_moe_routed", forward);
-  m.impl("btt_moe_routed_backward", backward);
+  m.impl("btt_moe_routed", TORCH_FN(forward));
+  m.impl("btt_moe_routed_backward", TORCH_FN(backward));
 }
 
 TORCH_LIBRARY_IMPL(einforge, CUDA, m) {
-  m.impl("btt_moe_routed", forward);
-  m.impl("btt_moe_routed_backward", backward);
+  m.impl("btt_moe_routed", TORCH_FN(forward));
+  m.impl("btt_moe_routed_backward", TORCH_FN(backward));
 }
 
 }  // namespace einforge::ops
