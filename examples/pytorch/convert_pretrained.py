@@ -82,8 +82,10 @@ class Encoder:
     @torch.no_grad()
     def embeddings(self, model, sentences):
         model.eval()
-        return torch.cat(
-            [self.embed(model, b) for b in self.batches(sentences)])
+        order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+        found = torch.cat([self.embed(model, b) for b in self.batches(
+            [sentences[i] for i in order])])
+        return found[torch.tensor(order).argsort()]
 
 
 def quality(encoder, model, queries, targets, dense):
@@ -99,7 +101,9 @@ def quality(encoder, model, queries, targets, dense):
     }
 
 
-def distill(encoder, model, teacher, sentences, steps, lr):
+def distill(encoder, model, sentences, wanted, steps, lr):
+    """Towards the teacher's embeddings; the sentences come by length, so that a
+    batch of neighbours has little padding."""
     optimizer = torch.optim.AdamW(
         einforge.nn.param_groups(model, lr=lr, base_width=384))
     model.train()
@@ -109,11 +113,10 @@ def distill(encoder, model, teacher, sentences, steps, lr):
     order = torch.Generator().manual_seed(0)
     rates = [group["lr"] for group in optimizer.param_groups]
     for step in range(steps):
-        pick = torch.randint(len(sentences), (32,), generator=order).tolist()
-        batch = next(encoder.batches([sentences[i] for i in pick]))
-        with torch.no_grad():
-            want = encoder.embed(teacher, batch)
-        loss = F.mse_loss(encoder.embed(model, batch), want, reduction="sum")
+        at = int(torch.randint(len(sentences) - 32, (), generator=order))
+        batch = next(encoder.batches(sentences[at:at + 32]))
+        loss = F.mse_loss(encoder.embed(model, batch), wanted[at:at + 32],
+                          reduction="sum")
         optimizer.zero_grad()
         loss.backward()
         for group, rate in zip(optimizer.param_groups, rates):
@@ -135,9 +138,12 @@ def main():
     parser.add_argument("--distill", type=int, default=200, help="steps")
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     torch.manual_seed(0)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     encoder = Encoder(options.model or default_model(), options.device)
     pairs = paragraphs(options.text)
     if len(pairs) < options.sentences + 256:
@@ -147,14 +153,28 @@ def main():
     queries, targets = map(list, zip(*test))
     training = [sentence for pair in rest for sentence in pair]
     teacher = encoder.model.eval()
+    by_length = sorted(training, key=len)
+    wanted = encoder.embeddings(teacher, by_length)
     dense = encoder.embeddings(teacher, queries + targets)
-    rows = [{
+    rows = []
+    calibration = training[:256]
+
+    def report(row):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        if options.json:
+            options.json.write_text(json.dumps({
+                "command": " ".join(["examples/pytorch/convert_pretrained.py",
+                                     *sys.argv[1:]]),
+                "torch": torch.__version__, "threads": torch.get_num_threads(),
+                "load": os.getloadavg()[0], "seed": 0, "rows": rows},
+                indent=1) + "\n")
+
+    report({
         "layers": "none", "structure": "dense", "calibrated": False,
         "distilled_steps": 0,
         "parameters": sum(p.numel() for p in teacher.parameters()),
-        **quality(encoder, teacher, queries, targets, dense)}]
-    print(json.dumps(rows[-1]), flush=True)
-    calibration = training[:256]
+        **quality(encoder, teacher, queries, targets, dense)})
 
     def run(model):
         for batch in encoder.batches(calibration):
@@ -166,40 +186,34 @@ def main():
             for calibrated in (False, True):
                 model = copy.deepcopy(teacher)
                 start = time.perf_counter()
-                report = einforge.convert_(
+                converted = einforge.convert_(
                     model, {p: structure for p in patterns},
                     calibration=run if calibrated else None, iterations=5,
                     tokens=1024)
-                errors = [r.relative_error for r in report if not r.skipped]
+                errors = [r.relative_error for r in converted
+                          if not r.skipped]
                 row = {
                     "layers": "+".join(layers), "structure": structure,
                     "calibrated": calibrated, "distilled_steps": 0,
                     "converted": len(errors),
-                    "skipped": sorted({r.skipped for r in report} - {""}),
+                    "skipped": sorted(
+                        {r.skipped for r in converted} - {""}),
                     "relative_error": sum(errors) / max(1, len(errors)),
                     "parameters": sum(p.numel() for p in model.parameters()),
-                    "layer_flops": [sum(r.flops[i] for r in report)
+                    "layer_flops": [sum(r.flops[i] for r in converted)
                                     for i in (0, 1)],
-                    "layer_ms": [sum(r.ms[i] for r in report if r.ms)
+                    "layer_ms": [sum(r.ms[i] for r in converted if r.ms)
                                  for i in (0, 1)],
                     "convert_seconds": time.perf_counter() - start,
                 }
-                rows.append({**row, **quality(
+                report({**row, **quality(
                     encoder, model, queries, targets, dense)})
-                print(json.dumps(rows[-1]), flush=True)
                 if options.distill and calibrated:
-                    distill(encoder, model, teacher, training, options.distill,
-                            options.lr)
-                    rows.append({
+                    distill(encoder, model, by_length, wanted,
+                            options.distill, options.lr)
+                    report({
                         **row, "distilled_steps": options.distill,
                         **quality(encoder, model, queries, targets, dense)})
-                    print(json.dumps(rows[-1]), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps({
-            "command": " ".join(["examples/pytorch/convert_pretrained.py",
-                                 *sys.argv[1:]]),
-            "torch": torch.__version__, "threads": torch.get_num_threads(),
-            "load": os.getloadavg()[0], "seed": 0, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
