@@ -14,6 +14,7 @@ Importing this module registers the quantisation method "einforge", which is
 transformers' way to say that a model's layers are not those of its class.
 """
 
+import re
 from typing import Any, Optional
 
 from torch import nn
@@ -51,22 +52,41 @@ class StructureQuantizer(HfQuantizer):
     ) -> None:
         if not self.pre_quantized:
             return
-        for name, structure in self.quantization_config.layers.items():
+        for saved, structure in self.quantization_config.layers.items():
+            name = _name_in(model, saved)
+            if name is None:
+                continue  # a head, of which this class has none
             layer = model.get_submodule(name)
             replace_(model, layer, structured(layer, structure))
             # Or GPT-2 would initialise the `weight` of its c_proj again.
             parent = model.get_submodule(name.rpartition(".")[0])
             parent._is_hf_initialized = True
 
+    def get_weight_conversions(self) -> list[Any]:
+        """Files of older versions have a mixture's router without `.weight`."""
+        from transformers.core_model_loading import WeightRenaming
+
+        self.renamings = [
+            WeightRenaming(f"^{re.escape(name)}\\.router$", f"{name}.router.weight")
+            for name, structure in self.quantization_config.layers.items()
+            if "_moe" in structure]
+        return super().get_weight_conversions() + self.renamings
+
     def _process_model_after_weight_loading(
         self, model: nn.Module, **_: Any
     ) -> None:
+        # transformers saves with what it has renamed as it was.
+        conversions = getattr(model, "_weight_conversions", None)
+        if conversions:
+            model._weight_conversions = [
+                conversion for conversion in conversions
+                if conversion not in self.renamings]
         if not self.pre_quantized:
             convert_(model, self.quantization_config.layers, measure=False)
-            self.quantization_config.layers = structures_of(model)
+        self.quantization_config.layers = structures_of(model)
         for module in model.modules():
             if isinstance(module, MoeLinear):
-                module.router.data = module.router.data.float()
+                module.router.weight.data = module.router.weight.data.float()
 
     def is_serializable(self, *_: Any, **__: Any) -> bool:
         return True
@@ -78,6 +98,18 @@ class StructureQuantizer(HfQuantizer):
     @property
     def is_qat_trainable(self) -> bool:
         return True
+
+
+def _name_in(model: PreTrainedModel, saved: str) -> Optional[str]:
+    """The name of a layer that was saved with another head, or with none."""
+    prefix = f"{model.base_model_prefix}."
+    for name in (saved, saved.removeprefix(prefix), prefix + saved):
+        try:
+            model.get_submodule(name)
+            return name
+        except AttributeError:
+            pass
+    return None
 
 
 def structures_of(model: nn.Module) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Converted models of transformers: saved and loaded.
 
 Skips where transformers is not installed. Run by ctest; by hand:
-EINFORGE_LIBRARY=.../libeinforge_ops.so python test_hf.py
+EINFORGE_LIBRARY=.../libeinforge_python.so python test_hf.py
 """
 
 import importlib.util
@@ -67,7 +67,7 @@ class Saved(unittest.TestCase):
                 half = third(input_ids=tokens).logits.float()
                 if "_moe" in structure:  # a token may take another expert
                     self.assertEqual(
-                        {m.router.dtype for _, m in nn.mixtures(third)},
+                        {r.weight.dtype for _, r in nn.routers(third)},
                         {torch.float32})
                     self.assertTrue(half.isfinite().all())
                 else:
@@ -90,6 +90,80 @@ class Saved(unittest.TestCase):
                 again = type(model).from_pretrained(folder)
             torch.testing.assert_close(
                 again(input_ids=tokens).logits, want, rtol=1e-4, atol=1e-5)
+
+    def test_files_of_routers_by_their_old_name(self):
+        from safetensors.torch import load_file, save_file
+        model, pattern, tokens = next(self.models())
+        model.eval()
+        einforge.convert_(
+            model, {pattern: "btt_moe:E=3,k=2"}, measure=False,
+            calibration=lambda m: m(input_ids=tokens))
+        want = model(input_ids=tokens).logits
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            path = f"{folder}/model.safetensors"
+            tensors = load_file(path)
+            save_file({name.replace("router.weight", "router"): tensor
+                       for name, tensor in tensors.items()}, path,
+                      metadata={"format": "pt"})
+            again = type(model).from_pretrained(folder)
+            again.save_pretrained(folder)
+            self.assertEqual(load_file(path).keys(), tensors.keys())
+        torch.testing.assert_close(again(input_ids=tokens).logits, want)
+
+    def test_loads_under_another_head(self):
+        for model, pattern, tokens in self.models():
+            model.eval()
+            einforge.convert_(model, {pattern: "btt:0.25"}, measure=False)
+            want = model.base_model(input_ids=tokens).last_hidden_state
+            with tempfile.TemporaryDirectory() as folder:
+                model.save_pretrained(folder)
+                base = transformers.AutoModel.from_pretrained(folder)
+                torch.testing.assert_close(
+                    base(input_ids=tokens).last_hidden_state, want)
+                base.save_pretrained(folder)
+                again = type(model).from_pretrained(folder)
+            torch.testing.assert_close(
+                again.base_model(input_ids=tokens).last_hidden_state, want)
+
+    @unittest.skipUnless(
+        importlib.util.find_spec("accelerate"), "needs accelerate")
+    def test_trainer(self):
+        class Windows(torch.utils.data.Dataset):
+            def __len__(self):
+                return 8
+
+            def __getitem__(self, i):
+                window = torch.arange(i, i + 12) % 7
+                return {"input_ids": window, "labels": window}
+
+        class Trainer(transformers.Trainer):
+            def compute_loss(self, model, inputs, **_):
+                return model(**inputs).loss + nn.aux_loss(model)
+
+        model = next(self.models())[0]
+        einforge.convert_(
+            model, {"*.mlp.up_proj": "btt:0.25",
+                    "*.mlp.down_proj": "btt_moe:E=3,k=2"},
+            init="random", measure=False)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = Trainer(
+                model=model, train_dataset=Windows(),
+                args=transformers.TrainingArguments(
+                    folder, max_steps=30, per_device_train_batch_size=8,
+                    logging_steps=1, save_steps=30, report_to=[],
+                    use_cpu=True, disable_tqdm=True),
+                optimizers=(torch.optim.AdamW(nn.param_groups(
+                    model, lr=3e-3, base_width=32)), None))
+            trainer.train()
+            losses = [row["loss"] for row in trainer.state.log_history
+                      if "loss" in row]
+            self.assertLess(losses[-1], 0.7 * losses[0])
+            again = type(model).from_pretrained(f"{folder}/checkpoint-30")
+        tokens = torch.arange(12).view(1, -1) % 7
+        torch.testing.assert_close(
+            again(input_ids=tokens).logits,
+            model.eval()(input_ids=tokens).logits)
 
 
 if __name__ == "__main__":
