@@ -1,9 +1,10 @@
 """What the program writes, read in Python and by transformers.
 
 Run by ctest; by hand: EINFORGE_PROGRAM=.../einforge
-EINFORGE_LIBRARY=.../libeinforge_ops.so python test_files.py
+EINFORGE_LIBRARY=.../libeinforge_python.so python test_files.py
 """
 
+import array
 import importlib.util
 import json
 import math
@@ -110,6 +111,29 @@ class Runs(unittest.TestCase):
         # Not all are repetitions of one symbol.
         self.assertGreater(
             sum(len(set(tokens)) > 2 for tokens in self.greedy.values()), 1)
+
+    def test_loss_is_what_the_program_evaluated(self):
+        """On the program's windows of val.bin (data/dataset.h), one by one."""
+        batches, size = 20, 8
+        for name in RUNS:
+            model = einforge.load(self.root / name)
+            state = json.loads(
+                (self.root / name / "checkpoints/step_00000200/state.json")
+                .read_text())
+            data = state["config"]["data"]["path"]
+            tokens = array.array(
+                "H", (self.root / data / "val.bin").read_bytes())
+            places = len(tokens) - CONTEXT
+            starts = [(k * 0x9e3779b97f4a7c15 % 2**64 * places) >> 64
+                      for k in range(batches * size)]
+            windows = torch.tensor(
+                [list(tokens[at:at + CONTEXT + 1]) for at in starts])
+            with torch.no_grad():
+                logits = model(windows[:, :-1])
+            loss = torch.nn.functional.cross_entropy(
+                logits.double().flatten(0, 1), windows[:, 1:].flatten())
+            self.assertAlmostEqual(
+                float(loss), state["val_loss"], delta=2e-6, msg=name)
 
     def test_loaded_model_trains_and_merges(self):
         for name in RUNS:
