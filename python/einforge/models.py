@@ -155,6 +155,10 @@ class Router(nn.Module):
         self.loss: Optional[Tensor] = None
         self.tokens: Optional[Tensor] = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and files go without the last pass, whose loss has a graph."""
+        return {**self.__dict__, "loss": None, "tokens": None}
+
     def forward(self, x: Tensor) -> Routing:
         """(..., d_in) -> experts and gates of T tokens."""
         logits = F.linear(

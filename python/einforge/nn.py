@@ -280,6 +280,10 @@ class Router(nn.Module):
         self.tokens: Optional[Tensor] = None
         self.reset_parameters()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and files go without the last pass, whose loss has a graph."""
+        return {**self.__dict__, "loss": None, "tokens": None}
+
     def reset_parameters(self) -> None:
         """Draws the initial values anew."""
         if self.init_std > 0:
