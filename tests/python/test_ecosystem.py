@@ -26,7 +26,8 @@ from einforge import nn  # noqa: E402
 
 DEVICE = os.environ.get("EINFORGE_TEST_DEVICE", "cpu")
 # So few kernels compile faster without a precompiled header.
-INDUCTOR = {"cpp_cache_precompile_headers": False}
+INDUCTOR = {"cpp_cache_precompile_headers": False,
+            "aot_inductor.compile_wrapper_opt_level": "O0"}
 
 
 class Net(torch.nn.Module):
@@ -46,6 +47,8 @@ class Net(torch.nn.Module):
         self.head = torch.nn.Linear(32, 11, bias=False, **f)
         self.head.weight = self.embedding.weight
         for _, router in nn.routers(self):
+            if dtype == torch.float64:  # or it would round what is compared
+                router.double()
             torch.nn.init.normal_(router.weight)
 
     def forward(self, tokens):
@@ -165,7 +168,7 @@ class Training(unittest.TestCase):
         below = norm()
         torch.testing.assert_close(
             (slope * direction).sum(), (above - below) / (2 * step),
-            rtol=1e-4, atol=1e-6)
+            rtol=1e-6, atol=1e-6)
 
     def test_an_optimiser_lowers_the_loss(self):
         model, x = net(), tokens(64)
@@ -194,7 +197,9 @@ def run(rank, file):
     dist.init_process_group(
         "gloo", init_method="file://" + file, rank=rank, world_size=2)
     x = t.tokens(8)
-    whole = t.net()
+    # In float64, where the order of sums is worth 1e-15, so that what differs
+    # is the gradient.
+    whole = t.net(torch.float64)
     wanted = whole(x)
     wanted.square().mean().backward()
     halves = x.chunk(2)
@@ -206,11 +211,11 @@ def run(rank, file):
         for (name, got), of in zip(model.named_parameters(),
                                    whole.parameters()):
             torch.testing.assert_close(
-                gather(got.grad), of.grad, rtol=1e-3, atol=1e-4,
+                gather(got.grad), of.grad, rtol=1e-9, atol=1e-12,
                 msg=lambda text: name + text)
 
-    check(DistributedDataParallel(t.net()), lambda grad: grad)
-    sharded = t.net()
+    check(DistributedDataParallel(t.net(torch.float64)), lambda grad: grad)
+    sharded = t.net(torch.float64)
     for layer in (sharded.up, sharded.down, sharded.sized, sharded.mixture,
                   sharded.dense, sharded.ffn):
         fully_shard(layer)
@@ -234,7 +239,9 @@ if __name__ == "__main__":
 
 class Modules(unittest.TestCase):
     def test_copies_files_and_tied_weights(self):
-        model, x = net().eval(), tokens(9)
+        model, x = net(), tokens(9)
+        model(x)  # in training, whose losses have a graph
+        model.eval()
         wanted = model(x)
         other = Net().eval()
         other.load_state_dict(model.state_dict())
