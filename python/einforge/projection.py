@@ -8,6 +8,11 @@ from torch import Tensor
 from einforge.structure import Sizes
 
 
+# Rows of a Gram matrix that is made and factored; with more of them, steps of
+# conjugate gradients in its place.
+_DIRECT, _STEPS = 768, 20
+
+
 class Projection(NamedTuple):
     core_a: Tensor  # (alpha, gamma, delta, phi, rho), the dtype of the matrix
     core_b: Tensor  # (beta, gamma, epsilon, phi, rho)
@@ -61,7 +66,7 @@ def project(
             iteration gains less than 1e-6 of the error.
 
     Raises:
-        ValueError: a shape does not fit.
+        ValueError: a shape does not fit, or values are not finite.
     """
     s = Sizes(*sizes)
     if weight.shape != (s.d_out, s.d_in):
@@ -75,6 +80,9 @@ def project(
     if inputs is not None:
         inputs = inputs.detach().double()
         moment = inputs.T @ inputs
+    if not torch.isfinite(weight).all() or (
+            moment is not None and not torch.isfinite(moment).all()):
+        raise ValueError("[project] expected finite weight and inputs")
     dtype = weight.dtype
     w = weight.detach().double()
     u, sigma, v = torch.linalg.svd(_slices(w, s), full_matrices=False)
@@ -190,66 +198,117 @@ def _alternate(w, s, core_a, core_b, moment, iterations, dtype) -> Projection:
 
     The error depends on the inputs X by their moment X^T X alone.
     """
-    scale = float(torch.einsum("oi,ij,oj->", w, moment, w)) ** 0.5
+    scale = float(((w @ moment) * w).sum().clamp(min=0.0).sqrt())
 
     def error(a, b):
         gap = w - matrix(a, b)
-        squared = float(torch.einsum("oi,ij,oj->", gap, moment, gap))
+        squared = float(((gap @ moment) * gap).sum())
         return max(squared, 0.0) ** 0.5 / scale if scale > 0 else 0.0
 
+    # Rows and columns by their factors; with core A first, and with core B.
+    rows, columns = (s.delta, s.epsilon, s.phi), (s.alpha, s.beta, s.gamma)
+    targets = (w @ moment).reshape(*rows, *columns)
+    moments = moment.reshape(*columns, *columns)
+    of_a = (targets, moments)
+    of_b = (targets.permute(1, 0, 2, 4, 3, 5),
+            moments.permute(1, 0, 2, 4, 3, 5))
     errors = [error(core_a, core_b)]
     for _ in range(iterations):
-        for solve in (_solve_a, _solve_b):
-            new_a, new_b = solve(w, s, core_a, core_b, moment)
-            now = error(new_a, new_b)
+        for index in (0, 1):
+            cores = [core_a, core_b]
+            cores[index] = (_solve(*of_a, core_a, core_b) if index == 0
+                            else _solve(*of_b, core_b, core_a))
+            now = error(*cores)
             # A singular system may gain nothing; the better cores stay.
             if now <= errors[-1]:
-                core_a, core_b = new_a, new_b
+                core_a, core_b = cores
                 errors.append(now)
         if len(errors) > 2 and errors[-3] - errors[-1] < 1e-6 * errors[-1]:
             break
     return Projection(core_a.to(dtype), core_b.to(dtype), errors)
 
 
-def _solve_a(w, s, core_a, core_b, moment):
-    """The best core A beside core B.
+def _solve(target, moment, core, other):
+    """The best core beside another, which both stand for A or both for B.
 
-    Outputs of different (delta, phi) share no number of A, so each is a least
-    squares problem of its own in A[:, :, delta, phi, :]; those of one phi share
-    its Gram matrix, which is held for one phi at a time.
+    Outputs of different (own output, phi) share no number of the core, so each
+    is a least squares problem of its own; those of one phi share its Gram
+    matrix. Where that is large, it is not made: conjugate gradients from the
+    core that there is lower the error with each step.
+
+    target: W X^T X as (own out, other out, phi, own in, other in, gamma).
+    moment: X^T X as (own in, other in, gamma) twice.
     """
-    x = moment.reshape(s.alpha, s.beta, s.gamma, s.alpha, s.beta, s.gamma)
-    target = (w @ moment).reshape(
-        s.delta, s.epsilon, s.phi, s.alpha, s.beta, s.gamma)
-    n = s.alpha * s.gamma * s.rho
-    found = torch.empty_like(core_a)
-    for f in range(s.phi):
-        b = core_b[:, :, :, f]  # (beta, gamma, epsilon, rho)
-        both = torch.einsum("bger,hkes->bgrhks", b, b)
-        gram = torch.einsum("abgchk,bgrhks->agrcks", x, both).reshape(n, n)
-        right = torch.einsum("deabg,bger->agrd", target[:, :, f], b)
-        a = _least_squares(gram, right.reshape(n, s.delta))
-        found[:, :, :, f] = a.reshape(
-            s.alpha, s.gamma, s.rho, s.delta).transpose(2, 3)
-    return found, core_b
+    if core.shape[0] * core.shape[1] * core.shape[4] > _DIRECT:
+        return _conjugate_gradients(target, moment, core, other)
+    own, gamma, out, phi, rho = core.shape
+    n = own * gamma * rho
+    found = torch.empty_like(core)
+    for f in range(phi):
+        o = other[:, :, :, f]  # (other in, gamma, other out, rho)
+        # By what is smaller in between.
+        of_both = (o.numel() // o.shape[2]) ** 2
+        if of_both < own * o.shape[0] * gamma * n * o.shape[2]:
+            both = torch.einsum("bger,hkes->bgrhks", o, o)
+            gram = torch.einsum("abgchk,bgrhks->agrcks", moment, both)
+        else:
+            half = torch.einsum("abgchk,hkes->abgckes", moment, o)
+            gram = torch.einsum("bger,abgckes->agrcks", o, half)
+        right = torch.einsum("deabg,bger->agrd", target[:, :, f], o)
+        found[:, :, :, f] = _least_squares(
+            gram.reshape(n, n), right.reshape(n, out)).reshape(
+                own, gamma, rho, out).transpose(2, 3)
+    return found
 
 
-def _solve_b(w, s, core_a, core_b, moment):
-    """The best core B beside core A: for each (epsilon, phi) of its own."""
-    x = moment.reshape(s.alpha, s.beta, s.gamma, s.alpha, s.beta, s.gamma)
-    target = (w @ moment).reshape(
-        s.delta, s.epsilon, s.phi, s.alpha, s.beta, s.gamma)
-    n = s.beta * s.gamma * s.rho
-    found = torch.empty_like(core_b)
-    for f in range(s.phi):
-        a = core_a[:, :, :, f]  # (alpha, gamma, delta, rho)
-        both = torch.einsum("agdr,ckds->agrcks", a, a)
-        gram = torch.einsum("abgchk,agrcks->bgrhks", x, both).reshape(n, n)
-        right = torch.einsum("deabg,agdr->bgre", target[:, :, f], a)
-        b = _least_squares(gram, right.reshape(n, s.epsilon))
-        found[:, :, :, f] = b.reshape(
-            s.beta, s.gamma, s.rho, s.epsilon).transpose(2, 3)
-    return core_a, found
+def _conjugate_gradients(target, moment, core, other):
+    """_solve without its Gram matrix, preconditioned by that of each (gamma,
+    phi) for inputs whose other factor is uncorrelated."""
+    size = moment.shape[:3]
+    flat = moment.reshape(size.numel(), size.numel())
+
+    def seen(gradient):  # of W' X^T X, in the core
+        return torch.einsum("defabg,bgefr->agdfr", gradient, other)
+
+    def gram(direction):
+        y = torch.einsum("agdfr,bgefr->defabg", direction, other)
+        return seen((y.reshape(-1, size.numel()) @ flat).reshape(y.shape))
+
+    # (gamma, own in, own in) and (gamma, phi, rho, rho)
+    inner = torch.einsum("abgcbg->gac", moment) / size[1]
+    outer = torch.einsum("bgefr,bgefs->gfrs", other, other)
+    inner, outer = (_inverse(block) for block in (inner, outer))
+
+    def preconditioned(residual):
+        return torch.einsum(
+            "gac,cgdfr,gfrs->agdfs", inner, residual, outer)
+
+    x = core.clone()
+    residual = seen(target) - gram(x)
+    z = preconditioned(residual)
+    p, rz = z, (residual * z).sum()
+    enough = 1e-12 * rz
+    for _ in range(_STEPS):
+        if not rz > enough:
+            break
+        ap = gram(p)
+        curvature = (p * ap).sum()
+        if not curvature > 0:
+            break
+        step = rz / curvature
+        x = x + step * p
+        residual = residual - step * ap
+        z = preconditioned(residual)
+        rz, before = (residual * z).sum(), rz
+        p = z + (rz / before) * p
+    return x
+
+
+def _inverse(blocks: Tensor) -> Tensor:
+    """Of symmetric blocks (..., n, n) that may be singular, damped."""
+    scale = blocks.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-300)
+    eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
+    return torch.linalg.inv(blocks + 1e-6 * scale[..., None, None] * eye)
 
 
 def _least_squares(gram: Tensor, right: Tensor) -> Tensor:
