@@ -64,10 +64,14 @@ def _is_conv1d(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
+def _is_of_attention(module: nn.Module) -> bool:
+    """torch.nn.MultiheadAttention's last layer, of which it reads the weight."""
+    return type(module).__name__ == "NonDynamicallyQuantizableLinear"
+
+
 def linear_like(module: nn.Module) -> Optional[Tensor]:
     """The (d_out, d_in) matrix of a layer that can be converted, else None."""
-    if type(module) is nn.Linear or type(module).__name__ == (
-            "NonDynamicallyQuantizableLinear"):
+    if type(module) is nn.Linear or _is_of_attention(module):
         return module.weight
     return module.weight.T if _is_conv1d(module) else None
 
@@ -78,6 +82,9 @@ def replace_(model: nn.Module, layer: nn.Module, new: nn.Module) -> None:
         for leaf, child in parent._modules.items():
             if child is layer:
                 setattr(parent, leaf, new)
+                if isinstance(parent, nn.TransformerEncoderLayer):
+                    # Without its fused inference, which reads the weights.
+                    parent.activation_relu_or_gelu = 0
 
 
 def structured(layer: nn.Module, structure: str) -> Union[Linear, MoeLinear]:
@@ -192,8 +199,9 @@ def convert_(
         init: "project" sets the cores to the nearest matrix, "random" draws
             them.
         calibration: runs the model on data; the error of each layer's outputs
-            on its inputs there is minimised in place of the matrix's. Mixtures
-            need it: their experts are fitted to clusters of the inputs.
+            on its inputs there is minimised in place of the matrix's, where the
+            data reach it. Mixtures need it: their experts are fitted to clusters
+            of the inputs.
         skip_if_slower: a layer that takes longer forward at `tokens` tokens
             stays as it is.
         tokens: rows of the input with which layers are timed.
@@ -228,6 +236,10 @@ def convert_(
                 layers[name] = module
                 unused.pop(pattern, None)
                 break
+    if linear_like(model) is not None:
+        raise ValueError(
+            "[convert_] expected a model with layers inside; got a layer, which "
+            "einforge.nn.Linear(...).load_matrix(layer.weight) projects")
     if unused:
         raise ValueError(
             f"[convert_] expected patterns that match linear layers; got "
@@ -260,6 +272,8 @@ def _convert(model, name, layer, structure, init, seen, shared,
                (2 * d_out * d_in, 2 * d_out * d_in), None)
     if shared:
         return kept._replace(skipped="its weight is shared")
+    if _is_of_attention(layer):
+        return kept._replace(skipped="torch's attention reads its weight")
     try:
         new = structured(layer, structure)
     except ValueError as error:
@@ -272,6 +286,11 @@ def _convert(model, name, layer, structure, init, seen, shared,
         if found.experts is not None and found.dense:
             return kept._replace(
                 skipped="a mixture of dense matrices has no projection")
+        if weight.is_meta:
+            return kept._replace(skipped="its weight has no values yet")
+        if not torch.isfinite(weight).all() or (
+                seen is not None and not torch.isfinite(seen).all()):
+            return kept._replace(skipped="its weight or inputs are not finite")
         error = new.load_matrix(weight, seen, iterations).errors[-1]
     with torch.no_grad():
         if layer.bias is not None:

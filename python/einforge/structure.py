@@ -89,6 +89,9 @@ def describe(
         ValueError: there is no such structure, or not at these widths; names
             the nearest that there is.
     """
+    if not isinstance(structure, str):
+        raise ValueError(
+            f"[einforge] expected the name of a structure; got {structure!r}")
     for name, width in (("d_in", d_in), ("d_out", d_out)):
         if width < 1:
             raise ValueError(f"[einforge] expected {name} above 0; got {width}")

@@ -172,6 +172,32 @@ class Model(unittest.TestCase):
         self.assertIs(model["a"], model["b"][1])
         self.assertIsInstance(model["a"], nn.Linear)
 
+    def test_inside_torchs_own_transformer(self):
+        """Its attention, and its fused inference, read the weights of layers."""
+        torch.manual_seed(7)
+        layer = torch.nn.TransformerEncoderLayer(
+            16, 2, 32, dropout=0.0, batch_first=True)
+        model = torch.nn.TransformerEncoder(layer, 2)
+        report = einforge.convert_(model, "monarch", measure=False)
+        self.assertEqual(
+            [row.name for row in report if row.skipped],
+            ["layers.0.self_attn.out_proj", "layers.1.self_attn.out_proj"])
+        x = torch.randn(3, 5, 16)
+        wanted = model(x)
+        with torch.no_grad():
+            torch.testing.assert_close(model.eval()(x), wanted)
+
+    def test_keeps_what_has_no_projection(self):
+        for value, device in ((float("nan"), "cpu"), (1.0, "meta")):
+            layer = torch.nn.Linear(16, 16, device=device)
+            torch.nn.init.constant_(layer.weight, value)
+            model = torch.nn.Sequential(layer)
+            report = einforge.convert_(model, "monarch", measure=False)
+            self.assertRegex(report[0].skipped, "not finite|no values")
+            self.assertIs(model[0], layer)
+        with self.assertRaisesRegex(ValueError, "load_matrix"):
+            einforge.convert_(torch.nn.Linear(16, 16), "monarch")
+
     def test_skips_what_is_slower(self):
         for times, kept in (((1.0, 2.0), True), ((2.0, 1.0), False)):
             model = torch.nn.Sequential(torch.nn.Linear(64, 64))
