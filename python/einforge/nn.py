@@ -700,22 +700,33 @@ def param_groups(
 def merge_(model: nn.Module) -> nn.Module:
     """Replaces each Linear inside by the torch.nn.Linear that does the same.
 
-    For inference and export; mixtures stay. Returns the model.
+    For inference and export; mixtures stay. Returns the model, or of a Linear
+    itself what replaces it.
     """
-    for name, child in model.named_children():
-        if isinstance(child, (Linear, models.Linear, models.PaddedLinear)):
-            weight = child.merged()
-            with torch.device("meta"):
-                dense = nn.Linear(
-                    weight.shape[1], weight.shape[0],
-                    bias=child.bias is not None)
-            dense.weight = nn.Parameter(weight)
-            if child.bias is not None:
-                dense.bias = child.bias
-            setattr(model, name, dense.train(child.training))
-        else:
-            merge_(child)
-    return model
+    dense: dict[nn.Module, nn.Module] = {}  # once for a layer that comes twice
+
+    def visit(module: nn.Module) -> nn.Module:
+        if isinstance(module, (Linear, models.Linear, models.PaddedLinear)):
+            if module not in dense:
+                dense[module] = _dense(module)
+            return dense[module]
+        for name, child in module._modules.items():
+            if child is not None and (new := visit(child)) is not child:
+                setattr(module, name, new)
+        return module
+
+    return visit(model)
+
+
+def _dense(layer: nn.Module) -> nn.Linear:
+    weight = layer.merged()
+    with torch.device("meta"):
+        dense = nn.Linear(
+            weight.shape[1], weight.shape[0], bias=layer.bias is not None)
+    dense.weight = nn.Parameter(weight)
+    if layer.bias is not None:
+        dense.bias = layer.bias
+    return dense.train(layer.training)
 
 
 __all__ = [

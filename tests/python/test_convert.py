@@ -171,6 +171,13 @@ class Model(unittest.TestCase):
         self.assertEqual(len(report), 1)
         self.assertIs(model["a"], model["b"][1])
         self.assertIsInstance(model["a"], nn.Linear)
+        layer = model["a"]
+        nn.merge_(model)
+        self.assertIs(model["a"], model["b"][1])
+        self.assertIs(type(model["a"]), torch.nn.Linear)
+        self.assertTrue(torch.equal(model["a"].weight, layer.merged()))
+        self.assertTrue(torch.equal(
+            nn.merge_(layer).weight, model["a"].weight))
 
     def test_inside_torchs_own_transformer(self):
         """Its attention, and its fused inference, read the weights of layers."""
