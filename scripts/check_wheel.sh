@@ -104,5 +104,6 @@ cd "$work/empty"
 clean=(env -i "HOME=$work" "PATH=$work/venv/bin:$work/bin" CUDA_HOME=/nowhere)
 "${clean[@]}" python "$work/readme.py"
 "${clean[@]}" python "$work/try.py"
-"${clean[@]}" einforge --version
-"${clean[@]}" einforge describe btt:0.25 --d-in 1024 | head -1
+time "${clean[@]}" einforge --version
+described="$("${clean[@]}" einforge describe btt:0.25 --d-in 1024)"
+head -1 <<<"$described"

@@ -1,9 +1,11 @@
-"""The command line that comes with the wheel."""
+"""The command line that comes with the wheel.
+
+A package of its own, as importing einforge would import torch for seconds.
+"""
 
 import os
 import pathlib
 import sys
-
 
 # Commands that run on LibTorch, whose C++ has no stable binary interface: the
 # wheel, which serves many versions of torch, goes without.
@@ -13,7 +15,7 @@ _NEED_LIBTORCH = (
 
 def main() -> None:
     """Becomes the program, which needs neither Python nor torch."""
-    program = pathlib.Path(__file__).parent / "bin" / "einforge"
+    program = pathlib.Path(__file__).parents[1] / "einforge/bin/einforge"
     if not program.is_file():
         sys.exit("einforge: this installation has no program: build a wheel "
                  "(pip wheel .), or the project (make build)")
