@@ -1,7 +1,7 @@
 """einforge.search: other programs propose, or train.
 
 Run by ctest; by hand: EINFORGE_PROGRAM=.../einforge
-EINFORGE_LIBRARY=.../libeinforge_ops.so python test_search.py
+EINFORGE_LIBRARY=.../libeinforge_python.so python test_search.py
 """
 
 import json
