@@ -34,6 +34,9 @@ def flags_by_folder(build: pathlib.Path) -> dict[str, list[str]]:
         while i < len(words):
             if words[i] in DROPPED_WITH_VALUE:
                 i += 2
+            elif words[i] == "-include" and (
+                    "einforge_python.dir" in words[i + 1]):
+                i += 2  # precompiled, it has the folder's own headers
             elif words[i] in ("-MD",):
                 i += 1
             else:
