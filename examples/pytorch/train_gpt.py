@@ -134,7 +134,8 @@ def main():
         "parameters": sum(p.numel() for p in model.parameters()),
         "loss": float(torch.stack(losses[-20:]).mean()),
         # Without the first 20 steps, which compile and measure kernels.
-        "tokens_per_second": statistics.median(rates[1:] or [math.nan]),
+        "tokens_per_second": (
+            statistics.median(rates[1:]) if rates[1:] else None),
     }
     print(json.dumps(result))
     if options.json:
