@@ -13,6 +13,7 @@
 #include "einforge/report/csv.h"
 #include "einforge/report/html.h"
 #include "einforge/report/json.h"
+#include "einforge/report/optuna.h"
 #include "einforge/report/ranking.h"
 #include "einforge/report/style.h"
 #include "einforge/report/summary.h"
@@ -27,6 +28,7 @@ struct ReportFlags {
   JsonOption json;
   std::string csv;
   std::string points;
+  std::string optuna;
   report::SummaryOptions options;
 };
 
@@ -36,7 +38,8 @@ void run_report(const ReportFlags& flags, bool baseline_given) {
       {{"--out", flags.out},
        flags.json.output(),
        {"--csv", flags.csv},
-       {"--points-csv", flags.points}},
+       {"--points-csv", flags.points},
+       {"--optuna", flags.optuna}},
       {store});
   if (baseline_given) {
     std::vector<std::string> names;
@@ -57,6 +60,9 @@ void run_report(const ReportFlags& flags, bool baseline_given) {
   if (!flags.points.empty()) {
     write_output(
         flags.points, report::points_csv(report::to_runs(summary.trials)));
+  }
+  if (!flags.optuna.empty()) {
+    write_output(flags.optuna, report::optuna_journal(summary));
   }
   if (!flags.json.instead()) {
     base::print("{}{}\n", report::ranking_table(summary), flags.out);
@@ -83,6 +89,12 @@ void add_report(CLI::App& app) {
           "--points-csv",
           flags->points,
           "also write all curves as CSV that `einforge fit` reads")
+      ->type_name("FILE");
+  report
+      ->add_option(
+          "--optuna",
+          flags->optuna,
+          "also write the trials as an Optuna journal, for optuna-dashboard")
       ->type_name("FILE");
   CLI::Option* baseline = report
                               ->add_option(

@@ -134,6 +134,20 @@ def check_plots(browser, report):
     check("plot-taxonomy draws every multiplier",
           points >= 3 * min(ranked, 40),
           f"{points} points for {ranked} multipliers")
+    ended = [trial for trial in report["trials"]
+             if trial["status"] == "done" and trial["final_loss"] and
+             trial["tokens"] and trial["flops"]]
+    if len({trial["structure"] for trial in ended}) <= 40:
+        points = browser.evaluate(
+            "document.querySelectorAll('#plot-pareto .point').length")
+        check("plot-pareto draws every trial that ended",
+              points == len(ended), f"{points} points for {len(ended)} trials")
+    best = min(ended, key=lambda trial: trial["final_loss"], default=None)
+    if best is not None:
+        text = browser.evaluate(
+            "document.getElementById('pareto-set').innerText")
+        check("and names the one of the lowest loss",
+              f"{best['final_loss']:.4f}" in text, text)
     models = {trial["model"] for trial in report["trials"]
               if trial["final_loss"] is not None}
     legend = browser.evaluate(

@@ -151,11 +151,12 @@ function origin() {
 
 // ---- All of it ------------------------------------------------------------
 
-const state = {by: "structure", loss: "val_loss"};
+const state = {by: "structure", loss: "val_loss", cost: "flops"};
 
 function drawPlots() {
   drawLoss("plot-compute", "flops", state.by);
   drawLoss("plot-clock", "seconds", state.by);
+  drawPareto(state.cost);
   drawTaxonomy();
   drawCurves(state.loss);
   for (const node of document.querySelectorAll("[data-structure]")) {
@@ -178,6 +179,8 @@ $("omissions").textContent = omissions();
 $("failures").append(...failures());
 $("origin").append(origin());
 choice("budget-by", "budget", [["flops", "FLOPs"], ["seconds", "seconds"]], drawBudget);
+choice("pareto-by", "pareto", [["flops", "FLOPs"], ["seconds", "seconds"]],
+  metric => { state.cost = metric; drawPareto(metric); });
 choice("colour-by", "colour", [["structure", "structure"], ["omega", "ω"],
   ["psi", "ψ"], ["nu", "ν"]], by => { state.by = by; drawPlots(); });
 choice("curve-loss", "loss", [["val_loss", "validation"], ["train_loss", "training"]],

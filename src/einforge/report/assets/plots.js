@@ -93,7 +93,8 @@ function lossAxis([lowest, highest]) {
 // ---- Legends --------------------------------------------------------------
 
 const hidden = new Set();  // indices of structures
-const plots = ["plot-compute", "plot-clock", "plot-taxonomy", "plot-curves"];
+const plots = ["plot-compute", "plot-clock", "plot-pareto", "plot-taxonomy",
+  "plot-curves"];
 
 function showHidden() {
   for (const target of plots) {
@@ -280,7 +281,64 @@ function lossLegends() {
     ...(hasLaws ? [["fitted law", LAW]] : [])];
   lineLegend("lines-compute", samples);
   lineLegend("lines-clock", samples);
-  for (const plot of ["compute", "clock", "curves"]) structureLegend(`legend-${plot}`);
+  for (const plot of ["compute", "clock", "pareto", "curves"]) structureLegend(`legend-${plot}`);
+}
+
+// ---- Loss against the cost of a token -------------------------------------
+
+const milliseconds = seconds => significant(1e3 * seconds) + " ms";
+
+function costTicks(low, high, isTime) {
+  const {tickvals} = ticks(low, high);
+  return {tickvals, ticktext: tickvals.map(isTime ? milliseconds : human)};
+}
+
+// Trials that no other beats in both, from the cheapest on.
+function paretoSet(points) {
+  const sorted = [...points].sort((a, b) => a.cost - b.cost || a.loss - b.loss);
+  let least = Infinity;
+  return sorted.filter(p => p.loss < least && ((least = p.loss), true));
+}
+
+function drawPareto(metric) {
+  const isTime = metric === "seconds";
+  const points = trials
+    .filter(t => t.status === "done" && t.final_loss > 0 && t.tokens > 0 && t[metric] > 0)
+    .map(t => ({trial: t, loss: t.final_loss, cost: t[metric] / t.tokens}));
+  const cost = p => isTime ? milliseconds(p.cost) : human(p.cost) + " FLOPs";
+  const text = p => `${hoverName(p.trial.structure)}<br>${hoverText(short(p.trial.model))}, ` +
+    `rate ${significant(p.trial.learning_rate)}<br>` +
+    `${cost(p)} a token, loss ${loss(p.loss)}`;
+  const front = paretoSet(points);
+  const traces = [{
+    type: "scatter", mode: "lines", x: front.map(p => p.cost), y: front.map(p => p.loss),
+    line: {width: 1.6, color: css("--muted"), shape: "hv"}, hoverinfo: "skip",
+  }];
+  for (const s of structures.filter(s => s.drawn)) {
+    const own = points.filter(p => p.trial.structure === s);
+    if (!own.length) continue;
+    const best = own.map(p => front.includes(p));
+    traces.push({
+      type: "scatter", mode: "markers", meta: structures.indexOf(s),
+      x: own.map(p => p.cost), y: own.map(p => p.loss), text: own.map(text),
+      marker: {color: structureColour(s), symbol: symbolOf(s),
+               size: best.map(b => b ? 11 : 6), opacity: best.map(b => b ? 1 : 0.45)},
+      hovertemplate: "%{text}<extra></extra>",
+    });
+  }
+  const [low, high] = extent(points.map(p => p.cost));
+  draw("plot-pareto", traces, {
+    xaxis: {type: "log", title: {text: isTime ? "training time of a token"
+                                              : "training FLOPs of a token"},
+            ...(low > 0 && high < Infinity ? costTicks(low, high, isTime) : {})},
+    yaxis: lossAxis(extent(points.map(p => p.loss))),
+  }, "Final loss of every trial against its cost of a token; the sentence below names those " +
+     "that no other beats in both");
+  const named = front.slice(0, 12).map(p => `${short(p.trial.structure.structure)} ` +
+    `${short(p.trial.model)} (${cost(p)}, loss ${loss(p.loss)})`);
+  if (front.length > named.length) named.push(`${front.length - named.length} more`);
+  $("pareto-set").textContent = front.length
+    ? `Not beaten in both, the cheapest first: ${named.join("; ")}.` : "No trial has ended.";
 }
 
 // ---- Multipliers against omega, psi, nu -----------------------------------
