@@ -126,13 +126,17 @@ class Table:
     def multiplier(self, row: int) -> float:
         """The compute at which dense has the row's loss over the row's own.
 
-        Beyond what dense was trained to, along its last segment.
+        Beyond what dense was trained to, as it fell over the last factor of 4.
         """
         compute, loss = math.log(self.rows[row][4]), math.log(self.rows[row][5])
         hull = self.frontier
-        k = next((k for k in range(1, len(hull)) if hull[k][1] <= loss),
-                 len(hull) - 1)
-        (x0, y0), (x1, y1) = hull[k - 1], hull[k]
+        k = next((k for k in range(1, len(hull)) if hull[k][1] <= loss), None)
+        if k is not None:
+            (x0, y0), (x1, y1) = hull[k - 1], hull[k]
+        else:
+            (x1, y1) = hull[-1]
+            (x0, y0) = max((p for p in hull if p[0] <= x1 - math.log(4)),
+                           default=hull[0])
         return math.exp(x0 + (loss - y0) * (x1 - x0) / (y1 - y0) - compute)
 
     def is_best(self, row: int) -> bool:

@@ -56,11 +56,31 @@ struct SearchFlags {
   std::string device;
   std::string flops;
   std::optional<std::int64_t> workers;
+  std::string stop_when;
   bool dry_run = false;
   bool retry_failed = false;
   bool quiet = false;
   JsonOption json;
 };
+
+// The share of "gain < 1%".
+double parse_gain(const std::string& text) {
+  std::string rest = text;
+  std::erase(rest, ' ');
+  constexpr std::string_view kBegin = "gain<";
+  base::check(
+      rest.starts_with(kBegin) && rest.ends_with('%'),
+      "--stop-when: expected 'gain < N%'; got '{}'",
+      text);
+  const double percent = base::parse_double(
+      "--stop-when",
+      rest.substr(kBegin.size(), rest.size() - kBegin.size() - 1));
+  base::check(
+      percent > 0 && std::isfinite(percent),
+      "--stop-when: expected a gain above 0%; got '{}'",
+      text);
+  return percent / 100;
+}
 
 search::SearchConfig read_config(const SearchFlags& flags) {
   auto config = cli::read_config<search::SearchConfig, train::TrainConfig>(
@@ -76,6 +96,13 @@ search::SearchConfig read_config(const SearchFlags& flags) {
   }
   if (flags.workers) {
     config.workers = *flags.workers;
+  }
+  if (!flags.stop_when.empty()) {
+    base::check(
+        config.scheduler.kind == "model",
+        "--stop-when: expected scheduler.kind 'model'; got '{}'",
+        config.scheduler.kind);
+    config.scheduler.stop_gain = parse_gain(flags.stop_when);
   }
   config.validate();
   return config;
@@ -102,23 +129,34 @@ struct Forecast {
   double total_flops = 0;
 };
 
+// FLOP/s by kind, of at most so many kinds.
+std::map<std::string, double> measure_speeds(
+    const search::SearchConfig& config,
+    const std::vector<search::Proposal>& proposals,
+    int most_kinds,
+    bool quiet) {
+  const base::TemporaryFolder scratch;
+  std::unique_ptr<base::Progress> progress;
+  return search::measure_speeds(
+      proposals,
+      search::threads_per_worker(config.workers),
+      scratch.path() / "trial",
+      most_kinds,
+      [&](int done, int all) {
+        if (!progress && !quiet) {
+          progress = std::make_unique<base::Progress>("measuring speeds", all);
+        }
+        if (progress) {
+          progress->update(done);
+        }
+      });
+}
+
 Forecast forecast(
     const search::SearchConfig& config,
     const std::vector<search::Proposal>& proposals) {
   constexpr int kMostKinds = 40;
-  const base::TemporaryFolder scratch;
-  std::unique_ptr<base::Progress> progress;
-  const auto speeds = search::measure_speeds(
-      proposals,
-      search::threads_per_worker(config.workers),
-      scratch.path() / "trial",
-      kMostKinds,
-      [&](int done, int all) {
-        if (!progress) {
-          progress = std::make_unique<base::Progress>("measuring speeds", all);
-        }
-        progress->update(done);
-      });
+  const auto speeds = measure_speeds(config, proposals, kMostKinds, false);
   const double share = search::expected_share_left(
       0,
       static_cast<int>(search::rung_count(config.scheduler)),
@@ -385,6 +423,77 @@ void run_tell(const SearchFlags& flags) {
   }
 }
 
+// Where compute is time the scheduler goes by the speed of each kind of model,
+// which is measured before any trial trains. Kinds that the store has, from a
+// start before, are not measured again: that might change decisions.
+void measure_first(
+    const search::SearchConfig& config,
+    const std::vector<search::Proposal>& proposals,
+    bool quiet) {
+  if (config.scheduler.kind != "model" || config.objective != "seconds") {
+    return;
+  }
+  base::make_directory(config.out);
+  const base::FolderLock lock(config.out);
+  store::Store store = store::Store::open(search::Folder{config.out}.store());
+  std::map<std::string, double> speeds = search::Ledger::speeds(store);
+  std::vector<search::Proposal> unknown;
+  for (const search::Proposal& proposal : proposals) {
+    if (!speeds.contains(search::kind_of(proposal))) {
+      unknown.push_back(proposal);
+    }
+  }
+  constexpr int kMostKinds = 200;
+  if (const int left = kMostKinds - static_cast<int>(speeds.size());
+      left > 0 && !unknown.empty()) {
+    speeds.merge(measure_speeds(config, unknown, left, quiet));
+    search::Ledger::set_speeds(store, speeds);
+  }
+}
+
+// How far speeds measured before training were from those of the trials.
+std::string speed_errors(const store::Store& store) {
+  const std::map<std::string, double> speeds = search::Ledger::speeds(store);
+  std::vector<double> errors;
+  for (const store::Trial& trial : store.trials()) {
+    const auto speed = speeds.find(search::kind_of(trial));
+    if (speed != speeds.end() && trial.flops > 0 && trial.seconds > 0) {
+      errors.push_back(
+          std::abs(trial.flops / trial.seconds / speed->second - 1));
+    }
+  }
+  if (errors.empty()) {
+    return "";
+  }
+  std::ranges::sort(errors);
+  return fmt::format(
+      " Speeds measured before training were off by {:.0f}% (median), {:.0f}% "
+      "at most.",
+      100 * errors[errors.size() / 2],
+      100 * errors.back());
+}
+
+// For the report: what the model left out.
+void note_outcome(
+    const search::SearchConfig& config, const search::RunResult& result) {
+  if (!result.belief) {
+    return;
+  }
+  const base::FolderLock lock(config.out);
+  store::Store store = store::Store::open(search::Folder{config.out}.store());
+  store.set_metadata(
+      "outcome",
+      fmt::format(
+          "{} of {} trials were trained, {} of them to the end; {} of the "
+          "others are not expected to beat the best, even at the upper end of "
+          "their 95% intervals.{}",
+          result.begun,
+          result.total,
+          result.done,
+          result.belief->hopeless,
+          speed_errors(store)));
+}
+
 // Trains the best again and notes what that says for the report.
 void confirm(
     const search::SearchConfig& config,
@@ -435,6 +544,7 @@ void run_search(const SearchFlags& flags) {
     }
     return;
   }
+  measure_first(config, proposals, flags.quiet);
   const search::RunOptions options = run_options(flags);
   const search::RunResult result = [&] {
     const base::StopSignals signals;
@@ -449,6 +559,7 @@ void run_search(const SearchFlags& flags) {
         result.total);
     throw CLI::RuntimeError(kInterrupted);
   }
+  note_outcome(config, result);
   if (config.confirm.top > 0) {
     confirm(config, proposals, flags);
   }
@@ -530,6 +641,13 @@ void add_search(CLI::App& app) {
           "paper: count attention's full square, as the paper does")
       ->type_name("causal|paper")
       ->check(one_of("--flops", {"causal", "paper"}));
+  search
+      ->add_option(
+          "--stop-when",
+          flags->stop_when,
+          "'gain < 1%': end when no trial is expected to raise the multiplier "
+          "by more (scheduler model)")
+      ->type_name("RULE");
   search->add_flag(
       "--dry-run", flags->dry_run, "show the trials, their cost and time");
   search->add_flag(

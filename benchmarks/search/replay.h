@@ -132,7 +132,13 @@ class Player {
     }
     base::check(!rows_.empty(), "replay: the table has no trial of the config");
     config_.scheduler.kind = "model";  // has rungs
-    candidates_ = candidates_of(config_, proposals_);
+    // The search measures them before it trains.
+    std::map<std::string, double> speeds;
+    for (std::size_t i = 0; i < proposals_.size(); ++i) {
+      const Row& end = rows_[i].back();
+      speeds.emplace(kind_of(proposals_[i]), end.flops / end.seconds);
+    }
+    candidates_ = candidates_of(config_, proposals_, speeds);
   }
 
   // By rung, the last being the end.

@@ -167,6 +167,16 @@ double load_of(const base::Json& metadata) {
              : 0;
 }
 
+// What the scheduler left out, in its own words.
+void note_outcome(const Summary& summary, std::vector<std::string>& notices) {
+  if (summary.metadata.is_object()) {
+    const auto outcome = summary.metadata.find("outcome");
+    if (outcome != summary.metadata.end() && outcome->is_string()) {
+      notices.push_back(*outcome);
+    }
+  }
+}
+
 void note_machine(const Summary& summary, std::vector<std::string>& notices) {
   if (machine_was_busy(summary.metadata)) {
     notices.push_back(fmt::format(
@@ -197,6 +207,7 @@ std::vector<std::string> notices(const Summary& summary) {
         "There is no trial of '{}', the baseline: no multipliers.",
         summary.baseline));
   }
+  note_outcome(summary, result);
   note_statuses(summary, result);
   note_learning_rates(summary, result);
   note_training(summary, result);

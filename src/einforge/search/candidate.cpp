@@ -130,7 +130,9 @@ std::string baseline_of(const std::vector<Proposal>& proposals) {
 }
 
 std::vector<Candidate> candidates_of(
-    const SearchConfig& config, const std::vector<Proposal>& proposals) {
+    const SearchConfig& config,
+    const std::vector<Proposal>& proposals,
+    const std::map<std::string, double>& speeds) {
   std::map<std::string, ModelFeatures> models;
   std::map<std::string, int> kind_numbers;
   for (const Proposal& proposal : proposals) {
@@ -158,6 +160,9 @@ std::vector<Candidate> candidates_of(
     const std::string kind = kind_of(proposal);
     const ModelFeatures& model = models.at(kind);
     candidate.kind = kind_numbers.at(kind);
+    if (const auto speed = speeds.find(kind); speed != speeds.end()) {
+      candidate.speed = speed->second;
+    }
     candidate.baseline = proposal.trial.structure == baseline;
     candidate.width = static_cast<double>(proposal.config.model.width);
     candidate.omega = model.omega;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,8 @@ struct Candidate {
   // Of the structure that multipliers are over.
   bool baseline = false;
   bool buildable = true;
+  // FLOP/s of training it as they were measured before it trained; 0: unknown.
+  double speed = 0;
   double width = 1;
   double omega = 0;  // means over the layers
   double psi = 1;
@@ -33,8 +36,10 @@ struct Candidate {
 // of the first proposal that can be built.
 std::string baseline_of(const std::vector<Proposal>& proposals);
 
-// Beside the proposals.
+// Beside the proposals; `speeds` by kind_of(), as far as known.
 std::vector<Candidate> candidates_of(
-    const SearchConfig& config, const std::vector<Proposal>& proposals);
+    const SearchConfig& config,
+    const std::vector<Proposal>& proposals,
+    const std::map<std::string, double>& speeds = {});
 
 }  // namespace einforge::search

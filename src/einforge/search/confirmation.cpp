@@ -206,14 +206,15 @@ std::string confirmed(const Confirmation& confirmation, Ledger& ledger) {
     sentences.emplace_back(
         -gain,
         fmt::format(
-            "{} reaches the loss of {} with {:.3g} times less {} (95%: {:.3g} "
-            "to {:.3g}; {} runs on fresh seeds, width{} {})",
+            "{} reaches the loss of {} with {:.3g} times {} {} (95%: {:.3g} to "
+            "{:.3g}; {} runs on fresh seeds, width{} {})",
             structure,
             baseline,
-            std::exp(gain),
+            std::exp(std::abs(gain)),
+            gain < 0 ? "more" : "less",
             config.objective == "seconds" ? "time" : "compute",
-            std::exp(gain - half),
-            std::exp(gain + half),
+            std::exp(std::abs(gain) - half),
+            std::exp(std::abs(gain) + half),
             runs.gains.size(),
             runs.widths.size() == 1 ? "" : "s",
             fmt::join(runs.widths, " and ")));

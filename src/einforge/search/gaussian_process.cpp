@@ -152,35 +152,14 @@ GaussianProcess::Parameters GaussianProcess::fit(
   return unpack(best);
 }
 
-Eigen::MatrixXd GaussianProcess::whiten(
-    const Eigen::MatrixXd& at, Prediction& result) const {
+GaussianProcess::Prediction GaussianProcess::predict(
+    const Eigen::MatrixXd& at) const {
+  Prediction result;
   Eigen::MatrixXd half = kernel_to(at);
   result.mean = half.transpose() * weights_;
   cholesky_.matrixL().solveInPlace(half);
   result.variance =
       (kernel(0) - half.colwise().squaredNorm().transpose().array()).max(0.0);
-  return half;
-}
-
-GaussianProcess::Prediction GaussianProcess::predict(
-    const Eigen::MatrixXd& at) const {
-  Prediction result;
-  whiten(at, result);
-  return result;
-}
-
-GaussianProcess::Pairs GaussianProcess::predict(
-    const Eigen::MatrixXd& first, const Eigen::MatrixXd& second) const {
-  Pairs result;
-  const Eigen::MatrixXd a = whiten(first, result.first);
-  const Eigen::MatrixXd b = whiten(second, result.second);
-  result.covariance.resize(first.rows());
-  const Eigen::MatrixXd apart =
-      (first - second) * lengths_.cwiseInverse().asDiagonal();
-  for (Eigen::Index i = 0; i < first.rows(); ++i) {
-    result.covariance[i] =
-        kernel(apart.row(i).squaredNorm()) - a.col(i).dot(b.col(i));
-  }
   return result;
 }
 

@@ -41,15 +41,6 @@ class GaussianProcess {
   };
   // @param at (points, inputs)
   Prediction predict(const Eigen::MatrixXd& at) const;
-  // At pairs of points, with the covariance of each.
-  struct Pairs {
-    Prediction first;
-    Prediction second;
-    Eigen::VectorXd covariance;  // (pairs,)
-  };
-  // @param first, second (pairs, inputs)
-  Pairs predict(
-      const Eigen::MatrixXd& first, const Eigen::MatrixXd& second) const;
 
   double noise() const;  // variance
 
@@ -57,8 +48,6 @@ class GaussianProcess {
   double kernel(double squared_distance) const;
   // Covariances of the observations with the points, (observations, points).
   Eigen::MatrixXd kernel_to(const Eigen::MatrixXd& at) const;
-  // L^-1 of them, with which `result` is found.
-  Eigen::MatrixXd whiten(const Eigen::MatrixXd& at, Prediction& result) const;
 
   Eigen::MatrixXd x_;        // (inputs, observations), divided by the lengths
   Eigen::VectorXd y_;        // (observations,)

@@ -52,6 +52,8 @@ base::Json scheduler_identity(
   return identity;
 }
 
+constexpr const char* kSpeeds = "speeds";
+
 // What differs, in words: "rungs 3, eta 2; now rungs 1, eta 0".
 std::string differences(const base::Json& before, const base::Json& now) {
   const auto text = [](const base::Json& json, const base::Json& other) {
@@ -254,7 +256,7 @@ void Ledger::make_schedulers() {
       policy = asha_policy(std::move(order), rungs_, eta_);
     } else {
       policy = model_policy(
-          candidates_of(config_, proposals_),
+          candidates_of(config_, proposals_, speeds(store_)),
           rungs_,
           {std::move(order),
            config_.objective == "seconds",
@@ -395,6 +397,25 @@ std::int64_t Ledger::rung_end(std::size_t place) const {
   const train::TrainConfig& config = proposals_[place].config;
   return rung_steps(
       config.steps, config.eval_every, trials_[place].rung, rungs_, eta_);
+}
+
+std::map<std::string, double> Ledger::speeds(const store::Store& store) {
+  std::map<std::string, double> result;
+  const base::Json metadata = store.metadata();
+  const auto found = metadata.find(kSpeeds);
+  if (found != metadata.end() && found->is_object()) {
+    for (const auto& item : found->items()) {
+      if (item.value().is_number() && item.value() > 0) {
+        result.emplace(item.key(), item.value());
+      }
+    }
+  }
+  return result;
+}
+
+void Ledger::set_speeds(
+    store::Store& store, const std::map<std::string, double>& speeds) {
+  store.set_metadata(kSpeeds, speeds);
 }
 
 std::optional<Belief> Ledger::belief() const {

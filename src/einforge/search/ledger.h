@@ -60,6 +60,11 @@ class Ledger {
   int rungs() const { return rungs_; }
   // The step at which a trial's next rung ends.
   std::int64_t rung_end(std::size_t place) const;
+  // FLOP/s by kind_of() that the search goes by before trials of the kind have
+  // run, as they stand in the store.
+  static std::map<std::string, double> speeds(const store::Store& store);
+  static void set_speeds(
+      store::Store& store, const std::map<std::string, double>& speeds);
   // Of the scheduler; its trial is a place.
   std::optional<Belief> belief() const;
   // The trial needs no more work.

@@ -46,6 +46,9 @@ class ModelPolicy : public Policy {
         options_(std::move(options)),
         trials_(candidates_.size()) {
     choose_design();
+    if (options_.seconds) {
+      predict_speeds();
+    }
   }
 
   void reveal(
@@ -58,7 +61,8 @@ class ModelPolicy : public Policy {
     }
     observations_.push_back({trial, rung, loss});
     if (seconds > 0) {
-      speeds_[candidates_[trial].kind] = std::log(flops(trial, rung) / seconds);
+      trained_[candidates_[trial].kind] =
+          std::log(flops(trial, rung) / seconds);
     }
     process_.reset();
   }
@@ -142,18 +146,65 @@ class ModelPolicy : public Policy {
                     : candidates_[trial].flops[static_cast<std::size_t>(rung)];
   }
 
-  // ln FLOPs per second, or 0 where compute is FLOPs.
+  // Of the kinds that were not measured, from those that were: a Gaussian
+  // process over the features.
+  void predict_speeds() {
+    std::map<int, std::size_t> firsts;  // trials, by kind
+    std::vector<Observation> known;
+    std::vector<Observation> unknown;
+    for (std::size_t i = 0; i < candidates_.size(); ++i) {
+      const Candidate& candidate = candidates_[i];
+      if (candidate.buildable && firsts.emplace(candidate.kind, i).second) {
+        (candidate.speed > 0 ? known : unknown).push_back({i, 0, NAN});
+      }
+    }
+    if (known.empty()) {
+      return;
+    }
+    constexpr std::size_t kMostForFit = 250;
+    known.resize(std::min(known.size(), kMostForFit));
+    double mean = 0;
+    for (const Observation& seen : known) {
+      const double speed = std::log(candidates_[seen.trial].speed);
+      mean += speed / static_cast<double>(known.size());
+    }
+    for (std::size_t i = 0; i < candidates_.size(); ++i) {
+      if (candidates_[i].speed > 0) {
+        expected_[candidates_[i].kind] = std::log(candidates_[i].speed);
+      }
+    }
+    if (unknown.empty()) {
+      return;
+    }
+    Eigen::VectorXd y(static_cast<Eigen::Index>(known.size()));
+    for (std::size_t i = 0; i < known.size(); ++i) {
+      y[static_cast<Eigen::Index>(i)] =
+          std::log(candidates_[known[i].trial].speed) - mean;
+    }
+    const Eigen::MatrixXd x = inputs(known);
+    const GaussianProcess process(x, y, GaussianProcess::fit(x, y));
+    const Eigen::VectorXd means = process.predict(inputs(unknown)).mean;
+    for (std::size_t i = 0; i < unknown.size(); ++i) {
+      expected_[candidates_[unknown[i].trial].kind] =
+          mean + means[static_cast<Eigen::Index>(i)];
+    }
+  }
+
+  // ln FLOPs per second, or 0 where compute is FLOPs: as trained, else as
+  // measured before or predicted from that, else the mean of those trained.
   double log_speed(std::size_t trial) const {
-    if (!options_.seconds || speeds_.empty()) {
+    if (!options_.seconds) {
       return 0;
     }
-    const auto found = speeds_.find(candidates_[trial].kind);
-    if (found != speeds_.end()) {
-      return found->second;
+    const int kind = candidates_[trial].kind;
+    for (const std::map<int, double>* speeds : {&trained_, &expected_}) {
+      if (const auto found = speeds->find(kind); found != speeds->end()) {
+        return found->second;
+      }
     }
     double mean = 0;
-    for (const auto& [kind, speed] : speeds_) {
-      mean += speed / static_cast<double>(speeds_.size());
+    for (const auto& [other, speed] : trained_) {
+      mean += speed / static_cast<double>(trained_.size());
     }
     return mean;
   }
@@ -342,7 +393,6 @@ class ModelPolicy : public Policy {
     std::size_t trial = 0;
     double mean = 0;       // of ln M when it has ended
     double deviation = 0;  // of the same
-    double informs = 0;    // deviation of the mean after its next rung
   };
 
   // Of all trials that can be built and have not failed.
@@ -351,34 +401,28 @@ class ModelPolicy : public Policy {
     const int last = rungs_ - 1;
     std::vector<Outlook> result;
     std::vector<Observation> ends;
-    std::vector<Observation> nexts;
     const auto predict = [&] {
       if (ends.empty()) {
         return;
       }
-      const GaussianProcess::Pairs expected =
-          process_->predict(inputs(ends), inputs(nexts));
+      const GaussianProcess::Prediction expected =
+          process_->predict(inputs(ends));
       for (std::size_t i = 0; i < ends.size(); ++i) {
         const std::size_t trial = ends[i].trial;
         const auto at = static_cast<Eigen::Index>(i);
         Outlook outlook{.trial = trial};
         outlook.mean = baseline.log_multiplier(
             std::log(compute(trial, last)),
-            log_loss(trial, last, expected.first.mean[at]));
-        const double unit = fit_.scale / baseline.slope;
-        outlook.deviation = unit * std::sqrt(expected.first.variance[at]);
-        outlook.informs =
-            unit * std::abs(expected.covariance[at]) /
-            std::sqrt(expected.second.variance[at] + process_->noise());
+            log_loss(trial, last, expected.mean[at]));
+        outlook.deviation =
+            fit_.scale / baseline.slope * std::sqrt(expected.variance[at]);
         result.push_back(outlook);
       }
       ends.clear();
-      nexts.clear();
     };
     for (std::size_t i = 0; i < candidates_.size(); ++i) {
       if (candidates_[i].buildable && !trials_[i].lost) {
         ends.push_back({i, last, NAN});
-        nexts.push_back({i, std::min(trials_[i].rung, last), NAN});
         if (ends.size() == kAtOnce) {
           predict();
         }
@@ -403,7 +447,10 @@ class ModelPolicy : public Policy {
       if (state.rung == rungs_ && !state.pending) {
         if (outlook.mean > best) {
           best = outlook.mean;
-          held_ = {outlook.trial, outlook.mean, outlook.deviation, 0};
+          held_ = {
+              .trial = outlook.trial,
+              .log_multiplier = outlook.mean,
+              .deviation = outlook.deviation};
         }
         baseline_ended |= candidates_[outlook.trial].baseline;
       } else if (!state.pending) {
@@ -423,15 +470,9 @@ class ModelPolicy : public Policy {
       const double improvement =
           expected_gain(outlook.mean - best, outlook.deviation);
       gain = std::max(gain, improvement);
-      const int rung = trials_[outlook.trial].rung;
-      const double begin = compute(outlook.trial, rung - 1);
-      const double middle = compute(outlook.trial, rung);
-      const double chance =
-          outlook.informs > 0
-              ? normal_cdf((outlook.mean - best) / outlook.informs)
-              : 1.0;
       const double cost =
-          middle - begin + chance * (compute(outlook.trial, last) - middle);
+          compute(outlook.trial, last) -
+          compute(outlook.trial, trials_[outlook.trial].rung - 1);
       if (improvement / cost > most) {
         most = improvement / cost;
         chosen = outlook.trial;
@@ -439,12 +480,26 @@ class ModelPolicy : public Policy {
     }
     if (held_) {
       held_->gain = gain;
+      held_->hopeless = hopeless(open);
     }
-    if (ended && gain < std::log1p(options_.stop_gain)) {
+    // A process that has seen little may be too sure: it is given as many
+    // decisions as it began with to be surprised.
+    calm_ = ended && gain < std::log1p(options_.stop_gain) ? calm_ + 1 : 0;
+    if (calm_ > design_.size()) {
       chosen = baseline_ended || baseline_pending ? std::nullopt
                                                   : best_baseline(open);
     }
     return chosen ? std::optional(advance(*chosen)) : std::nullopt;
+  }
+
+  std::size_t hopeless(const std::vector<Outlook>& open) const {
+    constexpr double kInterval = 1.96;
+    const double least = held_->log_multiplier - kInterval * held_->deviation;
+    return static_cast<std::size_t>(
+        std::ranges::count_if(open, [&](const Outlook& outlook) {
+          return trials_[outlook.trial].rung == 0 &&
+                 outlook.mean + kInterval * outlook.deviation < least;
+        }));
   }
 
   // The multiplier wants the baseline too.
@@ -466,8 +521,11 @@ class ModelPolicy : public Policy {
   std::vector<State> trials_;
   std::vector<std::size_t> design_;
   std::size_t begun_ = 0;  // of the design
+  std::size_t calm_ = 0;   // decisions since a gain was expected
   std::vector<Observation> observations_;
-  std::map<int, double> speeds_;  // ln FLOPs per second, by kind
+  // ln FLOPs per second, by kind.
+  std::map<int, double> trained_;
+  std::map<int, double> expected_;
   Fit fit_;
   std::optional<GaussianProcess> process_;
   std::optional<Belief> held_;

@@ -12,9 +12,11 @@ namespace einforge::search {
 struct ModelOptions {
   // Of trials, the first of which are those that the model begins with.
   std::vector<std::size_t> order;
-  // Compute is training seconds, not FLOPs.
+  // Compute is training seconds, not FLOPs: those of the kind's trials, before
+  // any has trained those by Candidate::speed.
   bool seconds = false;
-  // Ends when no trial is expected to raise the multiplier by this share.
+  // Ends when no trial was expected to raise the multiplier by this share for
+  // as many decisions as it begins with.
   double stop_gain = 0.005;
 };
 
@@ -24,7 +26,7 @@ struct ModelOptions {
 // inform each other. A trial that has begun may go on, or another may begin,
 // whichever is expected to improve the compute multiplier most per compute:
 //
-//   E[max(0, ln M - ln M_best)] / (next rung + P(still better) * the rest)
+//   E[max(0, ln M - ln M_best)] / (compute to the trial's end)
 //
 // M is the compute at which the baseline's frontier has the loss that the trial
 // ends with, over the trial's own; M_best is the best of a whole trial.

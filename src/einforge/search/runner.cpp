@@ -505,10 +505,12 @@ class Runner {
     result.interrupted = !ledger_->finished();
     result.total = static_cast<int>(proposals_.size());
     result.seconds = seconds_since(started_);
+    result.belief = ledger_->belief();
     for (const Trial& trial : ledger_->trials()) {
       result.done += trial.status == Status::kDone ? 1 : 0;
       result.failed += is_bad(trial) ? 1 : 0;
       result.pruned += trial.status == Status::kPruned ? 1 : 0;
+      result.begun += trial.rung > 0 || trial.flops > 0 ? 1 : 0;
     }
     return result;
   }

@@ -1,12 +1,14 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "einforge/base/json.h"
 #include "einforge/search/config.h"
 #include "einforge/search/display.h"
+#include "einforge/search/scheduler.h"
 #include "einforge/search/space.h"
 
 namespace einforge::search {
@@ -37,8 +39,10 @@ struct RunResult {
   int done = 0;
   int failed = 0;  // diverged ones included
   int pruned = 0;
+  int begun = 0;  // trained at all
   int total = 0;
   double seconds = 0;
+  std::optional<Belief> belief;  // of the scheduler; its trial is a proposal's
 };
 
 // Runs the search in config.out until every trial has come to its end, going on

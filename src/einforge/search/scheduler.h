@@ -66,6 +66,9 @@ struct Belief {
   double log_multiplier = 0;  // ln of the compute multiplier over the baseline
   double deviation = 0;       // of the same
   double gain = 0;  // what going on is expected to add to it, at the best
+  // Of the trials that did not begin those that are not expected to: at the
+  // upper end of their 95% interval they stay below the lower end of its.
+  std::size_t hopeless = 0;
 };
 
 // Decides the next step of an asynchronous search: which trial trains to the

@@ -316,8 +316,12 @@ Distinct distinct(
 
 }  // namespace
 
+std::string kind_of(const store::Trial& trial) {
+  return trial.structure + " " + trial.model;
+}
+
 std::string kind_of(const Proposal& proposal) {
-  return proposal.trial.structure + " " + proposal.trial.model;
+  return kind_of(proposal.trial);
 }
 
 std::vector<Proposal> propose(const SearchConfig& config) {

@@ -28,6 +28,7 @@ struct Proposal {
 };
 
 // Trials of one kind run at about one speed: "monarch gpt d128 L2".
+std::string kind_of(const store::Trial& trial);
 std::string kind_of(const Proposal& proposal);
 
 // Every trial of the space (grid, halving) or a draw from it (random), without
