@@ -23,6 +23,7 @@ import os
 import pathlib
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -53,8 +54,43 @@ esac
 exec "$program" "$@"
 """
 
+
+def shard(count):
+    """A shard of llm.c with documents of 99 tokens of GPT-2's."""
+    header = struct.pack("<256i", 20240520, 1, count, *[0] * 253)
+    return header + tokens(count)
+
+
+def tokens(count):
+    return struct.pack(f"<{count}H", *(
+        50256 if i % 100 == 99 else i * 7919 % 50000 for i in range(count)))
+
+
+def byte_tokenizer():
+    """A tokenizer.json of bytes, by the characters that GPT-2 has for them."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    names = [chr(b) for b in plain] + [chr(256 + i) for i in range(68)]
+    level = {"type": "ByteLevel", "add_prefix_space": False,
+             "trim_offsets": True, "use_regex": True}
+    return json.dumps({
+        "version": "1.0", "truncation": None, "padding": None,
+        "normalizer": None, "pre_tokenizer": level, "post_processor": None,
+        "decoder": level,
+        "added_tokens": [{
+            "id": 256, "content": "<|endoftext|>", "single_word": False,
+            "lstrip": False, "rstrip": False, "normalized": False,
+            "special": True}],
+        "model": {"type": "BPE", "merges": [], "vocab": {
+            name: i for i, name in enumerate([*names, "<|endoftext|>"])}}})
+
+
 # Files that the pages call the reader's own.
 OWN = {
+    "tokenizer.json": byte_tokenizer(),
+    "train.bin": tokens(50_000),
+    "fineweb/fineweb_train_000001.bin": shard(20_000),
+    "fineweb/fineweb_train_000002.bin": shard(20_000),
+    "fineweb/fineweb_val_000000.bin": shard(5_000),
     "my.toml": 'model.kind = "mlp"\nmodel.width = 32\ndata.batch_size = 16\n'
                "steps = 40\n",
     "search.toml": 'widths = [16]\nbudget.tokens = 2000\n'
@@ -181,7 +217,7 @@ class Scratch:
         for name, text in OWN.items():
             path = self.folder / name
             path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
         wrapper = self.folder / "bin" / "einforge"
         wrapper.parent.mkdir()
         wrapper.write_text(SHORT.format(program=build / "bin" / "einforge"))

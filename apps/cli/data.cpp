@@ -11,6 +11,7 @@
 #include "einforge/base/config.h"
 #include "einforge/base/console.h"
 #include "einforge/base/text.h"
+#include "einforge/data/import.h"
 #include "einforge/data/inspect.h"
 #include "einforge/data/metadata.h"
 #include "einforge/data/prepare.h"
@@ -21,6 +22,12 @@ namespace {
 
 struct PrepareFlags {
   data::PrepareOptions options;
+  std::string out;
+  JsonOption json;
+};
+
+struct ImportFlags {
+  data::ImportOptions options;
   std::string out;
   JsonOption json;
 };
@@ -58,8 +65,15 @@ void print_replaced(const data::ReplacedInfo& replaced) {
 void print_metadata(const std::string& folder, const data::Metadata& metadata) {
   base::print(
       "{}: {}, {} symbols\n", folder, metadata.tokens, metadata.vocab_size);
-  print_side("train.bin", metadata.train);
-  print_side("val.bin", metadata.validation);
+  const bool imported = !metadata.train.files.empty();
+  print_side(imported ? "training" : "train.bin", metadata.train);
+  print_side(imported ? "validation" : "val.bin", metadata.validation);
+  if (imported) {
+    base::print(
+        "  {} in {} parts of files\n",
+        metadata.dtype,
+        metadata.train.files.size() + metadata.validation.files.size());
+  }
   print_replaced(metadata.replaced);
 }
 
@@ -69,8 +83,31 @@ void run_prepare(const PrepareFlags& flags) {
   std::vector<std::filesystem::path> kept =
       files_in(flags.out, {data::kDataFiles.begin(), data::kDataFiles.end()});
   kept.insert(kept.end(), options.inputs.begin(), options.inputs.end());
+  kept.emplace_back(options.tokens);
   check_outputs({flags.json.output()}, kept, flags.out);
   const data::Metadata metadata = data::prepare(options);
+  flags.json.write(base::to_json(metadata));
+  if (!flags.json.instead()) {
+    print_metadata(flags.out, metadata);
+  }
+}
+
+void run_import(const ImportFlags& flags) {
+  data::ImportOptions options = flags.options;
+  options.out = flags.out;
+  std::vector<std::filesystem::path> kept =
+      files_in(flags.out, {data::kDataFiles.begin(), data::kDataFiles.end()});
+  kept.emplace_back(options.tokenizer);
+  for (const auto& patterns : {options.files, options.validation}) {
+    for (const std::filesystem::path& path : data::find_token_files(patterns)) {
+      kept.push_back(path);
+      // Megatron's two files are one.
+      kept.push_back(std::filesystem::path(path).replace_extension(".bin"));
+      kept.push_back(std::filesystem::path(path).replace_extension(".idx"));
+    }
+  }
+  check_outputs({flags.json.output()}, kept, flags.out);
+  const data::Metadata metadata = data::import_tokens(options);
   flags.json.write(base::to_json(metadata));
   if (!flags.json.instead()) {
     print_metadata(flags.out, metadata);
@@ -92,9 +129,9 @@ void run_inspect(const InspectFlags& flags) {
       "  sizes, hashes and symbols are as meta.json says\n"
       "  loss of a model that knows only the symbols' frequencies: {:.4f} "
       "nats per token\n"
-      "  share of val.bin, in pieces of 64 symbols, that is in train.bin too: "
-      "{:.2g}%\n"
-      "  val.bin begins:\n",
+      "  share of the validation side, in pieces of 64 symbols, that is in "
+      "training too: {:.2g}%\n"
+      "  the validation side begins:\n",
       inspection.unigram_loss,
       100 * inspection.overlap);
   for (const std::string& line : base::split(inspection.sample, '\n')) {
@@ -102,10 +139,87 @@ void run_inspect(const InspectFlags& flags) {
   }
 }
 
+void add_tokenizer_options(
+    CLI::App& command,
+    std::int64_t& vocab_size,
+    std::int64_t& end_of_text,
+    std::string& pattern) {
+  add_number(
+      command,
+      "--vocab",
+      vocab_size,
+      "tokens of the vocabulary; 0: those of the tokenizer or format",
+      {0, static_cast<double>(data::Metadata::kLargestVocabulary)});
+  add_number(
+      command,
+      "--end-of-text",
+      end_of_text,
+      "token that ends documents; -1: that of the tokenizer or format",
+      {-1, static_cast<double>(data::Metadata::kLargestVocabulary)});
+  command
+      .add_option(
+          "--pattern",
+          pattern,
+          "how a .tiktoken file of no known size cuts text: gpt2, cl100k, "
+          "o200k")
+      ->type_name("NAME");
+}
+
+void add_import(CLI::App& data) {
+  CLI::App* command = data.add_subcommand(
+      "import", "Use token files of other programs where they lie");
+  auto flags = std::make_shared<ImportFlags>();
+  data::ImportOptions& options = flags->options;
+  command
+      ->add_option(
+          "files",
+          options.files,
+          "shards of llm.c and modded-nanogpt, nanoGPT's .bin, Megatron's "
+          ".bin and .idx, .npy; or patterns of them")
+      ->required();
+  command->add_option("--out", flags->out, "folder to make")
+      ->type_name("FOLDER")
+      ->required();
+  command
+      ->add_option(
+          "--val", options.validation, "files held out, instead of a share")
+      ->type_name("FILES");
+  add_number(
+      *command,
+      "--val-share",
+      options.val_share,
+      "share of tokens held out, whole documents",
+      {0, 1});
+  command
+      ->add_option(
+          "--tokens",
+          options.tokenizer,
+          "tokenizer that made them: tokenizer.json, FILE.tiktoken, FILE.model")
+      ->type_name("FILE");
+  add_tokenizer_options(
+      *command, options.vocab_size, options.end_of_text, options.pattern);
+  command
+      ->add_option(
+          "--dtype",
+          options.dtype,
+          "of files without a header: uint16 or uint32; by the vocabulary")
+      ->type_name("TYPE");
+  flags->json.add(*command, "meta.json");
+  command->footer(
+      "Examples:\n"
+      "  einforge data import 'fineweb/*train*.bin' --val 'fineweb/*val*.bin' "
+      "\\\n"
+      "      --out data/fineweb\n"
+      "  einforge data import train.bin --vocab 50257 --end-of-text 50256 \\\n"
+      "      --out data/gpt2");
+  command->callback([flags] { run_import(*flags); });
+}
+
 }  // namespace
 
 void add_data(CLI::App& app) {
-  CLI::App* data = app.add_subcommand("data", "Prepare and inspect text");
+  CLI::App* data =
+      app.add_subcommand("data", "Prepare, import and inspect tokens");
   data->require_subcommand(1);
 
   CLI::App* prepare = data->add_subcommand(
@@ -123,9 +237,14 @@ void add_data(CLI::App& app) {
       ->required();
   prepare
       ->add_option(
-          "--tokens", options.tokens, "chars96 (newline, ASCII) or bytes")
+          "--tokens",
+          options.tokens,
+          "chars96 (newline, ASCII), bytes, or a tokenizer: tokenizer.json, "
+          "FILE.tiktoken, FILE.model (SentencePiece)")
       ->type_name("KIND")
       ->capture_default_str();
+  add_tokenizer_options(
+      *prepare, options.vocab_size, options.end_of_text, options.pattern);
   prepare
       ->add_option(
           "--document-separator",
@@ -146,15 +265,20 @@ void add_data(CLI::App& app) {
       "  einforge data prepare examples/data --out runs/demo/data\n"
       "  einforge data prepare book.txt notes/ --tokens bytes --out data/mine\n"
       "  xz -dc big.txt.xz | einforge data prepare - \\\n"
-      "      --document-separator line --out data/big");
+      "      --document-separator line --out data/big\n"
+      "  einforge data prepare notes/ --tokens tokenizer.json --out data/bpe");
   prepare->callback([prepare_flags] { run_prepare(*prepare_flags); });
+
+  add_import(*data);
 
   CLI::App* inspect = data->add_subcommand(
       "inspect", "Show what a data folder holds and verify it");
   auto inspect_flags = std::make_shared<InspectFlags>();
   inspect
       ->add_option(
-          "folder", inspect_flags->folder, "made by `einforge data prepare`")
+          "folder",
+          inspect_flags->folder,
+          "made by `einforge data prepare` or `import`")
       ->required();
   inspect_flags->json.add(*inspect);
   inspect->footer(

@@ -3,9 +3,13 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <iterator>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cli/command.h"
 #include "cli/options.h"
@@ -13,7 +17,7 @@
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/json.h"
-#include "einforge/data/tokenizer.h"
+#include "einforge/data/codec.h"
 #include "einforge/models/sample.h"
 #include "einforge/nn/einsum_linear.h"
 #include "einforge/train/load_model.h"
@@ -46,6 +50,48 @@ void print_bytes(std::string text) {
   base::print_raw(text);
 }
 
+// Text as the tokens come. Tokens of a library are decoded together with a few
+// before them, since the text of one may depend on those.
+class Printer {
+ public:
+  Printer(data::Codec& codec, const std::vector<std::int64_t>& prompt)
+      : codec_(codec) {
+    if (!codec_.is_by_token()) {
+      tokens_ = prompt;
+      before_ = codec_.decode(tokens_);
+    }
+  }
+
+  // What is new in the text, without a character that is not complete.
+  std::string add(std::int64_t token) {
+    if (codec_.is_by_token()) {
+      return codec_.decode(std::array{token});
+    }
+    tokens_.push_back(token);
+    ++pending_;
+    std::string text = codec_.decode(tokens_);
+    return text.ends_with("\xef\xbf\xbd") ? "" : take(std::move(text));
+  }
+  // What is left at the end.
+  std::string rest() {
+    return pending_ == 0 ? "" : take(codec_.decode(tokens_));
+  }
+
+ private:
+  std::string take(std::string text) {
+    text.erase(0, before_.size());
+    tokens_.erase(tokens_.begin(), tokens_.end() - pending_);
+    pending_ = 0;
+    before_ = codec_.decode(tokens_);
+    return text;
+  }
+
+  data::Codec& codec_;
+  std::vector<std::int64_t> tokens_;
+  std::string before_;          // text of those that were printed
+  std::ptrdiff_t pending_ = 0;  // the others
+};
+
 void run(const Options& options) {
   options.sample.validate();
   check_outputs({options.json.output()});
@@ -57,10 +103,25 @@ void run(const Options& options) {
       options.checkpoint,
       loaded.config.model.kind);
   nn::set_inference(*loaded.model, true);
-  const data::Tokenizer tokenizer(loaded.tokens);
+  const auto codec =
+      data::open_codec(loaded.tokens, loaded.tokenizer, loaded.checkpoint);
   const std::string text =
       options.prompt == "-" ? base::read_input("-") : options.prompt;
-  const auto prompt = tokenizer.encode(text);
+  auto prompt = codec->encode(text);
+  if (prompt.empty() && loaded.end_of_text >= 0) {
+    prompt = {loaded.end_of_text};  // a new document
+  }
+  base::check(
+      !prompt.empty(),
+      "--prompt: expected at least one token; got none (of text or, without a "
+      "tokenizer, numbers)");
+  for (const std::int64_t token : prompt) {
+    base::check(
+        token >= 0 && token < loaded.vocab_size,
+        "--prompt: expected tokens below {}; got {}",
+        loaded.vocab_size,
+        token);
+  }
   if (std::ssize(prompt) > loaded.config.model.context) {
     base::note(
         "the prompt has {} tokens; the model sees the last {}, its context\n",
@@ -71,6 +132,7 @@ void run(const Options& options) {
   if (shown) {
     print_bytes(text);
   }
+  Printer printer(*codec, prompt);
   const auto tokens = models::sample(
       *loaded.model,
       loaded.config.model.context,
@@ -78,15 +140,15 @@ void run(const Options& options) {
       options.sample,
       [&](std::int64_t token) {
         if (shown) {
-          print_bytes(tokenizer.decode(std::array{token}));
+          print_bytes(printer.add(token));
         }
       });
   if (shown) {
-    base::print_raw("\n");
+    print_bytes(printer.rest() + "\n");
   }
   options.json.write(
       {{"prompt", text},
-       {"text", tokenizer.decode(tokens)},
+       {"text", codec->decode(tokens)},
        {"tokens", tokens},
        {"step", loaded.step}});
 }
@@ -105,7 +167,8 @@ void add_generate(CLI::App& app) {
       ->add_option(
           "--prompt",
           options->prompt,
-          "text to go on from (a new line), or - for standard input")
+          "text to go on from (a new line), or - for standard input; without a "
+          "tokenizer, tokens as numbers")
       ->type_name("TEXT");
   models::SampleOptions& sample = options->sample;
   add_number(

@@ -73,25 +73,32 @@ std::string_view treasure(const fs::path& given) {
   struct Kind {
     std::string_view what;
     const char* mark;  // is in the folder too
-    std::array<std::string_view, 3> files;
+    std::array<std::string_view, 6> files;
   };
   constexpr std::array kKinds = {
       Kind{
           "a file of a checkpoint",
           "state.json",
-          {"state.json", "model.safetensors", "optimizer.safetensors"}},
+          {"state.json",
+           "model.safetensors",
+           "optimizer.safetensors",
+           "tokenizer.json",
+           "tokenizer.tiktoken",
+           "tokenizer.model"}},
       Kind{
           "a file of a training run",
           "checkpoints",
-          {"config.json", "log.jsonl", "log.jsonl"}},
-      Kind{
-          "a file of a search",
-          "trials.db",
-          {"search.json", "workers.log", ""}},
+          {"config.json", "log.jsonl"}},
+      Kind{"a file of a search", "trials.db", {"search.json", "workers.log"}},
       Kind{
           "a file of a data folder",
           "meta.json",
-          {"train.bin", "val.bin", "meta.json"}}};
+          {"train.bin",
+           "val.bin",
+           "meta.json",
+           "tokenizer.json",
+           "tokenizer.tiktoken",
+           "tokenizer.model"}}};
   const std::string name = path.filename().string();
   for (const Kind& kind : kKinds) {
     if (std::ranges::find(kind.files, name) != kind.files.end() &&

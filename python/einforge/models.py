@@ -381,10 +381,24 @@ class Gpt(nn.Module):
             setattr(self, f"blocks_{i}", GptBlock(make, "blocks_0"))
         self.norm = make.norm("norm")
         self.head = make.linear("head", "head", width, vocabulary)
-        self.tokens = "chars96" if vocabulary == 96 else "bytes"
+        self.tokens = {96: "chars96", 256: "bytes"}.get(vocabulary, "ids")
+        self.tokenizer: Any = None  # of the package tokenizers
+
+    def _check_tokens(self) -> None:
+        if self.tokens not in ("chars96", "bytes") and self.tokenizer is None:
+            raise ValueError(
+                f"[Gpt] expected chars96, bytes or a tokenizer.json, which are "
+                f"read here; the model is of {self.tokens!r}")
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text; what chars96 lacks becomes "?"."""
+        """The tokens of a text; what chars96 lacks becomes "?".
+
+        Raises:
+            ValueError: the model has none of chars96, bytes and tokenizer.json.
+        """
+        self._check_tokens()
+        if self.tokenizer is not None:
+            return self.tokenizer.encode(text, add_special_tokens=False).ids
         if self.tokens == "bytes":
             return list(text.encode())
         return [0 if symbol == "\n" else
@@ -392,7 +406,14 @@ class Gpt(nn.Module):
                 for symbol in text]
 
     def decode(self, tokens: list[int]) -> str:
-        """The text of tokens; bytes that are not UTF-8 become U+FFFD."""
+        """The text of tokens; bytes that are not UTF-8 become U+FFFD.
+
+        Raises:
+            ValueError: the model has none of chars96, bytes and tokenizer.json.
+        """
+        self._check_tokens()
+        if self.tokenizer is not None:
+            return self.tokenizer.decode(tokens, skip_special_tokens=False)
         if self.tokens == "bytes":
             return bytes(tokens).decode(errors="replace")
         return "".join(chr(token + 31) if token else "\n" for token in tokens)

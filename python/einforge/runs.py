@@ -56,6 +56,22 @@ def module_of(
     return module
 
 
+def _add_tokenizer(
+    module: Gpt, task: dict[str, Any], folder: pathlib.Path,
+) -> None:
+    """Of the checkpoint's task: the alphabet's name, or a library's tokenizer."""
+    module.tokens = task.get("tokens", module.tokens)
+    if module.tokens == "tokenizer.json":
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            return
+        module.tokenizer = Tokenizer.from_file(
+            str(folder / task["tokenizer"]["file"]))
+        module.tokenizer.no_truncation()
+        module.tokenizer.no_padding()
+
+
 def load(
     path: Union[str, pathlib.Path],
     device: Union[str, torch.device] = "cpu",
@@ -72,8 +88,9 @@ def load(
 
     Returns:
         einforge.models.Gpt, .Mlp or .ResidualMlp, in eval mode. `step` is the
-        checkpoint's; a Gpt has encode() and decode(). param_groups, aux_loss
-        and router_health know its layers.
+        checkpoint's; a Gpt has encode() and decode(), and `tokenizer` of the
+        package tokenizers where it has one and the package is installed.
+        param_groups, aux_loss and router_health know its layers.
 
     Raises:
         ValueError: no checkpoint there, or not one that this version reads.
@@ -99,4 +116,6 @@ def load(
     _upgrade(tensors, model)
     module = module_of(model, tensors, inputs, outputs)
     module.step = state["step"]
+    if isinstance(module, Gpt):
+        _add_tokenizer(module, state.get("task", {}), folder)
     return module.to(device).eval()

@@ -23,4 +23,6 @@ def main() -> None:
         print(f"einforge: '{sys.argv[1]}' is not in the Python wheel; build the "
               "project (make build) for it", file=sys.stderr)
         sys.exit(2)
+    # What `data prepare --tokens` runs libraries of tokenizers in.
+    os.environ.setdefault("EINFORGE_PYTHON", sys.executable)
     os.execv(program, [str(program), *sys.argv[1:]])

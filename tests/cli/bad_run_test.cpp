@@ -113,7 +113,7 @@ std::vector<BadInput> train_cases() {
        {"train.bin': expected ", "got 1001"}},
       {"data_newer",
        changed("data.path={}/data_newer"),
-       {"expected version 1; got 2"}},
+       {"expected version 1 to 2; got 1000"}},
       {"context_beyond_data",
        changed("model.context=100000"),
        {"expected more than 100000 tokens, the context; got "}},

@@ -73,6 +73,16 @@ TEST(OutputsTest, WhatACommandReadsIsNotOverwritten) {
       {"prepare_folder",
        "data prepare {}/nanogpt --out {}/new --json={}/nanogpt/train.bin",
        {"--json", what}},
+      {"prepare_tokenizer",
+       "data prepare {}/text.txt --tokens {}/list.json --out {}/new "
+       "--json={}/list.json",
+       {"--json", what}},
+      {"import",
+       "data import {}/data/*.bin --out {}/new --json={}/data/train.bin",
+       {"--json", what}},
+      {"import_index",
+       "data import {}/data/train.bin --out {}/new --json={}/data/train.idx",
+       {"--json", what}},
       {"train",
        "train {}/gpt.toml --out {}/new --json={}/gpt.toml",
        {"--json", what}},
@@ -119,6 +129,9 @@ TEST(OutputsTest, StoresCheckpointsAndDataAreNotOverwritten) {
       {"data",
        "report {}/trials.db --out {}/data/val.bin",
        {"is a file of a data folder"}},
+      {"tokenizer",
+       "report {}/trials.db --out {}/data_foreign/tokenizer.json",
+       {"is a file of a data folder"}},
       {"folder", "report {}/trials.db --out {}/data", {"got the folder"}},
   });
 }
@@ -158,7 +171,8 @@ TEST(OutputsTest, AFolderOfAnotherKindIsNotTaken) {
        {"got a data folder"}},
       {"data_in_run",
        "data prepare {}/text.txt --out {}/run",
-       {"that `data prepare` made; got the folder of a training run"}},
+       {"expected a new folder or a data folder; got the folder of a training "
+        "run"}},
   });
 }
 

@@ -24,6 +24,7 @@ class World {
   World();
   void make_text() const;
   void make_data() const;
+  void make_shards() const;
   void make_configs() const;
   void make_checkpoints() const;
   void make_stores() const;

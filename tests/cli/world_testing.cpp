@@ -1,8 +1,11 @@
 #include <gtest/gtest.h>
 #include <sqlite3.h>
 
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <sstream>
+#include <vector>
 
 #include "einforge/base/files.h"
 #include "einforge/base/hash.h"
@@ -94,6 +97,7 @@ const World& World::get() {
 World::World() : path_(folder_.path()) {
   make_text();
   make_data();
+  make_shards();
   make_configs();
   make_checkpoints();
   make_stores();
@@ -157,10 +161,27 @@ void World::make_data() const {
   }
   const fs::path root(path_);
   fs::resize_file(root / "data_truncated/train.bin", 1001);
-  set_key(root / "data_newer/meta.json", "version", 2);
+  set_key(root / "data_newer/meta.json", "version", 1000);
   damage_middle(root / "data_damaged/train.bin");
   write("data_foreign/meta.json", "{\"vocab_size\": 65}");
+  write("data_foreign/tokenizer.json", "{}");
   fs::remove(root / "data_without_val/val.bin");
+}
+
+// As llm.c writes them: a header of 256 int32, then uint16.
+void World::make_shards() const {
+  const std::vector<std::int32_t> header = {20240520, 1, 100};
+  std::string shard(1024, '\0');
+  std::memcpy(shard.data(), header.data(), 4 * header.size());
+  const std::string tokens(200, '\1');
+  write("shards/a.bin", shard + tokens);
+  write(
+      "shards/b.bin",
+      shard + tokens.substr(0, 60) + "\xff\xff" + tokens.substr(62));
+  write("shard.bin", shard + tokens);
+  write("shard_cut.bin", shard + tokens.substr(1));
+  shard[0] = 9;
+  write("shard_magic.bin", shard + tokens);
 }
 
 void World::make_configs() const {

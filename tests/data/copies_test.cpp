@@ -59,8 +59,8 @@ TEST(CopiesTest, OfADocumentAreOnOneSide) {
       ASSERT_EQ(metadata.train.documents + metadata.validation.documents, 240)
           << name;
       const TokenFiles files(options.out);
-      const std::string train = text_of(files.train.tokens(), tokens);
-      const std::string validation = text_of(files.validation.tokens(), tokens);
+      const std::string train = text_of(files.train, tokens);
+      const std::string validation = text_of(files.validation, tokens);
       for (int i = 0; i < 120; ++i) {
         const std::string mark = " number " + std::to_string(i);
         const auto holds = [&](const std::string& side) {

@@ -11,6 +11,7 @@
 #include "einforge/base/hash.h"
 #include "einforge/base/json.h"
 #include "einforge/data/prepare.h"
+#include "tests/data/documents.h"
 #include "tests/data/temporary_folder.h"
 
 namespace einforge::data {
@@ -39,7 +40,7 @@ class DatasetTest : public testing::Test {
 
   // Where a row of x stands in the tokens: lines differ, so once only.
   static std::int64_t find(
-      std::span<const std::uint16_t> tokens, const torch::Tensor& row) {
+      const std::vector<std::int64_t>& tokens, const torch::Tensor& row) {
     const auto* begin = row.data_ptr<std::int64_t>();
     const auto found =
         std::search(tokens.begin(), tokens.end(), begin, begin + row.numel());
@@ -54,7 +55,8 @@ TEST_F(DatasetTest, BatchesAreWindowsAndTheirSuccessors) {
   constexpr std::int64_t kContext = 32;
   const TokenDataset dataset(path());
   for (const bool train : {true, false}) {
-    const auto tokens = train ? dataset.train() : dataset.validation();
+    const auto tokens =
+        tokens_of(train ? dataset.train() : dataset.validation());
     for (std::int64_t index = 0; index < 20; ++index) {
       const Batch batch = train ? dataset.train_batch(5, kContext, 7, index)
                                 : dataset.validation_batch(5, kContext, index);
@@ -85,14 +87,14 @@ TEST_F(DatasetTest, TrainBatchesDependOnSeedAndIndexAlone) {
 
 TEST_F(DatasetTest, TrainBatchesReachEveryPlaceAlike) {
   const TokenDataset dataset(path());
+  const auto tokens = tokens_of(dataset.train());
   constexpr int kParts = 10;
   constexpr int kDraws = 4000;
   std::vector<int> counts(kParts);
   for (std::int64_t index = 0; index < kDraws / 8; ++index) {
     const torch::Tensor x = dataset.train_batch(8, 24, 0, index).x;
     for (std::int64_t row = 0; row < 8; ++row) {
-      const auto part =
-          find(dataset.train(), x[row]) * kParts / std::ssize(dataset.train());
+      const auto part = find(tokens, x[row]) * kParts / std::ssize(tokens);
       ++counts[static_cast<std::size_t>(part)];
     }
   }
@@ -109,22 +111,21 @@ TEST_F(DatasetTest, ValidationWindowsAreFixedAndSpread) {
     EXPECT_TRUE(
         wide[row].equal(dataset.validation_batch(3, 24, row / 3).x[row % 3]));
   }
+  const auto tokens = tokens_of(dataset.validation());
   std::set<std::int64_t> parts;
   for (std::int64_t row = 0; row < 12; ++row) {
-    parts.insert(
-        find(dataset.validation(), wide[row]) * 8 /
-        std::ssize(dataset.validation()));
+    parts.insert(find(tokens, wide[row]) * 8 / std::ssize(tokens));
   }
   EXPECT_EQ(parts.size(), 8U);
 }
 
 TEST_F(DatasetTest, EveryTokenOfAShortFileIsReached) {
   const TokenDataset dataset(path());
-  const std::int64_t most = std::ssize(dataset.validation()) - 1;
+  const auto tokens = tokens_of(dataset.validation());
+  const std::int64_t most = std::ssize(tokens) - 1;
   const Batch batch = dataset.validation_batch(2, most, 0);
-  EXPECT_EQ(batch.x[0][0].item<std::int64_t>(), dataset.validation().front());
-  EXPECT_EQ(
-      batch.y[1][most - 1].item<std::int64_t>(), dataset.validation().back());
+  EXPECT_EQ(batch.x[0][0].item<std::int64_t>(), tokens.front());
+  EXPECT_EQ(batch.y[1][most - 1].item<std::int64_t>(), tokens.back());
   EXPECT_THAT(
       [&] { dataset.validation_batch(1, most + 1, 0); },
       testing::ThrowsMessage<base::InvalidInput>(HasSubstr("the context")));

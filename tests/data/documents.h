@@ -1,11 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "einforge/data/prepare.h"
+#include "einforge/data/token_files.h"
 #include "einforge/data/tokenizer.h"
 #include "tests/data/temporary_folder.h"
 
@@ -20,10 +20,14 @@ inline PrepareOptions options_for(const TemporaryFolder& folder) {
   return options;
 }
 
-inline std::string text_of(
-    std::span<const std::uint16_t> tokens, const char* name) {
-  return Tokenizer(name).decode(
-      std::vector<std::int64_t>(tokens.begin(), tokens.end()));
+inline std::vector<std::int64_t> tokens_of(const TokenStream& stream) {
+  std::vector<std::int64_t> tokens(static_cast<std::size_t>(stream.size()));
+  stream.read(0, tokens);
+  return tokens;
+}
+
+inline std::string text_of(const TokenStream& stream, const char* name) {
+  return Tokenizer(name).decode(tokens_of(stream));
 }
 
 // `count` different documents of a few lines each.

@@ -56,8 +56,8 @@ TEST(PrepareTest, EveryDocumentIsWholeOnOneSideInOrder) {
     EXPECT_EQ(files.metadata, metadata);
     deal(
         documents,
-        text_of(files.train.tokens(), tokens),
-        text_of(files.validation.tokens(), tokens));
+        text_of(files.train, tokens),
+        text_of(files.validation, tokens));
     EXPECT_EQ(metadata.train.documents + metadata.validation.documents, 2000);
     // Five standard deviations of a binomial with n = 2000, p = 0.2.
     EXPECT_NEAR(metadata.validation.documents, 400, 90);
@@ -72,7 +72,7 @@ TEST(PrepareTest, SideDependsOnTheDocumentAndTheSeedAlone) {
   options.val_share = 0.3;
   const Metadata first = prepare(options);
   const std::string validation =
-      text_of(TokenFiles(options.out).validation.tokens(), "chars96");
+      text_of(TokenFiles(options.out).validation, "chars96");
   EXPECT_EQ(prepare(options), first);
 
   const std::vector<std::string> copies(documents.rbegin(), documents.rend());
@@ -81,7 +81,7 @@ TEST(PrepareTest, SideDependsOnTheDocumentAndTheSeedAlone) {
   const Metadata doubled = prepare(options);
   EXPECT_EQ(doubled.validation.documents, 2 * first.validation.documents);
   const std::string both =
-      text_of(TokenFiles(options.out).validation.tokens(), "chars96");
+      text_of(TokenFiles(options.out).validation, "chars96");
   for (const std::string& document : make_documents(300)) {
     EXPECT_EQ(
         validation.find(document) == std::string::npos,
@@ -135,8 +135,8 @@ TEST(PrepareTest, LongDocumentsStayWhole) {
   const TokenFiles files(options.out);
   deal(
       documents,
-      text_of(files.train.tokens(), "chars96"),
-      text_of(files.validation.tokens(), "chars96"));
+      text_of(files.train, "chars96"),
+      text_of(files.validation, "chars96"));
 }
 
 TEST(PrepareTest, LineEndsAndAMissingLastOneMakeNoDifference) {
@@ -261,8 +261,8 @@ TEST(PrepareTest, ReadsFoldersInOrderWithoutHiddenFilesAndItsOwnOutput) {
   }
   deal(
       lines,
-      text_of(files.train.tokens(), "chars96"),
-      text_of(files.validation.tokens(), "chars96"));
+      text_of(files.train, "chars96"),
+      text_of(files.validation, "chars96"));
 }
 
 TEST(PrepareTest, BadInputIsOneClearLine) {
@@ -317,7 +317,7 @@ TEST(PrepareTest, BadInputIsOneClearLine) {
        "expected '-' once"},
       {"tokens",
        [](auto& o) { o.tokens = "char96"; },
-       "expected chars96 or bytes; got 'char96' (did you mean 'chars96'?)"},
+       "*.model); got 'char96' (did you mean 'chars96'?)"},
       {"separator",
        [](auto& o) { o.document_separator = "blankline"; },
        "did you mean 'blank-line'?"},

@@ -52,7 +52,7 @@ TEST(TokenizerTest, RejectsWhatItCannotUse) {
   EXPECT_THAT(
       [] { Tokenizer("chars95"); },
       testing::ThrowsMessage<base::InvalidInput>(testing::AllOf(
-          testing::HasSubstr("expected chars96 or bytes"),
+          testing::HasSubstr("expected chars96, bytes or "),
           testing::HasSubstr("did you mean 'chars96'"))));
 }
 

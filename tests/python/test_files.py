@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ import einforge  # noqa: E402
 from einforge import nn  # noqa: E402
 
 HAVE_TRANSFORMERS = importlib.util.find_spec("transformers") is not None
+HAVE_TOKENIZERS = importlib.util.find_spec("tokenizers") is not None
 
 # Each has layers that no other has.
 RUNS = {
@@ -48,8 +50,27 @@ RUNS = {
         "model.structure.ffn_out=ffn_moe:E=4,k=2",
         "model.moe.shared_qkv_router=true", "model.moe.router.gates=all"],
 }
+if HAVE_TOKENIZERS:
+    RUNS["own_tokenizer"] = ["data.path=own.json.data"]
 CONTEXT = 16
 PROMPT = "It was the "
+
+
+def train_tokenizer(text, path):
+    from tokenizers import (Tokenizer, decoders, models, pre_tokenizers,
+                            processors, trainers)
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator([text], trainers.BpeTrainer(
+        vocab_size=500, special_tokens=["<|endoftext|>", "[CLS]"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False))
+    # Neither is used in training.
+    bpe.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", special_tokens=[("[CLS]", 1)])
+    bpe.enable_truncation(2)
+    bpe.save(str(path))
 
 
 def program(*words, **options):
@@ -67,9 +88,13 @@ class Runs(unittest.TestCase):
         cls.root = pathlib.Path(cls.folder.name)
         text = (ROOT / "examples/data/devil.txt").read_text()[:40000]
         (cls.root / "text.txt").write_text(text)
-        for tokens in ("chars96", "bytes"):
+        kinds = {"chars96": "chars96", "bytes": "bytes"}
+        if HAVE_TOKENIZERS:
+            train_tokenizer(text, cls.root / "own.json")
+            kinds["own.json"] = "own.json.data"
+        for tokens, out in kinds.items():
             program("data", "prepare", "text.txt", "--tokens", tokens, "--out",
-                    tokens, cwd=cls.root)
+                    out, cwd=cls.root)
         (cls.root / "run.toml").write_text(f"""
             steps = 200
             device = "cpu"
@@ -161,6 +186,29 @@ class Runs(unittest.TestCase):
             torch.testing.assert_close(
                 nn.merge_(model)(tokens), want, rtol=1e-3, atol=1e-3)
 
+    @unittest.skipUnless(HAVE_TOKENIZERS, "needs tokenizers")
+    def test_tokenizer_goes_with_the_run(self):
+        copied = self.root / "elsewhere/run"
+        shutil.copytree(self.root / "own_tokenizer", copied)
+        data = self.root / "elsewhere/data"
+        shutil.copytree(self.root / "own.json.data", data)
+        train = ["train", "run.toml", "--out", copied, "--resume", "--set",
+                 f"data.path={data}", "--set"]
+        program(*train, "steps=202", cwd=self.root)
+        (data / "tokenizer.json").write_text("{}")
+        with self.assertRaisesRegex(AssertionError, "tokenizer of hash"):
+            program(*train, "steps=204", cwd=self.root)
+        shutil.rmtree(data)
+        words = ["--prompt", PROMPT, "--tokens", 8, "--json"]
+        made = json.loads(program("generate", copied, *words))
+        self.assertEqual(made["step"], 202)
+        model = einforge.load(copied)
+        self.assertEqual(model.decode(made["tokens"]), made["text"])
+        newest = copied / "checkpoints/step_00000202"
+        (newest / "tokenizer.json").write_text("{}")
+        with self.assertRaisesRegex(AssertionError, "tokenizer.json"):
+            program("generate", newest, *words)
+
     def test_padding_changes_nothing(self):
         for name in ("structured", "networks"):
             model = einforge.load(self.root / name)
@@ -215,8 +263,11 @@ class Runs(unittest.TestCase):
                 got = model.generate(
                     **ids, max_new_tokens=len(want), do_sample=False,
                     pad_token_id=0)
-                self.assertEqual(
-                    got[0, ids["input_ids"].shape[1]:].tolist(), want, name)
+                got = got[0, ids["input_ids"].shape[1]:].tolist()
+                end = model.generation_config.eos_token_id
+                stop = want.index(end) + 1 if end in want else len(want)
+                self.assertEqual(got, want[:stop], name)
+                self.assertEqual(end, tokenizer.eos_token_id, name)
                 self.assertEqual(tokenizer.decode(ids["input_ids"][0]), PROMPT)
                 model.save_pretrained(again)
                 tokenizer.save_pretrained(again)

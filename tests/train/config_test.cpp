@@ -1,7 +1,10 @@
 #include "einforge/train/config.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -115,6 +118,30 @@ TEST(TrainConfig, PresetThatIsNone) {
   EXPECT_THROW(
       read(R"({"preset": "paper", "model": {"kind": "mlp"}})"),
       base::InvalidInput);
+}
+
+// examples/configs: GPT-2's 12 blocks of width 768, with an untied head.
+TEST(TrainConfig, ConfigurationsOfGpt2) {
+  const char* source = std::getenv("EINFORGE_SOURCE_DIR");
+  ASSERT_NE(source, nullptr);
+  TaskShape shape;
+  shape.outputs = 50'304;
+  std::int64_t dense = 0;
+  for (const char* name :
+       {"gpt2_124m", "gpt2_124m_monarch", "gpt2_124m_btt_moe"}) {
+    const auto c = base::read_config<TrainConfig>(
+        fmt::format("{}/examples/configs/{}.toml", source, name), {});
+    EXPECT_NO_THROW(c.validate());
+    EXPECT_EQ(c.model.context, 1024);
+    const models::ModelPlan plan = plan_model(c, shape);
+    if (dense == 0) {
+      dense = plan.parameters();
+      // What GPT-2 has, the gains of queries and keys, and the head.
+      EXPECT_EQ(dense, 124'475'904 + 12 * 2 * 64 + 768 * 50'304);
+    } else {
+      EXPECT_LT(plan.parameters(), dense) << name;
+    }
+  }
 }
 
 TEST(Summary, PaperCountsTheWholeSquareOfAttention) {

@@ -20,10 +20,12 @@ namespace {
 
 // Of the symbols of a text taken one by one, in nats: what a model that only
 // knows their frequencies reaches.
-double unigram_entropy(std::span<const std::uint16_t> tokens) {
+double unigram_entropy(const data::TokenStream& stream) {
+  std::vector<std::int64_t> tokens(static_cast<std::size_t>(stream.size()));
+  stream.read(0, tokens);
   std::vector<double> counts(65'536);
-  for (const std::uint16_t token : tokens) {
-    ++counts[token];
+  for (const std::int64_t token : tokens) {
+    ++counts[static_cast<std::size_t>(token)];
   }
   double entropy = 0;
   for (const double count : counts) {

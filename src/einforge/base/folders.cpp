@@ -31,7 +31,7 @@ constexpr std::array kMarks = {
 std::string_view expected(FolderKind kind) {
   switch (kind) {
     case FolderKind::kData:
-      return "one that `data prepare` made";
+      return "a data folder";
     case FolderKind::kRun:
       return "that of a training run";
     case FolderKind::kSearch:

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <csignal>
 #include <exception>
+#include <string_view>
 
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
@@ -25,6 +26,16 @@ void on_stop(int signal) {
     ::_exit(128 + signal);
   }
   stop = 1;
+}
+
+// Calls nothing but what a signal handler may.
+[[noreturn]] void on_bus_error(int) {
+  constexpr std::string_view kText =
+      "einforge: error: a file was cut short, or its disk failed, while it was "
+      "read in place\n";
+  [[maybe_unused]] const ssize_t written =
+      ::write(STDERR_FILENO, kText.data(), kText.size());
+  ::_exit(1);
 }
 
 [[noreturn]] void on_terminate() noexcept {
@@ -52,6 +63,7 @@ void prepare_process() {
   }
   ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGXFSZ, SIG_IGN);
+  ::signal(SIGBUS, on_bus_error);
   std::set_terminate(on_terminate);
 }
 

@@ -8,6 +8,8 @@ namespace einforge::base {
 //   that is opened later gets one of these numbers, and our words with it.
 // - A closed pipe (SIGPIPE) and a file size limit (SIGXFSZ) are errors of the
 //   write, not the end of the process. Child processes inherit that.
+// - A memory-mapped file that another program cuts short while it is read
+//   (SIGBUS) is one line and exit code 1.
 // - An exception that nobody catches is one line and exit code 1.
 void prepare_process();
 

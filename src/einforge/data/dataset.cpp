@@ -1,6 +1,8 @@
 #include "einforge/data/dataset.h"
 
+#include <algorithm>
 #include <string_view>
+#include <vector>
 
 #include "einforge/base/error.h"
 #include "einforge/base/hash.h"
@@ -10,12 +12,11 @@ namespace einforge::data {
 
 template <typename Start>
 Batch TokenDataset::windows(
-    const TokenFile& file,
+    const TokenStream& tokens,
     std::int64_t batch_size,
     std::int64_t context,
     Start&& start) const {
-  const std::span<const std::uint16_t> tokens = file.tokens();
-  const auto length = static_cast<std::int64_t>(tokens.size());
+  const std::int64_t length = tokens.size();
   base::check(
       batch_size > 0 && context > 0,
       "[batch] expected batch_size and context above 0; got {} and {}",
@@ -24,7 +25,7 @@ Batch TokenDataset::windows(
   base::check(
       length > context,
       "'{}': expected more than {} tokens, the context; got {}",
-      file.path().string(),
+      tokens.pieces().front().path.string(),
       context,
       length);
   Batch batch{
@@ -32,27 +33,12 @@ Batch TokenDataset::windows(
       torch::empty({batch_size, context}, torch::kInt64)};
   auto* x = batch.x.data_ptr<std::int64_t>();
   auto* y = batch.y.data_ptr<std::int64_t>();
+  // A window is context + 1 tokens, so that the last has a successor.
+  std::vector<std::int64_t> window(static_cast<std::size_t>(context) + 1);
   for (std::int64_t row = 0; row < batch_size; ++row) {
-    // A window is context + 1 tokens, so that the last has a successor.
-    const std::int64_t begin = start(row, length - context);
-    for (std::int64_t i = 0; i <= context; ++i) {
-      const std::int64_t token = tokens[static_cast<std::size_t>(begin + i)];
-      // An embedding would read out of bounds.
-      base::check(
-          token < files_.metadata.vocab_size,
-          "'{}': expected tokens below {}; got {} at {}: damaged, run `data "
-          "prepare` again",
-          file.path().string(),
-          files_.metadata.vocab_size,
-          token,
-          begin + i);
-      if (i < context) {
-        x[row * context + i] = token;
-      }
-      if (i > 0) {
-        y[row * context + i - 1] = token;
-      }
-    }
+    tokens.read(start(row, length - context), window);
+    std::copy(window.begin(), window.end() - 1, x + row * context);
+    std::copy(window.begin() + 1, window.end(), y + row * context);
   }
   return batch;
 }

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <span>
 
 #include "einforge/data/batch.h"
 #include "einforge/data/token_files.h"
@@ -24,10 +23,8 @@ class TokenDataset {
       : files_(folder), verification_(files_) {}
 
   const Metadata& metadata() const { return files_.metadata; }
-  std::span<const std::uint16_t> train() const { return files_.train.tokens(); }
-  std::span<const std::uint16_t> validation() const {
-    return files_.validation.tokens();
-  }
+  const TokenStream& train() const { return files_.train; }
+  const TokenStream& validation() const { return files_.validation; }
 
   // Windows at uniformly random places of train.bin, drawn from (seed, index)
   // alone.
@@ -50,7 +47,7 @@ class TokenDataset {
  private:
   template <typename Start>
   Batch windows(
-      const TokenFile& file,
+      const TokenStream& tokens,
       std::int64_t batch_size,
       std::int64_t context,
       Start&& start) const;

@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "einforge/base/error.h"
+#include "einforge/data/codec.h"
 #include "einforge/data/overlap.h"
 #include "einforge/data/token_files.h"
-#include "einforge/data/tokenizer.h"
 #include "einforge/data/verification.h"
 
 namespace einforge::data {
@@ -16,16 +17,17 @@ namespace {
 
 // Occurrences of each token.
 std::vector<std::int64_t> count_tokens(
-    const TokenFile& file, std::int64_t vocab_size) {
+    const TokenStream& tokens, std::int64_t vocab_size) {
+  constexpr std::int64_t kChunk = std::int64_t{1} << 16;
   std::vector<std::int64_t> counts(static_cast<std::size_t>(vocab_size));
-  for (const std::uint16_t token : file.tokens()) {
-    base::check(
-        token < vocab_size,
-        "'{}': expected tokens below {}; got {}",
-        file.path().string(),
-        vocab_size,
-        token);
-    ++counts[token];
+  std::vector<std::int64_t> chunk(static_cast<std::size_t>(kChunk));
+  for (std::int64_t begin = 0; begin < tokens.size(); begin += kChunk) {
+    const auto read = std::span(chunk).first(
+        static_cast<std::size_t>(std::min(kChunk, tokens.size() - begin)));
+    tokens.read(begin, read);
+    for (const std::int64_t token : read) {
+      ++counts[static_cast<std::size_t>(token)];
+    }
   }
   return counts;
 }
@@ -49,23 +51,39 @@ double unigram_loss(
   return loss;
 }
 
+std::string sample(
+    const std::filesystem::path& folder,
+    const Metadata& metadata,
+    const std::vector<std::int64_t>& tokens) {
+  try {
+    return open_codec(metadata.tokens, metadata.tokenizer, folder)
+        ->decode(tokens);
+  } catch (const base::InvalidInput& error) {
+    // No library for it on this machine.
+    return fmt::format("not shown: {}", error.what());
+  }
+}
+
 }  // namespace
 
 Inspection inspect(const std::filesystem::path& folder) {
-  constexpr std::size_t kSampleTokens = 400;
+  constexpr std::int64_t kSampleTokens = 400;
   const TokenFiles files(folder);
   const Metadata& metadata = files.metadata;
   Verification(files).wait();
+  if (!metadata.tokenizer.file.empty()) {
+    read_tokenizer(metadata.tokenizer, folder);
+  }
   const auto train = count_tokens(files.train, metadata.vocab_size);
   const auto validation = count_tokens(files.validation, metadata.vocab_size);
-  const auto held_out = files.validation.tokens();
-  const auto start = held_out.first(std::min(kSampleTokens, held_out.size()));
-  const Tokenizer tokenizer(metadata.tokens);
+  std::vector<std::int64_t> start(static_cast<std::size_t>(
+      std::min(kSampleTokens, files.validation.size())));
+  files.validation.read(0, start);
   return {
       metadata,
       unigram_loss(train, validation),
-      overlap(files.train.tokens(), files.validation.tokens()),
-      tokenizer.decode(std::vector<std::int64_t>(start.begin(), start.end()))};
+      overlap(files.train, files.validation),
+      sample(folder, metadata, start)};
 }
 
 }  // namespace einforge::data

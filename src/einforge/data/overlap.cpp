@@ -1,13 +1,13 @@
 #include "einforge/data/overlap.h"
 
 #include <algorithm>
+#include <array>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
 namespace einforge::data {
 namespace {
-
-using Tokens = std::span<const std::uint16_t>;
 
 // A polynomial of a window's tokens modulo 2^64, which moves by one token in
 // constant time.
@@ -18,8 +18,8 @@ class RollingHash {
       highest_ *= kBase;
     }
   }
-  void push(std::uint16_t token) { hash_ = hash_ * kBase + token + 1U; }
-  void pop(std::uint16_t token) { hash_ -= highest_ * (token + 1U); }
+  void push(std::int64_t token) { hash_ = hash_ * kBase + number(token); }
+  void pop(std::int64_t token) { hash_ -= highest_ * number(token); }
   // With its bits mixed.
   std::uint64_t value() const {
     const std::uint64_t folded = hash_ ^ (hash_ >> 32U);
@@ -29,24 +29,33 @@ class RollingHash {
  private:
   static constexpr std::uint64_t kBase = 0xd1342543de82ef95;
 
+  static std::uint64_t number(std::int64_t token) {
+    return static_cast<std::uint64_t>(token) + 1;
+  }
+
   std::uint64_t highest_ = 1;  // kBase^kOverlapPiece
   std::uint64_t hash_ = 0;
 };
 
 }  // namespace
 
-double overlap(Tokens train, Tokens validation, std::size_t most_pieces) {
+double overlap(
+    const TokenStream& train,
+    const TokenStream& validation,
+    std::size_t most_pieces) {
   constexpr unsigned kFilterBits = 24;
-  const std::size_t pieces = validation.size() / kOverlapPiece;
+  const std::size_t pieces =
+      static_cast<std::size_t>(validation.size()) / kOverlapPiece;
   const std::size_t step = pieces / most_pieces + 1;
   std::unordered_map<std::uint64_t, std::int64_t> wanted;  // hash -> how often
   // Most windows of `train` are none of them and end here.
   std::vector<bool> filter(std::size_t{1} << kFilterBits);
   std::int64_t total = 0;
+  std::array<std::int64_t, kOverlapPiece> tokens{};
   for (std::size_t piece = 0; piece < pieces; piece += step) {
+    validation.read(static_cast<std::int64_t>(piece * kOverlapPiece), tokens);
     RollingHash hash;
-    for (const std::uint16_t token :
-         validation.subspan(piece * kOverlapPiece, kOverlapPiece)) {
+    for (const std::int64_t token : tokens) {
       hash.push(token);
     }
     ++wanted[hash.value()];
@@ -55,17 +64,30 @@ double overlap(Tokens train, Tokens validation, std::size_t most_pieces) {
   }
   std::int64_t found = 0;
   RollingHash hash;
-  for (std::size_t i = 0; i < train.size() && !wanted.empty(); ++i) {
-    hash.push(train[i]);
-    if (i >= kOverlapPiece) {
-      hash.pop(train[i - kOverlapPiece]);
-    }
-    if (i + 1 >= kOverlapPiece && filter[hash.value() >> (64U - kFilterBits)]) {
-      if (const auto at = wanted.find(hash.value()); at != wanted.end()) {
-        found += at->second;
-        wanted.erase(at);
+  // A chunk begins with the last tokens of the one before.
+  constexpr std::size_t kChunk = std::size_t{1} << 16;
+  std::vector<std::int64_t> chunk(kOverlapPiece + kChunk);
+  for (std::int64_t done = 0; done < train.size() && !wanted.empty();) {
+    const auto count = static_cast<std::size_t>(
+        std::min<std::int64_t>(kChunk, train.size() - done));
+    std::copy(chunk.end() - kOverlapPiece, chunk.end(), chunk.begin());
+    train.read(done, std::span(chunk).subspan(kOverlapPiece, count));
+    for (std::size_t i = 0; i < count; ++i) {
+      hash.push(chunk[kOverlapPiece + i]);
+      const auto at = static_cast<std::size_t>(done) + i;
+      if (at >= kOverlapPiece) {
+        hash.pop(chunk[i]);
+      }
+      if (at + 1 < kOverlapPiece ||
+          !filter[hash.value() >> (64U - kFilterBits)]) {
+        continue;
+      }
+      if (const auto place = wanted.find(hash.value()); place != wanted.end()) {
+        found += place->second;
+        wanted.erase(place);
       }
     }
+    done += static_cast<std::int64_t>(count);
   }
   return static_cast<double>(found) /
          static_cast<double>(std::max<std::int64_t>(1, total));

@@ -2,7 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
+
+#include "einforge/data/token_files.h"
 
 namespace einforge::data {
 
@@ -13,8 +14,8 @@ inline constexpr std::size_t kOverlapPiece = 64;  // tokens
 // pieces are found in `train`, anywhere. Of more than `most_pieces` about so
 // many, evenly spread, are looked for. One pass over `train`, in 100 MB.
 double overlap(
-    std::span<const std::uint16_t> train,
-    std::span<const std::uint16_t> validation,
+    const TokenStream& train,
+    const TokenStream& validation,
     std::size_t most_pieces = std::size_t{1} << 20);
 
 }  // namespace einforge::data

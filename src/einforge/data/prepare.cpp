@@ -1,6 +1,7 @@
 #include "einforge/data/prepare.h"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -13,37 +14,30 @@
 #include "einforge/base/text.h"
 #include "einforge/data/ascii_text.h"
 #include "einforge/data/document_key.h"
+#include "einforge/data/document_sink.h"
 #include "einforge/data/document_splitter.h"
+#include "einforge/data/library_tokenizer.h"
 #include "einforge/data/staged_folder.h"
 #include "einforge/data/text_source.h"
-#include "einforge/data/token_writer.h"
 #include "einforge/data/tokenizer.h"
+#include "einforge/data/utf8_repair.h"
 
 namespace einforge::data {
 namespace {
 
 namespace fs = std::filesystem;
 
-// One of the two sides.
-struct Side {
-  Side(const fs::path& path, const Tokenizer& tokenizer)
-      : writer(path, tokenizer) {}
-
-  SplitInfo info() const { return {writer.tokens(), documents, writer.hash()}; }
-
-  TokenWriter writer;
-  std::int64_t documents = 0;
-};
-
 // Deals documents out to the two sides.
 class Dealer {
  public:
   Dealer(
       const PrepareOptions& options,
-      const Tokenizer& tokenizer,
+      const Tokenizer& alphabet,
+      DocumentSink& sink,
       Side& train,
       Side& validation)
-      : key_(tokenizer, options.document_separator),
+      : key_(alphabet, options.document_separator),
+        sink_(sink),
         val_share_(options.val_share),
         seed_(options.seed),
         train_(train),
@@ -57,7 +51,7 @@ class Dealer {
         choose_side();
       }
     } else {
-      side_->writer.write(text);
+      sink_.add(*side_, text);
     }
   }
 
@@ -65,6 +59,7 @@ class Dealer {
     if (side_ == nullptr) {
       choose_side();
     }
+    sink_.end_document(*side_);
     side_ = nullptr;
   }
 
@@ -75,11 +70,12 @@ class Dealer {
   void choose_side() {
     side_ = key_.finish(seed_) < val_share_ ? &validation_ : &train_;
     ++side_->documents;
-    side_->writer.write(pending_);
+    sink_.add(*side_, pending_);
     pending_.clear();
   }
 
   DocumentKey key_;
+  DocumentSink& sink_;
   double val_share_;
   std::uint64_t seed_;
   Side& train_;
@@ -88,12 +84,14 @@ class Dealer {
   Side* side_ = nullptr;  // of this document, once known
 };
 
+// What becomes of bytes before they are cut into documents.
+enum class Reading { kAscii, kUtf8, kBytes };
+
 // The way from the bytes of files to the two sides.
 class Reader {
  public:
-  Reader(
-      const PrepareOptions& options, const Tokenizer& tokenizer, Dealer& dealer)
-      : is_ascii_(tokenizer.is_ascii()),
+  Reader(const PrepareOptions& options, Reading reading, Dealer& dealer)
+      : reading_(reading),
         splitter_(
             options.document_separator,
             [&dealer](std::string_view text) { dealer.add(text); },
@@ -104,39 +102,48 @@ class Reader {
       bytes.remove_prefix(kByteOrderMark.size());
     }
     at_start_ = false;
-    if (is_ascii_) {
-      text_.clear();
+    text_.clear();
+    if (reading_ == Reading::kBytes) {
+      splitter_.add(bytes);
+    } else if (reading_ == Reading::kAscii) {
       ascii_.add(bytes, text_);
       splitter_.add(text_);
     } else {
-      splitter_.add(bytes);
+      utf8_.add(bytes, text_);
+      splitter_.add(text_);
     }
   }
 
   void end_file() {
     text_.clear();
     ascii_.finish(text_);
+    utf8_.finish(text_);
     splitter_.add(text_);
     splitter_.end_file();
     at_start_ = true;
   }
 
   const Replacements& replacements() const { return ascii_.replacements(); }
+  std::int64_t invalid_bytes() const {
+    return ascii_.replacements().invalid_bytes + utf8_.invalid_bytes();
+  }
 
  private:
   static constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 
-  bool is_ascii_;
+  Reading reading_;
   bool at_start_ = true;
   AsciiText ascii_;
+  Utf8Repair utf8_;
   std::string text_;
   DocumentSplitter splitter_;
 };
 
-ReplacedInfo summarise(const Replacements& replacements) {
+ReplacedInfo summarise(const Reader& reader) {
+  const Replacements& replacements = reader.replacements();
   constexpr std::size_t kListed = 8;
   ReplacedInfo info;
-  info.invalid_bytes = replacements.invalid_bytes;
+  info.invalid_bytes = reader.invalid_bytes();
   std::vector<std::pair<std::int64_t, char32_t>> counts;
   const auto add = [&](const auto& map, std::int64_t& total) {
     for (const auto& [code_point, count] : map) {
@@ -183,7 +190,9 @@ std::int64_t total_bytes(const std::vector<TextSource>& sources) {
 }  // namespace
 
 Metadata prepare(const PrepareOptions& options) {
-  const Tokenizer tokenizer(options.tokens);
+  const bool by_library = TokenizerFile::is_named(options.tokens);
+  // Of a library's text: that of its documents' keys.
+  const Tokenizer alphabet(by_library ? "bytes" : options.tokens);
   base::check(
       options.val_share > 0 && options.val_share < 1,
       "val share: expected a number between 0 and 1; got {}",
@@ -192,18 +201,52 @@ Metadata prepare(const PrepareOptions& options) {
   const std::vector<TextSource> sources = find_sources(options);
 
   Metadata metadata;
-  metadata.tokens = tokenizer.name();
-  metadata.vocab_size = tokenizer.vocab_size();
-  metadata.symbols = tokenizer.symbols();
+  std::optional<TokenizerFile> tokenizer_file;
+  std::unique_ptr<LibraryTokenizer> library;
+  if (by_library) {
+    tokenizer_file.emplace(options.tokens);
+    library = std::make_unique<LibraryTokenizer>(
+        tokenizer_file->kind(), options.tokens, options.pattern);
+    describe_tokenizer(
+        *library,
+        *tokenizer_file,
+        options.pattern,
+        options.vocab_size,
+        options.end_of_text,
+        metadata);
+  } else {
+    base::check(
+        options.vocab_size == 0 && options.end_of_text < 0 &&
+            options.pattern.empty(),
+        "--vocab, --end-of-text, --pattern: expected the file of a tokenizer "
+        "by --tokens; got {}",
+        options.tokens);
+    metadata.tokens = alphabet.name();
+    metadata.vocab_size = alphabet.vocab_size();
+    metadata.symbols = alphabet.symbols();
+  }
+  const std::int64_t width = metadata.vocab_size > 65'536 ? 4 : 2;
+  metadata.dtype = fmt::format("uint{}", 8 * width);
   metadata.val_share = options.val_share;
   metadata.document_separator = options.document_separator;
   metadata.seed = options.seed;
 
   StagedFolder folder(options.out);
-  Side train(folder.staged("train.bin"), tokenizer);
-  Side validation(folder.staged("val.bin"), tokenizer);
-  Dealer dealer(options, tokenizer, train, validation);
-  Reader reader(options, tokenizer, dealer);
+  Side train(folder.staged("train.bin"), width);
+  Side validation(folder.staged("val.bin"), width);
+  std::unique_ptr<DocumentSink> sink;
+  if (library) {
+    sink = std::make_unique<LibrarySink>(*library, metadata.end_of_text);
+  } else {
+    sink = std::make_unique<AlphabetSink>(alphabet);
+  }
+  Dealer dealer(options, alphabet, *sink, train, validation);
+  Reader reader(
+      options,
+      by_library            ? Reading::kUtf8
+      : alphabet.is_ascii() ? Reading::kAscii
+                            : Reading::kBytes,
+      dealer);
   const auto tokens = [&] {
     return train.writer.tokens() + validation.writer.tokens();
   };
@@ -232,7 +275,7 @@ Metadata prepare(const PrepareOptions& options) {
           }
         });
         reader.end_file();
-        if (not_utf8.empty() && reader.replacements().invalid_bytes > 0) {
+        if (not_utf8.empty() && reader.invalid_bytes() > 0) {
           not_utf8 = source.name == "-" ? "standard input"
                                         : fmt::format("'{}'", file.string());
         }
@@ -240,6 +283,7 @@ Metadata prepare(const PrepareOptions& options) {
       info.hash = hasher.hex();
       metadata.sources.push_back(std::move(info));
     }
+    sink->finish();
     // Whatever the sizes of the files promised.
     if (const std::int64_t total = total_bytes(sources);
         progress && done < total) {
@@ -251,9 +295,10 @@ Metadata prepare(const PrepareOptions& options) {
   }
   if (!not_utf8.empty()) {
     base::warn(fmt::format(
-        "{} bytes are not UTF-8 and became '?', the first in {}; if it is of "
+        "{} bytes are not UTF-8 and became {}, the first in {}; if it is of "
         "another encoding, convert it: iconv -f LATIN1 -t UTF-8",
-        reader.replacements().invalid_bytes,
+        reader.invalid_bytes(),
+        by_library ? "U+FFFD" : "'?'",
         not_utf8));
   }
   base::check(
@@ -270,7 +315,12 @@ Metadata prepare(const PrepareOptions& options) {
   validation.writer.sync();
   metadata.train = train.info();
   metadata.validation = validation.info();
-  metadata.replaced = summarise(reader.replacements());
+  metadata.replaced = summarise(reader);
+  if (tokenizer_file) {
+    base::write_file_atomically(
+        folder.staged(metadata.tokenizer.file.c_str()),
+        tokenizer_file->bytes());
+  }
   base::write_file_atomically(
       folder.staged("meta.json"),
       base::dump_json(base::to_json(metadata), 2) + "\n");

@@ -14,7 +14,13 @@ struct PrepareOptions {
   // are left out) or "-" for standard input.
   std::vector<std::string> inputs;
   std::filesystem::path out;
+  // An alphabet, chars96 or bytes, or the file of a tokenizer: tokenizer.json,
+  // FILE.tiktoken, FILE.model.
   std::string tokens = "chars96";
+  // Of a tokenizer: see describe_tokenizer().
+  std::string pattern;
+  std::int64_t vocab_size = 0;
+  std::int64_t end_of_text = -1;
   // What ends a document: blank-line, line or file.
   std::string document_separator = "blank-line";
   // Share of documents that goes to val.bin, in (0, 1).
@@ -23,9 +29,12 @@ struct PrepareOptions {
   bool progress = true;
 };
 
-// Turns text of any size into a data folder: train.bin, val.bin, meta.json.
+// Turns text of any size into a data folder: train.bin, val.bin, meta.json and
+// the tokenizer's file.
 //
-// One pass, with memory bounded by a chunk. A document goes to val.bin when
+// One pass, with memory bounded by a chunk. With a tokenizer each document ends
+// with its end-of-text token, where it has one, and bytes that are not UTF-8
+// become U+FFFD. A document goes to val.bin when
 // the seeded hash of its first 32,768 symbols says so, without what copies of
 // it may differ in (document_key.h): the split depends on nothing else, and
 // copies of a text land on the same side.

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <string>
+#include <string_view>
 
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
@@ -64,13 +65,15 @@ void move_complete(const fs::path& folder) {
   remove_tree(complete);
 }
 
-bool is_ours(const fs::path& meta) {
+bool is_ours(const fs::path& meta, StagedFolder::Kind kind) {
   std::error_code ignored;
   if (!fs::is_regular_file(meta, ignored)) {
     return false;
   }
   try {
-    return is_metadata(read_metadata_file(meta));
+    const base::Json json = read_metadata_file(meta);
+    return is_metadata(json) &&
+           is_imported(json) == (kind == StagedFolder::Kind::kImported);
   } catch (const base::InvalidInput&) {
     return false;
   }
@@ -78,27 +81,34 @@ bool is_ours(const fs::path& meta) {
 
 // nanoGPT's files have the same names; they are not ours to replace. Nor does
 // a data folder belong among the files of a run.
-void check_replaceable(const fs::path& folder) {
+void check_replaceable(const fs::path& folder, StagedFolder::Kind kind) {
   base::check_folder(folder, base::FolderKind::kData);
+  const bool imported = kind == StagedFolder::Kind::kImported;
+  const char* command = imported ? "import" : "prepare";
   std::error_code ignored;
   // meta.json.tmp: what version 0.1 left when it was killed at its end.
-  if (is_ours(find_data_file(folder, "meta.json")) ||
-      is_ours(folder / "meta.json.tmp")) {
+  if (is_ours(find_data_file(folder, "meta.json"), kind) ||
+      is_ours(folder / "meta.json.tmp", kind)) {
     return;
   }
-  for (const char* name : kDataFiles) {
+  for (const std::string_view name : kDataFiles) {
+    if (imported && name.ends_with(".bin")) {
+      continue;  // it may be what is imported, and is not written
+    }
     base::check(
         !fs::exists(folder / name, ignored),
-        "'{}': expected a new folder or one that `data prepare` made; got one "
-        "with a {} of another origin",
+        "'{}': expected a new folder or one that `data {}` made; got one with "
+        "a {} of another origin",
         folder.string(),
+        command,
         name);
   }
 }
 
 void remove_stale(const fs::path& folder) {
   remove_tree(folder / kIncomplete);
-  for (const char* name : kDataFiles) {
+  // What version 0.1 left when it was killed.
+  for (const char* name : {"train.bin", "val.bin", "meta.json"}) {
     remove_tree(folder / fmt::format("{}.tmp", name));
   }
 }
@@ -111,11 +121,11 @@ fs::path find_data_file(const fs::path& folder, const char* name) {
   return fs::exists(staged, ignored) ? staged : folder / name;
 }
 
-StagedFolder::StagedFolder(const fs::path& folder)
+StagedFolder::StagedFolder(const fs::path& folder, Kind kind)
     : folder_(folder), made_(folder) {
   try {
     lock();
-    check_replaceable(folder_);
+    check_replaceable(folder_, kind);
     move_complete(folder_);
     remove_stale(folder_);
     base::make_directory(folder_ / kIncomplete);
@@ -158,9 +168,20 @@ void StagedFolder::publish() {
     throw base::IoError(fmt::format(
         "'{}': was removed or replaced in the meantime", folder_.string()));
   }
+  std::vector<fs::path> stale;  // of another tokenizer
+  for (const std::string_view name : kDataFiles) {
+    std::error_code ignored;
+    if (name.starts_with("tokenizer.") &&
+        !fs::exists(folder_ / kIncomplete / name, ignored)) {
+      stale.push_back(folder_ / name);
+    }
+  }
   move(folder_ / kIncomplete, folder_ / kComplete);
   sync_folder(folder_);
   move_complete(folder_);
+  for (const fs::path& path : stale) {
+    remove_tree(path);
+  }
 }
 
 }  // namespace einforge::data

@@ -10,8 +10,13 @@
 namespace einforge::data {
 
 // The files of a data folder, in the order in which they are put in place.
-inline constexpr std::array<const char*, 3> kDataFiles = {
-    "train.bin", "val.bin", "meta.json"};
+inline constexpr std::array<const char*, 6> kDataFiles = {
+    "train.bin",
+    "val.bin",
+    "tokenizer.json",
+    "tokenizer.tiktoken",
+    "tokenizer.model",
+    "meta.json"};
 
 // Where the folder's current file of that name is. That is the folder itself,
 // but for one whose publication was interrupted.
@@ -29,10 +34,15 @@ std::filesystem::path find_data_file(
 // All throw base::IoError when the disk refuses.
 class StagedFolder {
  public:
+  // What makes the folder: `data prepare`, with files of tokens of its own, or
+  // `data import`, which may make it where the tokens of others lie.
+  enum class Kind { kPrepared, kImported };
+
   // Makes the folder unless it is there and locks it. Throws
   // base::InvalidInput when another process writes it, and when what it holds
   // is not a data folder's to replace.
-  explicit StagedFolder(const std::filesystem::path& folder);
+  explicit StagedFolder(
+      const std::filesystem::path& folder, Kind kind = Kind::kPrepared);
   StagedFolder(const StagedFolder&) = delete;
   StagedFolder& operator=(const StagedFolder&) = delete;
   // Without publish() leaves the folder as it was found: folders that were
@@ -41,7 +51,7 @@ class StagedFolder {
 
   // Where a new file is to be written.
   std::filesystem::path staged(const char* name) const;
-  // All of kDataFiles are written and synced: puts them in place.
+  // All files are written and synced: puts them in place.
   void publish();
 
  private:

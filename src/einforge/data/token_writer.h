@@ -1,14 +1,13 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
-#include <string_view>
-#include <vector>
 
 #include "einforge/base/files.h"
 #include "einforge/base/hash.h"
-#include "einforge/data/tokenizer.h"
 
 namespace einforge::data {
 
@@ -16,22 +15,27 @@ namespace einforge::data {
 // refuses.
 class TokenWriter {
  public:
-  TokenWriter(const std::filesystem::path& path, const Tokenizer& tokenizer);
-  // `text` holds symbols of the tokenizer's alphabet alone.
-  void write(std::string_view text);
+  // Of tokens of `width` bytes: 2 or 4.
+  TokenWriter(const std::filesystem::path& path, std::int64_t width);
+  // Tokens that fit into 2 bytes.
+  void write(std::span<const std::uint16_t> tokens);
+  void write(std::span<const std::uint32_t> tokens);
   // All that was written is on the disk when this returns.
   void sync();
 
+  // Any thread may ask.
   std::int64_t tokens() const { return tokens_; }
   std::string hash() const { return hasher_.hex(); }
 
  private:
+  template <typename T>
+  void append(std::span<const T> tokens);
   void flush();
 
-  const Tokenizer& tokenizer_;
+  std::int64_t width_;
   base::File file_;
-  std::vector<std::uint16_t> buffer_;
-  std::int64_t tokens_ = 0;
+  std::string buffer_;
+  std::atomic<std::int64_t> tokens_ = 0;
   base::Hasher hasher_;
 };
 

@@ -28,12 +28,17 @@ char symbol_of(std::int64_t token) {
 
 }  // namespace
 
+bool is_alphabet(std::string_view name) {
+  return name == kChars96 || name == kBytes;
+}
+
 Tokenizer::Tokenizer(std::string_view name)
     : name_(name), ascii_(name == kChars96) {
   const std::array<std::string, 2> known = {kChars96, kBytes};
   base::check(
-      ascii_ || name == kBytes,
-      "tokens: expected chars96 or bytes; got '{}'{}",
+      is_alphabet(name),
+      "tokens: expected chars96, bytes or a tokenizer's file (*.json, "
+      "*.tiktoken, *.model); got '{}'{}",
       name,
       base::suggestion(name, known));
 }

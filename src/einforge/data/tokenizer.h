@@ -8,6 +8,9 @@
 
 namespace einforge::data {
 
+// Whether it names one of the two alphabets below.
+bool is_alphabet(std::string_view name);
+
 // How text becomes tokens. Two kinds, both one symbol per character:
 //
 //   chars96  newline is 0 and printable ASCII 1 to 95, in code-point order:

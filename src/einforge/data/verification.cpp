@@ -11,45 +11,51 @@
 namespace einforge::data {
 namespace {
 
-std::string_view bytes_of(const TokenFile& file) {
-  const auto tokens = file.tokens();
-  return {reinterpret_cast<const char*>(tokens.data()), tokens.size_bytes()};
+std::size_t bytes_of(const TokenStream& stream) {
+  std::size_t bytes = 0;
+  for (const TokenStream::Piece& piece : stream.pieces()) {
+    bytes += piece.bytes.size();
+  }
+  return bytes;
 }
 
-// What to say of the file if it differs, else "".
-std::string compare(
-    const TokenFile& file,
-    const SplitInfo& expected,
-    const std::atomic<bool>& stop) {
-  constexpr std::size_t kPiece = std::size_t{16} << 20;
-  base::Hasher hasher;
-  for (std::string_view rest = bytes_of(file); !rest.empty() && !stop;
-       rest.remove_prefix(std::min(kPiece, rest.size()))) {
-    hasher.update(rest.substr(0, kPiece));
+// What to say of the first file that differs, else "".
+std::string compare(const TokenStream& stream, const std::atomic<bool>& stop) {
+  constexpr std::size_t kChunk = std::size_t{16} << 20;
+  for (const TokenStream::Piece& piece : stream.pieces()) {
+    base::Hasher hasher;
+    for (std::string_view rest(
+             reinterpret_cast<const char*>(piece.bytes.data()),
+             piece.bytes.size());
+         !rest.empty() && !stop;
+         rest.remove_prefix(std::min(kChunk, rest.size()))) {
+      hasher.update(rest.substr(0, kChunk));
+    }
+    const std::string hash = hasher.hex();
+    if (stop) {
+      return "";
+    }
+    if (hash != piece.hash) {
+      return fmt::format(
+          "'{}': expected hash {}, as meta.json says; got {}: changed since it "
+          "was prepared or imported; see `data inspect`, prepare or import it "
+          "again",
+          piece.path.string(),
+          piece.hash,
+          hash);
+    }
   }
-  const std::string hash = hasher.hex();
-  return stop || hash == expected.hash
-             ? ""
-             : fmt::format(
-                   "'{}': expected hash {}, as meta.json says; got {}: changed "
-                   "since it was prepared; see `data inspect`, run `data "
-                   "prepare` again",
-                   file.path().string(),
-                   expected.hash,
-                   hash);
+  return "";
 }
 
 }  // namespace
 
 Verification::Verification(const TokenFiles& files, std::size_t bytes_at_once)
     : failure_(std::async(std::launch::async, [this, &files] {
-        std::string failure = compare(files.train, files.metadata.train, stop_);
-        return failure.empty()
-                   ? compare(files.validation, files.metadata.validation, stop_)
-                   : failure;
+        std::string failure = compare(files.train, stop_);
+        return failure.empty() ? compare(files.validation, stop_) : failure;
       })) {
-  if (bytes_of(files.train).size() + bytes_of(files.validation).size() <=
-      bytes_at_once) {
+  if (bytes_of(files.train) + bytes_of(files.validation) <= bytes_at_once) {
     wait();
   }
 }

@@ -1,5 +1,6 @@
 #include "einforge/interop/export_hf.h"
 
+#include <fmt/format.h>
 #include <torch/types.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include "einforge/base/files.h"
 #include "einforge/base/json.h"
 #include "einforge/base/version.h"
+#include "einforge/data/codec.h"
 #include "einforge/data/tokenizer.h"
 #include "einforge/interop/modules.h"
 #include "einforge/train/load_model.h"
@@ -147,6 +149,26 @@ Json tokenizer_json(const data::Tokenizer& tokenizer) {
       {"model", model}};
 }
 
+// A run's own tokenizer, without what training did not use: limits of a length,
+// and tokens that are put around a text.
+Json library_tokenizer_json(const std::string& bytes, const std::string& what) {
+  Json json = base::parse_json(bytes, what);
+  for (const char* key : {"truncation", "padding", "post_processor"}) {
+    json[key] = nullptr;
+  }
+  return json;
+}
+
+// The text of an added token, or "".
+std::string content_of(const Json& tokenizer, std::int64_t token) {
+  for (const Json& added : tokenizer.value("added_tokens", Json::array())) {
+    if (added.value("id", std::int64_t{-1}) == token) {
+      return added.value("content", "");
+    }
+  }
+  return "";
+}
+
 }  // namespace
 
 void export_hf(const fs::path& run, const fs::path& folder) {
@@ -172,13 +194,36 @@ void export_hf(const fs::path& run, const fs::path& folder) {
   };
   write("models.py", modules::models());
   write("modeling_einforge.py", modules::modeling_einforge());
-  write_json("tokenizer.json", tokenizer_json(data::Tokenizer(loaded.tokens)));
-  write_json(
-      "tokenizer_config.json",
-      {{"tokenizer_class", "PreTrainedTokenizerFast"},
-       {"model_max_length", loaded.config.model.context},
-       {"clean_up_tokenization_spaces", false}});
-  write_json("generation_config.json", {{"use_cache", false}});
+  Json tokenizer;  // none for what transformers' own does not read
+  const data::TokenizerInfo& file = loaded.tokenizer;
+  if (data::is_alphabet(loaded.tokens)) {
+    tokenizer = tokenizer_json(data::Tokenizer(loaded.tokens));
+  } else if (!file.file.empty()) {
+    const std::string bytes = data::read_tokenizer(file, loaded.checkpoint);
+    if (file.file.ends_with(".json")) {
+      tokenizer = library_tokenizer_json(
+          bytes, fmt::format("'{}'", (loaded.checkpoint / file.file).string()));
+    } else {
+      write(file.file.c_str(), bytes);
+    }
+  }
+  Json generation = {{"use_cache", false}};
+  if (loaded.end_of_text >= 0) {
+    generation["eos_token_id"] = loaded.end_of_text;
+  }
+  if (!tokenizer.is_null()) {
+    Json config = {
+        {"tokenizer_class", "PreTrainedTokenizerFast"},
+        {"model_max_length", loaded.config.model.context},
+        {"clean_up_tokenization_spaces", false}};
+    if (const std::string end = content_of(tokenizer, loaded.end_of_text);
+        !end.empty()) {
+      config["eos_token"] = end;
+    }
+    write_json("tokenizer.json", tokenizer);
+    write_json("tokenizer_config.json", config);
+  }
+  write_json("generation_config.json", generation);
   // Last, since it makes the folder one of a model.
   write_json("config.json", config_json(loaded, tensors));
 }

@@ -9,8 +9,10 @@ namespace einforge::interop {
 //   config.json, generation_config.json
 //   model.safetensors                      float32
 //   modeling_einforge.py, models.py        what AutoModelForCausalLM runs
-//   tokenizer.json, tokenizer_config.json  chars96 or bytes
+//   tokenizer.json, tokenizer_config.json  that of the run
 //
+// A run's tiktoken ranks or SentencePiece model is copied as it is, without a
+// configuration; a run of imported tokens without a tokenizer has none.
 // Nothing is pickled, and the Python files need torch and transformers alone.
 //
 // @param run the folder of a run, of its checkpoints or of one checkpoint

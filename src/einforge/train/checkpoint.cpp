@@ -295,7 +295,8 @@ void CheckpointFolder::write(
     const NamedTensors& model,
     const NamedTensors& optimizer,
     base::Json state,
-    std::int64_t keep) {
+    std::int64_t keep,
+    const std::map<std::string, std::string>& others) {
   base::make_directory(directory_);
   const fs::path temporary = directory_ / fmt::format("{}{}", kNewPrefix, step);
   std::error_code error;
@@ -308,6 +309,10 @@ void CheckpointFolder::write(
     complete["files"] = {
         {kModelFile, write_tensors(temporary / kModelFile, model)},
         {kOptimizerFile, write_tensors(temporary / kOptimizerFile, optimizer)}};
+    for (const auto& [name, bytes] : others) {
+      base::write_file_atomically(temporary / name, bytes);
+      complete["files"][name] = base::hash_hex(bytes);
+    }
     complete["checksum"] = checksum(complete);
     base::write_file_atomically(
         temporary / kStateFile, complete.dump(2) + "\n");
@@ -328,9 +333,9 @@ void CheckpointFolder::write(
     throw;
   }
   known_[step] = true;
-  std::int64_t others = keep - 1;
+  std::int64_t left = keep - 1;
   for (const std::int64_t other : steps()) {
-    if (other != step && is_whole_and_ours(other) && others-- <= 0) {
+    if (other != step && is_whole_and_ours(other) && left-- <= 0) {
       remove(other);
       known_.erase(other);
     }

@@ -20,6 +20,7 @@ namespace einforge::train {
 //                             optimizer.safetensors
 //                             state.json
 //
+// and, of a model of a tokenizer's tokens, with a copy of its file.
 // state.json holds everything that is no tensor, the hash of each tensor file
 // and its own. Nothing is pickled; nothing in it is ever executed.
 
@@ -73,14 +74,16 @@ class CheckpointFolder {
   // Writes the checkpoint of `step` and then deletes older ones: of those that
   // are whole and ours, what was just written and the newest others stay,
   // `keep` in all. Damaged and foreign ones do not count and stay where they
-  // are. `state` is completed with format, version, step and hashes. Throws
-  // base::IoError and leaves earlier checkpoints as they were.
+  // are. `state` is completed with format, version, step and hashes; `others`
+  // are files of that name and content. Throws base::IoError and leaves earlier
+  // checkpoints as they were.
   void write(
       std::int64_t step,
       const NamedTensors& model,
       const NamedTensors& optimizer,
       base::Json state,
-      std::int64_t keep);
+      std::int64_t keep,
+      const std::map<std::string, std::string>& others = {});
 
   // The newest checkpoint that is whole; damaged ones are named to `warn` and
   // left where they are. Throws base::InvalidInput when there are checkpoints

@@ -68,7 +68,13 @@ LoadedModel load_model(
         state.at("outputs").get<std::int64_t>(),
         base_model(loaded.config),
         loaded.config.seed);
-    loaded.tokens = state.at("task").value("tokens", "");
+    const base::Json& task = state.at("task");
+    loaded.tokens = task.value("tokens", "");
+    loaded.vocab_size = state.at("outputs").get<std::int64_t>();
+    loaded.end_of_text = task.value("end_of_text", std::int64_t{-1});
+    if (const auto found = task.find("tokenizer"); found != task.end()) {
+      base::update_from_json(loaded.tokenizer, *found);
+    }
   } catch (const base::Json::exception&) {
     throw base::InvalidInput(fmt::format(
         "'{}': expected config, inputs, outputs and task in state.json; "
@@ -76,6 +82,7 @@ LoadedModel load_model(
         checkpoint.path.string()));
   }
   loaded.step = checkpoint.step;
+  loaded.checkpoint = checkpoint.path;
   const std::filesystem::path file = checkpoint.path / "model.safetensors";
   const NamedTensors weights = state_tensors(*loaded.model);
   load_tensors(checkpoint.model, file, weights);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "einforge/data/metadata.h"
 #include "einforge/models/model.h"
 #include "einforge/train/adamw.h"
 #include "einforge/train/config.h"
@@ -14,7 +15,12 @@ struct LoadedModel {
   TrainConfig config;
   std::shared_ptr<models::Model> model;
   std::int64_t step = 0;
-  std::string tokens;  // the tokeniser's name; empty for an mlp
+  std::string tokens;             // the tokeniser's name; empty for an mlp
+  std::int64_t vocab_size = 0;    // of a gpt
+  std::int64_t end_of_text = -1;  // -1: not known
+  // In the checkpoint's folder; no file: none is needed, or known.
+  data::TokenizerInfo tokenizer;
+  std::filesystem::path checkpoint;
 };
 
 // What a checkpoint keeps of a model: its parameters and its buffers.

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "einforge/base/config.h"
 #include "einforge/base/error.h"
 #include "einforge/data/metadata.h"
 #include "einforge/data/teacher_shape.h"
@@ -31,6 +32,12 @@ TaskShape task_shape(const TrainConfig& config) {
   shape.untrained_loss = std::log(static_cast<double>(metadata.vocab_size));
   shape.tokens = config.data.batch_size * config.model.context;
   shape.identity = {{"tokens", metadata.tokens}, {"hash", metadata.train.hash}};
+  if (!metadata.tokenizer.file.empty()) {
+    shape.identity["tokenizer"] = base::to_json(metadata.tokenizer);
+  }
+  if (metadata.end_of_text >= 0) {
+    shape.identity["end_of_text"] = metadata.end_of_text;
+  }
   return shape;
 }
 

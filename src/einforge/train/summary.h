@@ -19,7 +19,8 @@ struct TaskShape {
   std::int64_t tokens = 0;
   // Of a model that knows nothing: every run starts with it.
   double untrained_loss = 0;
-  // Identifies the data in a checkpoint: {"tokens":, "hash":} or {"teacher":}.
+  // Identifies the data in a checkpoint: {"tokens":, "hash":} or {"teacher":};
+  // with "tokenizer" and "end_of_text" where the data folder has one.
   base::Json identity;
 };
 

@@ -10,6 +10,7 @@
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
+#include "einforge/data/codec.h"
 #include "einforge/train/device.h"
 #include "einforge/train/divergence.h"
 #include "einforge/train/load_model.h"
@@ -38,6 +39,17 @@ base::Json settings(const TrainConfig& config) {
     }
   }
   return chosen;
+}
+
+std::map<std::string, std::string> read_tokenizer(
+    const TrainConfig& config, const TaskShape& shape) {
+  const auto found = shape.identity.find("tokenizer");
+  if (found == shape.identity.end()) {
+    return {};
+  }
+  data::TokenizerInfo info;
+  base::update_from_json(info, *found);
+  return {{info.file, data::read_tokenizer(info, config.data.path)}};
 }
 
 std::shared_ptr<models::Model> build(
@@ -108,6 +120,7 @@ Trainer::Trainer(const TrainConfig& config, const TrainOptions& options)
       checkpoints_(
           options.directory / "checkpoints",
           [this](const Checkpoint& checkpoint) { return is_ours(checkpoint); }),
+      tokenizer_(read_tokenizer(config, shape_)),
       task_(make_task(config, device_, world_.rank(), world_.size())),
       model_(build(config, shape_, device_)),
       parameters_(model_->trainable()),
@@ -246,7 +259,12 @@ void Trainer::write_checkpoint(
       {"processes", world_.size()}};
   json.update(state_.to_json());
   checkpoints_.write(
-      state_.step, weights, moments, std::move(json), config_.keep_checkpoints);
+      state_.step,
+      weights,
+      moments,
+      std::move(json),
+      config_.keep_checkpoints,
+      tokenizer_);
 }
 
 void Trainer::start_progress() {

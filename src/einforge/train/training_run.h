@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -81,6 +82,8 @@ class Trainer {
   torch::ScalarType dtype_;
   std::optional<base::FolderLock> lock_;  // rank 0's
   CheckpointFolder checkpoints_;
+  // Name and content of the tokenizer's file, which every checkpoint has.
+  std::map<std::string, std::string> tokenizer_;
   std::unique_ptr<Task> task_;
   std::shared_ptr<models::Model> model_;
   std::vector<nn::Parameter> parameters_;
