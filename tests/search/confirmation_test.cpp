@@ -121,6 +121,8 @@ TEST_F(ConfirmationTest, TrainsTheBestAgainAndSaysWhatCameOfIt) {
       HasSubstr(
           "monarch reaches the loss of dense with 2 times less compute (95%: "
           "1.81 to 2.21; 4 runs on fresh seeds, widths"));
+  // Dense was not trained to such losses.
+  EXPECT_THAT(sentence, HasSubstr("; extrapolated: dense ended at loss 2)"));
   EXPECT_THAT(sentence, HasSubstr("best of 12 trials looked at"));
 }
 

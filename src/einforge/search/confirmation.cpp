@@ -156,6 +156,7 @@ std::string confirmed(const Confirmation& confirmation, Ledger& ledger) {
   struct Runs {
     std::vector<double> gains;
     std::set<std::int64_t> widths;
+    double least_loss = INFINITY;
   };
   std::map<std::string, Runs> structures;
   // Runs that differ in seed alone, for the noise.
@@ -169,6 +170,7 @@ std::string confirmed(const Confirmation& confirmation, Ledger& ledger) {
         std::log(compute_of(config, trial)), std::log(trial.final_loss));
     Runs& runs = structures[trial.structure];
     runs.gains.push_back(gain);
+    runs.least_loss = std::min(runs.least_loss, trial.final_loss);
     runs.widths.insert(confirmation.proposals[place].config.model.width);
     twins[{trial.structure, trial.model}].push_back(gain);
   }
@@ -193,6 +195,7 @@ std::string confirmed(const Confirmation& confirmation, Ledger& ledger) {
   const auto inverse = [](const Runs& runs) {
     return 1 / static_cast<double>(runs.gains.size());
   };
+  const double reached = structures[baseline].least_loss;
   std::vector<std::pair<double, std::string>> sentences;
   for (const auto& [structure, runs] : structures) {
     if (structure == baseline) {
@@ -207,7 +210,7 @@ std::string confirmed(const Confirmation& confirmation, Ledger& ledger) {
         -gain,
         fmt::format(
             "{} reaches the loss of {} with {:.3g} times {} {} (95%: {:.3g} to "
-            "{:.3g}; {} runs on fresh seeds, width{} {})",
+            "{:.3g}; {} runs on fresh seeds, width{} {}{})",
             structure,
             baseline,
             std::exp(std::abs(gain)),
@@ -217,7 +220,13 @@ std::string confirmed(const Confirmation& confirmation, Ledger& ledger) {
             std::exp(std::abs(gain) + half),
             runs.gains.size(),
             runs.widths.size() == 1 ? "" : "s",
-            fmt::join(runs.widths, " and ")));
+            fmt::join(runs.widths, " and "),
+            runs.least_loss < reached
+                ? fmt::format(
+                      "; extrapolated: {} ended at loss {:.4g}",
+                      baseline,
+                      reached)
+                : ""));
   }
   if (sentences.empty()) {
     return "";
