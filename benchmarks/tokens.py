@@ -17,9 +17,12 @@ import itertools
 import json
 import os
 import pathlib
+import re
+import resource
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.append(
     str(pathlib.Path(__file__).resolve().parents[1] / "tests/data"))
@@ -28,24 +31,38 @@ import libraries  # noqa: E402
 VOCABULARY = 50_257
 WANTED = 20  # MB per minute
 
-MEASURE = """
-import json, resource, subprocess, sys, time
-start = time.perf_counter()
-subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
-seconds = time.perf_counter() - start
-usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps({"seconds": round(seconds, 2),
-                  "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
-                  "largest_process_mb": round(usage.ru_maxrss / 1024)}))
-"""
+
+def peak_memory(process):
+    """Megabytes of a process or a child of it; 0 for those that have ended."""
+    try:
+        children = pathlib.Path(
+            f"/proc/{process}/task/{process}/children").read_text().split()
+        status = pathlib.Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return max([int(peak[1]) / 1024 if peak else 0, *map(peak_memory, children)])
 
 
 def measure(*command):
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, *map(str, command)], check=True,
-        stdout=subprocess.PIPE, env={**os.environ, "EINFORGE_PROGRESS": "0",
-                                     "EINFORGE_PYTHON": sys.executable})
-    return json.loads(done.stdout)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.DEVNULL,
+        env={**os.environ, "EINFORGE_PROGRESS": "0",
+             "EINFORGE_PYTHON": sys.executable})
+    megabytes = 0
+    while process.poll() is None:
+        megabytes = max(megabytes, peak_memory(process.pid))
+        time.sleep(0.05)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        sys.exit(f"{' '.join(map(str, command))}: {process.returncode}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {"seconds": round(seconds, 2),
+            "cpu_seconds": round(after.ru_utime + after.ru_stime
+                                 - before.ru_utime - before.ru_stime, 2),
+            "largest_process_mb": round(megabytes)}
 
 
 def train_tokenizers(text, folder):
