@@ -109,12 +109,15 @@ function(einforge_choose_cuda_sources variable)
   set(${variable} ${chosen} PARENT_SCOPE)
 endfunction()
 
-# einforge_test(FOLDER [TORCH] [TORCH_SOURCES file...] [DEPS target...]
-#               [TORCH_DEPS target...]): tests/FOLDER/*_test.cpp as the program
-# FOLDER_tests, each test seen by ctest. With TORCH_SOURCES those tests are a
-# program of their own, FOLDER_torch_tests, and the others do without Torch.
+# einforge_test(FOLDER [TORCH] [BY_SUITE] [TORCH_SOURCES file...]
+#               [DEPS target...] [TORCH_DEPS target...]):
+# tests/FOLDER/*_test.cpp as the program FOLDER_tests, each test seen by ctest;
+# BY_SUITE each suite, where a start takes longer than a test. With TORCH_SOURCES
+# those tests are a program of their own, FOLDER_torch_tests, and the others do
+# without Torch.
 function(einforge_test folder)
-  cmake_parse_arguments(ARG "TORCH" "" "TORCH_SOURCES;DEPS;TORCH_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;BY_SUITE" "" "TORCH_SOURCES;DEPS;TORCH_DEPS"
+                        ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*_test.cpp
        ${folder}/*_testing.cpp)
   if(ARG_TORCH_SOURCES)
@@ -127,12 +130,16 @@ function(einforge_test folder)
         ${ARG_DEPS} ${ARG_TORCH_DEPS})
     endif()
   endif()
-  einforge_add_test(${folder} ${ARG_TORCH} PREFIX ${folder} SOURCES ${sources}
-                    DEPS ${ARG_DEPS})
+  set(by_suite)
+  if(ARG_BY_SUITE)
+    set(by_suite BY_SUITE)
+  endif()
+  einforge_add_test(${folder} ${ARG_TORCH} ${by_suite} PREFIX ${folder} SOURCES
+                    ${sources} DEPS ${ARG_DEPS})
 endfunction()
 
 function(einforge_add_test name torch)
-  cmake_parse_arguments(ARG "" "PREFIX" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "BY_SUITE" "PREFIX" "SOURCES;DEPS" ${ARGN})
   add_executable(${name}_tests ${ARG_SOURCES})
   target_link_libraries(${name}_tests PRIVATE einforge_flags ${ARG_DEPS}
                                               GTest::gtest_main GTest::gmock)
@@ -146,16 +153,28 @@ function(einforge_add_test name torch)
       LIBRARIES GTest::gmock nlohmann_json::nlohmann_json
       OPTIONS ${einforge_test_options})
   endif()
+  set(environment
+      "EINFORGE_SOURCE_DIR=${PROJECT_SOURCE_DIR}"
+      "EINFORGE_BIN_DIR=${CMAKE_BINARY_DIR}/bin"
+      "EINFORGE_LIB_DIR=${CMAKE_BINARY_DIR}/lib"
+      "EINFORGE_PYTHON=${EINFORGE_PYTHON}"
+      "OMP_WAIT_POLICY=passive")
+  if(ARG_BY_SUITE)
+    set(suites "${CMAKE_CURRENT_BINARY_DIR}/${name}_suites.cmake")
+    file(
+      GENERATE
+      OUTPUT "${suites}"
+      CONTENT
+        "set(program [[$<TARGET_FILE:${name}_tests>]])
+set(prefix [[${ARG_PREFIX}]])
+set(environment [[${environment}]])
+include([[${PROJECT_SOURCE_DIR}/cmake/EinforgeTestSuites.cmake]])
+")
+    set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES "${suites}")
+    return()
+  endif()
   # Escaped once more than it looks: discovery takes the list apart on its way.
-  string(
-    JOIN
-    "\\;"
-    environment
-    "EINFORGE_SOURCE_DIR=${PROJECT_SOURCE_DIR}"
-    "EINFORGE_BIN_DIR=${CMAKE_BINARY_DIR}/bin"
-    "EINFORGE_LIB_DIR=${CMAKE_BINARY_DIR}/lib"
-    "EINFORGE_PYTHON=${EINFORGE_PYTHON}"
-    "OMP_WAIT_POLICY=passive")
+  string(JOIN "\\;" environment ${environment})
   gtest_discover_tests(
     ${name}_tests
     TEST_PREFIX "${ARG_PREFIX}."
