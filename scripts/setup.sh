@@ -8,8 +8,8 @@ cd "$(dirname "$0")/.."
 packages=(
   g++ make python3 python3-venv git
   libcli11-dev libfmt-dev nlohmann-json3-dev libtoml11-dev
-  libxxhash-dev libeigen3-dev libsqlite3-dev libicu-dev libgtest-dev
-  libgmock-dev libbenchmark-dev
+  libxxhash-dev libeigen3-dev libsqlite3-dev libpq-dev libicu-dev
+  libgtest-dev libgmock-dev libbenchmark-dev
 )
 missing=()
 for package in "${packages[@]}"; do
@@ -28,8 +28,9 @@ if [ ${#missing[@]} -gt 0 ]; then
     exit 1
   fi
 fi
-# Nice to have: a compiler cache, and a browser for one test of the report.
-optional=(ccache chromium)
+# Nice to have: a compiler cache, a browser for one test of the report, a server
+# for the tests of stores.
+optional=(ccache chromium postgresql)
 if [ "$(id -u)" = 0 ] && [ -n "${CI:-}" ]; then
   for package in "${optional[@]}"; do
     dpkg-query -W "$package" >/dev/null 2>&1 ||

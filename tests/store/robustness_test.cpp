@@ -133,7 +133,7 @@ TEST(StoreRobustness, SurvivesKill9AtRandomMoments) {
     ASSERT_EQ(::pipe(ends), 0);
     const pid_t child = spawn([&] {
       Store store = Store::open(path);
-      store.reclaim([](const std::string&) { return false; });
+      store.reclaim([](const Claim&) { return true; });
       if (::write(ends[1], "\n", 1) < 0) {  // at work now
         return 1;
       }

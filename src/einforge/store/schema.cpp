@@ -13,10 +13,6 @@ namespace {
 
 // "eifg", in the header of the file: tells our stores from other databases.
 constexpr std::int64_t kApplicationId = 0x65696667;
-// Raise it with every change of the schema, and teach migrate() the step.
-//   2: trials have routers
-//   3: rows have checksums
-constexpr std::int64_t kSchemaVersion = 3;
 
 // ANY columns hold doubles exactly; a REAL column would lose the sign of -0.
 constexpr const char* kSchema = R"sql(
@@ -37,6 +33,8 @@ CREATE TABLE trials (
   worker TEXT NOT NULL,
   rung INTEGER NOT NULL,
   routers TEXT NOT NULL DEFAULT 'null',
+  fence INTEGER NOT NULL DEFAULT 0,
+  lease ANY,
   checksum INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX trials_by_status ON trials (status, sequence);
@@ -58,22 +56,6 @@ CREATE TABLE metadata (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
-// What checksums are of. Before version 2 there are no routers.
-constexpr const char* kTrial =
-    "id, config, structure, taxonomy, model, parameters, flops, learning_rate, "
-    "status, reason, final_loss, seconds, worker, rung, {}";
-constexpr const char* kCurve =
-    "trial, step, tokens, flops, seconds, train_loss, val_loss";
-constexpr const char* kMetadata = "key, value";
-
-std::string trial_values(std::int64_t version) {
-  return fmt::format(fmt::runtime(kTrial), version >= 2 ? "routers" : "'null'");
-}
-
-std::string checksum_of(std::string_view values) {
-  return fmt::format("einforge_checksum({})", values);
-}
-
 std::int64_t version_of(Database& database) {
   return database.query_integer("PRAGMA user_version");
 }
@@ -94,6 +76,24 @@ void use_write_ahead_log(Database& database) {
   }
 }
 
+// What the checksums of a version's trials are of.
+std::string trial_values(std::int64_t version) {
+  std::string values = kTrialColumns;
+  if (version < 4) {
+    values.resize(values.find(", fence"));
+  }
+  if (version < 2) {
+    values.replace(values.find("routers"), std::string::npos, "'null'");
+  }
+  return values;
+}
+
+void add_column(
+    Database& database, std::string_view table, std::string_view definition) {
+  database.execute(
+      fmt::format("ALTER TABLE {} ADD COLUMN {}", table, definition));
+}
+
 }  // namespace
 
 bool is_empty(Database& database) {
@@ -107,16 +107,15 @@ void create_schema(Database& database) {
   if (is_empty(database)) {  // nobody was faster
     database.execute(kSchema);
     database.execute(fmt::format(
-                         "PRAGMA application_id = {}; PRAGMA user_version = {}",
-                         kApplicationId,
-                         kSchemaVersion)
-                         .c_str());
+        "PRAGMA application_id = {}; PRAGMA user_version = {}",
+        kApplicationId,
+        kSchemaVersion));
   }
   transaction.commit();
 }
 
 void check_is_ours(Database& database) {
-  const std::string name = database.path().string();
+  const std::string& name = database.name();
   base::check(
       database.query_integer("PRAGMA application_id") == kApplicationId,
       "'{}': expected an einforge store; got {}",
@@ -153,40 +152,42 @@ void migrate(Database& database) {
   Transaction transaction(database);
   const std::int64_t version = version_of(database);  // another was faster?
   if (version < 2) {
-    database.execute(
-        "ALTER TABLE trials ADD COLUMN routers TEXT NOT NULL DEFAULT 'null'");
+    add_column(database, "trials", "routers TEXT NOT NULL DEFAULT 'null'");
   }
   if (version < 3) {
     for (const auto& [table, values] :
-         {std::pair<const char*, std::string>{"trials", trial_values(2)},
-          {"curves", kCurve},
-          {"metadata", kMetadata}}) {
+         {std::pair<std::string, std::string>{"trials", trial_values(3)},
+          {"curves", kCurveColumns},
+          {"metadata", kMetadataColumns}}) {
+      add_column(database, table, "checksum INTEGER NOT NULL DEFAULT 0");
       database.execute(fmt::format(
-                           "ALTER TABLE {0} ADD COLUMN checksum INTEGER NOT "
-                           "NULL DEFAULT 0; UPDATE {0} SET checksum = {1}",
-                           table,
-                           checksum_of(values))
-                           .c_str());
+          "UPDATE {} SET checksum = {}", table, database.checksum(values)));
     }
   }
-  database.execute(
-      fmt::format("PRAGMA user_version = {}", kSchemaVersion).c_str());
+  if (version < 4) {
+    add_column(database, "trials", "fence INTEGER NOT NULL DEFAULT 0");
+    add_column(database, "trials", "lease ANY");
+    // What is damaged stays so.
+    database.execute(fmt::format(
+        "UPDATE trials SET checksum = {} WHERE checksum = {}",
+        database.checksum(trial_values(4)),
+        database.checksum(trial_values(3))));
+  }
+  database.execute(fmt::format("PRAGMA user_version = {}", kSchemaVersion));
   transaction.commit();
 }
 
 Columns columns_of(Database& database) {
   const std::int64_t version = version_of(database);
-  const auto select = [version](std::string_view values) {
-    return fmt::format(
-        "{}, {}",
-        values,
-        version >= 3 ? "checksum = " + checksum_of(values) : "1");
+  const auto check = [&](const std::string& values) {
+    return version < 3 ? "1" : "checksum = " + database.checksum(values);
   };
-  return {select(trial_values(version)), select(kCurve), select(kMetadata)};
-}
-
-std::string trial_checksum() {
-  return checksum_of(trial_values(kSchemaVersion));
+  const std::string trial = trial_values(version);
+  return {
+      fmt::format(
+          "{}{}, {}", trial, version < 4 ? ", 0, NULL" : "", check(trial)),
+      fmt::format("{}, {}", kCurveColumns, check(kCurveColumns)),
+      fmt::format("{}, {}", kMetadataColumns, check(kMetadataColumns))};
 }
 
 }  // namespace einforge::store::internal

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "einforge/store/sqlite.h"
@@ -7,13 +8,20 @@
 // The tables of a store, and the versions that they came in.
 namespace einforge::store::internal {
 
-// What to SELECT from a version: the columns in the order of their fields, and
-// last whether the row's checksum is right. Versions before 3 have none.
-struct Columns {
-  std::string trials;
-  std::string curves;
-  std::string metadata;
-};
+// Raise it with every change of the tables, and teach both databases the step.
+//   2: trials have routers
+//   3: rows have checksums
+//   4: trials have fencing numbers and leases
+constexpr std::int64_t kSchemaVersion = 4;
+
+// The columns of each table in the order of their fields, but for checksums,
+// which are of them, and the place of a trial.
+constexpr const char* kTrialColumns =
+    "id, config, structure, taxonomy, model, parameters, flops, learning_rate, "
+    "status, reason, final_loss, seconds, worker, rung, routers, fence, lease";
+constexpr const char* kCurveColumns =
+    "trial, step, tokens, flops, seconds, train_loss, val_loss";
+constexpr const char* kMetadataColumns = "key, value";
 
 // No tables at all yet.
 bool is_empty(Database& database);
@@ -30,8 +38,5 @@ void migrate(Database& database);
 
 // Of the version that the file has.
 Columns columns_of(Database& database);
-
-// The expression for the checksum of a row of trials.
-std::string trial_checksum();
 
 }  // namespace einforge::store::internal

@@ -1,6 +1,8 @@
 #include "einforge/store/sqlite.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <bit>
@@ -12,6 +14,7 @@
 
 #include "einforge/base/error.h"
 #include "einforge/base/hash.h"
+#include "einforge/store/schema.h"
 
 namespace einforge::store::internal {
 namespace {
@@ -79,7 +82,7 @@ std::string_view bytes_of(sqlite3_value* value) {
       static_cast<std::size_t>(sqlite3_value_bytes(value))};
 }
 
-void checksum(sqlite3_context* context, int count, sqlite3_value** values) {
+void sum_values(sqlite3_context* context, int count, sqlite3_value** values) {
   std::uint64_t sum = 0;
   for (int i = 0; i < count; ++i) {
     const int type = sqlite3_value_type(values[i]);
@@ -101,7 +104,115 @@ void checksum(sqlite3_context* context, int count, sqlite3_value** values) {
   sqlite3_result_int64(context, static_cast<sqlite3_int64>(sum));
 }
 
+class SqliteStatement : public Statement {
+ public:
+  SqliteStatement(const SqliteDatabase& database, const std::string& sql)
+      : database_(database) {
+    database.start_counting();
+    const int code = sqlite3_prepare_v2(
+        database.handle(), sql.c_str(), -1, &handle_, nullptr);
+    if (code != SQLITE_OK) {
+      database_.fail(code);
+    }
+  }
+  ~SqliteStatement() override { sqlite3_finalize(handle_); }
+
+  Statement& bind(const std::string& value) override {
+    const int code = sqlite3_bind_text64(
+        handle_,
+        ++bound_,
+        value.data(),
+        value.size(),
+        SQLITE_TRANSIENT,
+        SQLITE_UTF8);
+    if (code != SQLITE_OK) {
+      database_.fail(code);
+    }
+    return *this;
+  }
+
+  Statement& bind(std::int64_t value) override {
+    sqlite3_bind_int64(handle_, ++bound_, value);
+    return *this;
+  }
+
+  Statement& bind(double value) override {
+    sqlite3_bind_double(handle_, ++bound_, value);  // NaN becomes NULL
+    return *this;
+  }
+
+  bool step() override {
+    const int code = sqlite3_step(handle_);
+    if (code != SQLITE_ROW && code != SQLITE_DONE) {
+      database_.fail(code);
+    }
+    return code == SQLITE_ROW;
+  }
+
+  int run() override {
+    while (step()) {
+    }
+    sqlite3_reset(handle_);
+    database_.start_counting();
+    bound_ = 0;
+    return sqlite3_changes(database_.handle());
+  }
+
+  std::string text(int column) const override {
+    const auto* bytes = sqlite3_column_text(handle_, column);
+    const int size = sqlite3_column_bytes(handle_, column);
+    return bytes == nullptr ? ""
+                            : std::string(
+                                  reinterpret_cast<const char*>(bytes),
+                                  static_cast<std::size_t>(size));
+  }
+
+  std::int64_t integer(int column) const override {
+    return sqlite3_column_int64(handle_, column);
+  }
+
+  double real(int column) const override {
+    return sqlite3_column_type(handle_, column) == SQLITE_NULL
+               ? std::numeric_limits<double>::quiet_NaN()
+               : sqlite3_column_double(handle_, column);
+  }
+
+ private:
+  const SqliteDatabase& database_;
+  sqlite3_stmt* handle_ = nullptr;
+  int bound_ = 0;
+};
+
+void check_no_directory(const fs::path& path) {
+  base::check(
+      !fs::is_directory(path),
+      "'{}': expected a store; got a directory",
+      path.string());
+}
+
 }  // namespace
+
+bool is_network_file_system(std::int64_t type) {
+  // Those that linux/magic.h does not name, from the kernel's sources.
+  constexpr std::int64_t kLustre = 0x0bd00bd0;
+  constexpr std::int64_t kGpfs = 0x47504653;
+  constexpr std::int64_t kBeeGfs = 0x19830326;
+  switch (type & 0xffffffff) {
+    case NFS_SUPER_MAGIC:
+    case SMB_SUPER_MAGIC:
+    case SMB2_SUPER_MAGIC:
+    case CEPH_SUPER_MAGIC:
+    case AFS_SUPER_MAGIC:
+    case CODA_SUPER_MAGIC:
+    case CIFS_SUPER_MAGIC:
+    case kLustre:
+    case kGpfs:
+    case kBeeGfs:
+      return true;
+    default:
+      return false;
+  }
+}
 
 Location::Location(const fs::path& path) {
   fs::path file = path;
@@ -133,9 +244,21 @@ bool Location::writable() const {
          ::faccessat(folder_, name_.c_str(), W_OK, 0) == 0;
 }
 
-Database::Database(const fs::path& path, Mode mode)
-    : path_(path), location_(path) {
+bool Location::is_local() const {
+  struct statfs status {};
+  return ::fstatfs(folder_, &status) != 0 ||
+         !is_network_file_system(status.f_type);
+}
+
+SqliteDatabase::SqliteDatabase(const fs::path& path, Mode mode)
+    : name_(path.string()), location_(path) {
   const bool read_only = mode == Mode::kReadOnly;
+  base::check(
+      read_only || location_.is_local(),
+      "'{}': expected a store on a disk of this machine, since SQLite's locks "
+      "do not hold on a network file system; put it elsewhere, or give --store "
+      "postgresql://HOST/DATABASE",
+      name_);
   // Only a connection that may write takes the files of the log away when it
   // is the last to close; query_only, below, holds a reader to reading.
   const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI |
@@ -168,7 +291,7 @@ Database::Database(const fs::path& path, Mode mode)
         -1,
         SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY,
         nullptr,
-        checksum,
+        sum_values,
         nullptr,
         nullptr);
     sqlite3_progress_handler(handle_, kWorkUnit, count_work, this);
@@ -181,14 +304,14 @@ Database::Database(const fs::path& path, Mode mode)
   }
 }
 
-Database::~Database() {
+SqliteDatabase::~SqliteDatabase() {
   sqlite3_close(handle_);
 }
 
 // What reading a whole store takes is well under one instruction of SQLite's
 // virtual machine a byte.
-int Database::count_work(void* self) {
-  const auto& database = *static_cast<const Database*>(self);
+int SqliteDatabase::count_work(void* self) {
+  const auto& database = *static_cast<const SqliteDatabase*>(self);
   database.work_ += kWorkUnit;
   constexpr std::int64_t kAlways = 100'000'000;  // some seconds
   constexpr std::int64_t kPerByte = 20;
@@ -201,26 +324,41 @@ int Database::count_work(void* self) {
   return database.work_ > kAlways + kPerByte * bytes ? 1 : 0;
 }
 
-void Database::execute(const char* sql) {
+void SqliteDatabase::execute(const std::string& sql) {
   start_counting();
-  const int code = sqlite3_exec(handle_, sql, nullptr, nullptr, nullptr);
+  const int code = sqlite3_exec(handle_, sql.c_str(), nullptr, nullptr, nullptr);
   if (code != SQLITE_OK) {
     fail(code);
   }
 }
 
-std::int64_t Database::query_integer(const char* sql) {
-  Statement statement(*this, sql);
-  return statement.step() ? statement.integer(0) : 0;
+void SqliteDatabase::rollback() noexcept {
+  // A failed statement may have rolled back already; then this is a no-op.
+  sqlite3_exec(handle_, "ROLLBACK", nullptr, nullptr, nullptr);
 }
 
-std::string Database::query_text(const char* sql) {
-  Statement statement(*this, sql);
-  return statement.step() ? statement.text(0) : "";
+void SqliteDatabase::recover(std::chrono::duration<double> /*waited*/) {
+  throw base::IoError(fmt::format("cannot use the store '{}'", name_));
 }
 
-void Database::fail(int code) const {
-  const std::string name = path_.string();
+Columns SqliteDatabase::columns() {
+  return columns_of(*this);
+}
+
+std::string SqliteDatabase::checksum(std::string_view values) const {
+  return fmt::format("einforge_checksum({})", values);
+}
+
+std::string SqliteDatabase::now() const {
+  return "((julianday('now') - 2440587.5) * 86400.0)";
+}
+
+std::unique_ptr<Statement> SqliteDatabase::prepare(const std::string& sql) {
+  return std::make_unique<SqliteStatement>(*this, sql);
+}
+
+void SqliteDatabase::fail(int code) const {
+  const std::string& name = name_;
   const int system_error =
       handle_ == nullptr ? 0 : sqlite3_system_errno(handle_);
   switch (code & 0xff) {
@@ -266,93 +404,27 @@ void Database::fail(int code) const {
   }
 }
 
-Statement::Statement(const Database& database, const char* sql)
-    : database_(database) {
-  database.start_counting();
-  const int code =
-      sqlite3_prepare_v2(database.handle(), sql, -1, &handle_, nullptr);
-  if (code != SQLITE_OK) {
-    database_.fail(code);
+std::unique_ptr<Database> open_sqlite(const fs::path& path) {
+  check_no_directory(path);
+  auto database =
+      std::make_unique<SqliteDatabase>(path, SqliteDatabase::Mode::kReadWrite);
+  if (is_empty(*database)) {
+    create_schema(*database);
   }
+  check_is_ours(*database);
+  migrate(*database);
+  // FULL: a committed trial state survives a power cut.
+  database->execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
+  return database;
 }
 
-Statement::~Statement() {
-  sqlite3_finalize(handle_);
-}
-
-Statement& Statement::bind(const std::string& value) {
-  const int code = sqlite3_bind_text64(
-      handle_,
-      ++bound_,
-      value.data(),
-      value.size(),
-      SQLITE_TRANSIENT,
-      SQLITE_UTF8);
-  if (code != SQLITE_OK) {
-    database_.fail(code);
-  }
-  return *this;
-}
-
-Statement& Statement::bind(std::int64_t value) {
-  sqlite3_bind_int64(handle_, ++bound_, value);
-  return *this;
-}
-
-Statement& Statement::bind(double value) {
-  sqlite3_bind_double(handle_, ++bound_, value);  // NaN becomes NULL
-  return *this;
-}
-
-bool Statement::step() {
-  const int code = sqlite3_step(handle_);
-  if (code != SQLITE_ROW && code != SQLITE_DONE) {
-    database_.fail(code);
-  }
-  return code == SQLITE_ROW;
-}
-
-void Statement::run() {
-  while (step()) {
-  }
-  sqlite3_reset(handle_);
-  database_.start_counting();
-  bound_ = 0;
-}
-
-std::string Statement::text(int column) const {
-  const auto* bytes = sqlite3_column_text(handle_, column);
-  const int size = sqlite3_column_bytes(handle_, column);
-  return bytes == nullptr ? ""
-                          : std::string(
-                                reinterpret_cast<const char*>(bytes),
-                                static_cast<std::size_t>(size));
-}
-
-std::int64_t Statement::integer(int column) const {
-  return sqlite3_column_int64(handle_, column);
-}
-
-double Statement::real(int column) const {
-  return sqlite3_column_type(handle_, column) == SQLITE_NULL
-             ? std::numeric_limits<double>::quiet_NaN()
-             : sqlite3_column_double(handle_, column);
-}
-
-Transaction::Transaction(Database& database) : database_(database) {
-  database_.execute("BEGIN IMMEDIATE");
-}
-
-Transaction::~Transaction() {
-  if (open_) {
-    // A failed statement may have rolled back already; then this is a no-op.
-    sqlite3_exec(database_.handle(), "ROLLBACK", nullptr, nullptr, nullptr);
-  }
-}
-
-void Transaction::commit() {
-  database_.execute("COMMIT");
-  open_ = false;
+std::unique_ptr<Database> read_sqlite(const fs::path& path) {
+  base::check(fs::exists(path), "'{}': no such file", path.string());
+  check_no_directory(path);
+  auto database =
+      std::make_unique<SqliteDatabase>(path, SqliteDatabase::Mode::kReadOnly);
+  check_is_ours(*database);
+  return database;
 }
 
 }  // namespace einforge::store::internal

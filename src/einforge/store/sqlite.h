@@ -2,9 +2,14 @@
 
 #include <sqlite3.h>
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
+#include <string_view>
+
+#include "einforge/store/database.h"
 
 // The little of SQLite that the store needs, with its result codes turned into
 // this project's errors.
@@ -26,32 +31,42 @@ class Location {
   std::filesystem::path path(const char* suffix = "") const;
   // May a file be made beside it, and the file itself be written?
   bool writable() const;
+  // On a disk of this machine, or in its memory.
+  bool is_local() const;
 
  private:
   int folder_ = -1;
   std::string name_;
 };
 
-class Database {
+// One SQLite file; nothing in it is executed, whatever is in it.
+class SqliteDatabase : public Database {
  public:
   enum class Mode { kReadWrite, kReadOnly };
 
   // Throws base::IoError when the file cannot be opened or, for kReadWrite,
-  // written.
-  Database(const std::filesystem::path& path, Mode mode);
-  Database(const Database&) = delete;
-  Database& operator=(const Database&) = delete;
-  ~Database();
+  // written; base::InvalidInput when it lies where several machines write, where
+  // SQLite's locks do not hold.
+  SqliteDatabase(const std::filesystem::path& path, Mode mode);
+  ~SqliteDatabase() override;
 
-  // Runs statements that return no rows of interest.
-  void execute(const char* sql);
-  std::int64_t query_integer(const char* sql);
-  std::string query_text(const char* sql);
-  // Rows changed by the last INSERT, UPDATE or DELETE.
-  int changes() const { return sqlite3_changes(handle_); }
+  std::unique_ptr<Statement> prepare(const std::string& sql) override;
+  void execute(const std::string& sql) override;
+  // BEGIN IMMEDIATE: the write lock is taken before anything is read.
+  void begin() override { execute("BEGIN IMMEDIATE"); }
+  void commit() override { execute("COMMIT"); }
+  void rollback() noexcept override;
+  void recover(std::chrono::duration<double> waited) override;
+  const std::string& name() const override { return name_; }
+  bool is_shared() const override { return false; }
+  bool has_checksums() const override { return true; }
+  Columns columns() override;
+  // By the SQL function einforge_checksum(value, ...), a 64-bit hash of the
+  // values and their types.
+  std::string checksum(std::string_view values) const override;
+  std::string now() const override;
+  std::string locking(bool) const override { return ""; }
 
-  // As the user gave it, for messages.
-  const std::filesystem::path& path() const { return path_; }
   sqlite3* handle() const { return handle_; }
 
   // Throws what `code` means: InvalidInput for a file that is no database of
@@ -65,60 +80,17 @@ class Database {
  private:
   static int count_work(void* self);
 
-  std::filesystem::path path_;
+  std::string name_;
   Location location_;
   sqlite3* handle_ = nullptr;
   mutable std::int64_t work_ = 0;
 };
 
-// A prepared statement. Doubles travel bit for bit, but for NaN, which SQLite
-// cannot hold and which is NULL in the table.
-//
-// SQL may call einforge_checksum(value, ...): a 64-bit hash of the values and
-// their types.
-class Statement {
- public:
-  Statement(const Database& database, const char* sql);
-  Statement(const Statement&) = delete;
-  Statement& operator=(const Statement&) = delete;
-  ~Statement();
+// See Store::open and Store::open_read_only.
+std::unique_ptr<Database> open_sqlite(const std::filesystem::path& path);
+std::unique_ptr<Database> read_sqlite(const std::filesystem::path& path);
 
-  // Parameters in the order of their '?'.
-  Statement& bind(const std::string& value);
-  Statement& bind(std::int64_t value);
-  Statement& bind(int value) { return bind(std::int64_t{value}); }
-  Statement& bind(double value);
-
-  // Advances to the next row; false when there is none.
-  bool step();
-  // Runs to the end and makes the statement ready to be bound again.
-  void run();
-
-  // Columns of the current row, from 0.
-  std::string text(int column) const;
-  std::int64_t integer(int column) const;
-  double real(int column) const;
-
- private:
-  const Database& database_;
-  sqlite3_stmt* handle_ = nullptr;
-  int bound_ = 0;
-};
-
-// BEGIN IMMEDIATE, so that the write lock is taken before anything is read;
-// rolled back unless committed.
-class Transaction {
- public:
-  explicit Transaction(Database& database);
-  Transaction(const Transaction&) = delete;
-  Transaction& operator=(const Transaction&) = delete;
-  ~Transaction();
-
-  void commit();
-
- private:
-  Database& database_;
-  bool open_ = true;
-};
+// Whether statfs(2) says by this type that a file lies on another machine.
+bool is_network_file_system(std::int64_t type);
 
 }  // namespace einforge::store::internal

@@ -1,0 +1,115 @@
+#pragma once
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "tests/base/temporary_directory.h"
+
+namespace einforge::store::testing {
+
+// A PostgreSQL server of its own on a socket, from Debian's package.
+class PostgresServer {
+ public:
+  // The server of this program; none, with the reason, where there is no
+  // package.
+  static PostgresServer* get(std::string& why) {
+    static PostgresServer server;
+    why = server.why_;
+    return why.empty() ? &server : nullptr;
+  }
+
+  PostgresServer(const PostgresServer&) = delete;
+  PostgresServer& operator=(const PostgresServer&) = delete;
+
+  // With the search as its schema.
+  std::string uri(const std::string& search) const {
+    return fmt::format(
+        "postgresql:///postgres?host={}&user=tester#{}",
+        directory_.path().string(),
+        search);
+  }
+
+  void restart() { control("restart -m fast"); }
+  // At once, as when the machine is switched off.
+  void crash() { control("stop -m immediate"); }
+  void start() {
+    control(fmt::format(
+        "start -o \"-c listen_addresses='' -c fsync=off "
+        "-c max_connections=200 -c unix_socket_directories='{}'\"",
+        directory_.path().string()));
+  }
+
+ private:
+  PostgresServer() {
+    namespace fs = std::filesystem;
+    for (const char* folder :
+         {"/usr/lib/postgresql/17/bin",
+          "/usr/lib/postgresql/16/bin",
+          "/usr/lib/postgresql/15/bin",
+          "/usr/lib/postgresql/14/bin"}) {
+      if (fs::exists(fs::path(folder) / "initdb")) {
+        programs_ = folder;
+        break;
+      }
+    }
+    if (programs_.empty()) {
+      why_ = "needs Debian's package postgresql";
+      return;
+    }
+    // The server refuses root.
+    if (::geteuid() == 0) {
+      user_ = "runuser -u postgres -- ";
+      shell(fmt::format("chown postgres '{}'", directory_.path().string()));
+    }
+    if (!shell(fmt::format(
+            "{}{}/initdb -D '{}' -A trust -U tester --no-sync",
+            user_,
+            programs_,
+            data()))) {
+      why_ = "initdb fails here";
+      return;
+    }
+    start();
+  }
+
+  ~PostgresServer() {
+    if (why_.empty()) {
+      crash();
+    }
+  }
+
+  std::string data() const { return (directory_ / "data").string(); }
+
+  void control(const std::string& what) {
+    if (!shell(fmt::format(
+            "{}{}/pg_ctl -D '{}' -w -l '{}/log' {}",
+            user_,
+            programs_,
+            data(),
+            directory_.path().string(),
+            what))) {
+      why_ = "pg_ctl " + what + " fails here";
+    }
+  }
+
+  static bool shell(const std::string& command) {
+    // From a folder that any user may be in.
+    return std::system(
+               fmt::format("cd / && {} > /dev/null 2>&1", command).c_str()) ==
+           0;
+  }
+
+  base::testing::TemporaryDirectory directory_;
+  std::string programs_;
+  std::string user_;
+  std::string why_;
+};
+
+}  // namespace einforge::store::testing
