@@ -16,6 +16,7 @@ void add_generate(CLI::App& app);
 void add_export(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_search(CLI::App& app);
+void add_store(CLI::App& app);
 void add_fit(CLI::App& app);
 void add_report(CLI::App& app);
 void add_config(CLI::App& app);

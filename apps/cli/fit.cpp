@@ -17,6 +17,7 @@
 #include "einforge/report/ranking.h"
 #include "einforge/report/summary.h"
 #include "einforge/scaling/analysis.h"
+#include "einforge/store/location.h"
 #include "einforge/store/store.h"
 
 namespace einforge::cli {
@@ -31,7 +32,7 @@ struct FitFlags {
 };
 
 std::vector<scaling::Run> read_runs(const std::string& source) {
-  const auto runs = is_database(source)
+  const auto runs = store::is_database_uri(source) || is_database(source)
                         ? report::to_runs(report::read_trials(
                               store::Store::open_read_only(source)))
                         : scaling::read_csv(source);

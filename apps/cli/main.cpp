@@ -69,6 +69,7 @@ int run(int argc, char** argv) {
 #endif
   cli::add_report(app);
   cli::add_fit(app);
+  cli::add_store(app);
   cli::add_describe(app);
   cli::add_config(app);
   cli::add_help(app);

@@ -41,6 +41,7 @@
 #include "einforge/search/space.h"
 #include "einforge/search/speed.h"
 #include "einforge/search/worker.h"
+#include "einforge/store/location.h"
 #include "einforge/store/store.h"
 #include "einforge/train/device.h"
 
@@ -53,11 +54,14 @@ struct SearchFlags {
   std::string config;
   std::vector<std::string> settings;
   std::string out;
+  std::string store;
   std::string device;
   std::string flops;
   std::optional<std::int64_t> workers;
   std::string stop_when;
   bool dry_run = false;
+  bool join = false;
+  bool status = false;
   bool retry_failed = false;
   bool quiet = false;
   JsonOption json;
@@ -88,14 +92,23 @@ search::SearchConfig read_config(const SearchFlags& flags) {
   if (!flags.out.empty()) {
     base::apply_setting(config, "out=" + flags.out);
   }
+  if (!flags.store.empty()) {
+    config.store = flags.store;
+  }
+  // Neither in a file nor in a message.
+  config.store = store::without_password(config.store);
   if (!flags.device.empty()) {
-    config.train.device = flags.device;
+    config.devices = base::split(flags.device, ',');
+    config.train.device = config.devices.front();
   }
   if (!flags.flops.empty()) {
     config.train.flops = flags.flops;
   }
   if (flags.workers) {
     config.workers = *flags.workers;
+  } else if (config.devices.size() > 1) {
+    config.workers = std::max(
+        config.workers, static_cast<std::int64_t>(config.devices.size()));
   }
   if (!flags.stop_when.empty()) {
     base::check(
@@ -276,7 +289,7 @@ void conclude(
     const search::RunResult& result,
     const JsonOption& json,
     bool quiet) {
-  const search::Folder folder{config.out};
+  const search::Folder folder = search::folder_of(config);
   report::SummaryOptions options;
   options.bootstrap = static_cast<int>(config.bootstrap);
   const report::Summary summary = make_report(folder.store(), options, quiet);
@@ -297,7 +310,7 @@ void conclude(
   }
   numbers["search"] = {
       {"name", config.name},
-      {"store", folder.store().string()},
+      {"store", folder.store()},
       {"report", folder.report().string()},
       {"total", result.total},
       {"done", result.done},
@@ -317,6 +330,7 @@ search::RunOptions run_options(const SearchFlags& flags) {
       {"torch", TORCH_VERSION}};
   options.should_stop = base::StopSignals::requested;
   options.retry_failed = flags.retry_failed;
+  options.join = flags.join;
   options.quiet = flags.quiet;
   return options;
 }
@@ -525,11 +539,70 @@ void confirm(
   });
 }
 
+void check_can_join(const search::SearchConfig& config) {
+  base::check(
+      !config.store.empty(),
+      "--join: expected a search in a database (--store "
+      "postgresql://HOST/DATABASE); got one in a file");
+  // Throws where there is none.
+  store::Store::open_read_only(search::folder_of(config).store());
+}
+
+// How the search stands, by its store alone.
+void print_status(const std::string& location, const JsonOption& json) {
+  const store::Store store = store::Store::open_read_only(location);
+  std::map<std::string, int> counts;
+  base::Json running = base::Json::array();
+  double seconds = 0;
+  for (const store::Trial& trial : store.trials()) {
+    ++counts[store::to_string(trial.status)];
+    seconds += trial.seconds;
+    if (trial.status == store::Status::kRunning) {
+      const auto curve = store.curve(trial.id);
+      running.push_back(
+          {{"trial", trial.id},
+           {"label", search::label(trial)},
+           {"worker", trial.worker},
+           {"claims", trial.fence},
+           {"step", curve.empty() ? 0 : curve.back().step},
+           {"steps", trial.config.value("steps", std::int64_t{0})}});
+    }
+  }
+  base::Json status = {
+      {"store", store::without_password(location)},
+      {"name", store.metadata().value("name", "")},
+      {"trials", counts},
+      {"seconds", seconds},
+      {"running", running}};
+  json.write_text(base::dump_json(status, 2) + "\n");
+  if (json.instead()) {
+    return;
+  }
+  for (const auto& [name, count] : counts) {
+    base::print("{:>6} {}\n", count, name);
+  }
+  for (const base::Json& trial : running) {
+    base::print(
+        "running {}: step {} of {}, by {}\n",
+        trial["label"].get<std::string>(),
+        trial["step"].get<std::int64_t>(),
+        trial["steps"].get<std::int64_t>(),
+        trial["worker"].get<std::string>());
+  }
+}
+
 void run_search(const SearchFlags& flags) {
   const search::SearchConfig config = read_config(flags);
   // A missing GPU is an error of the whole search, not of its trials.
   train::resolve_device(config.train.device);
-  const search::Folder folder{config.out};
+  for (const std::string& device : config.devices) {
+    train::resolve_device(device);
+  }
+  const search::Folder folder = search::folder_of(config);
+  if (flags.status) {
+    print_status(folder.store(), flags.json);
+    return;
+  }
   check_outputs(
       {flags.json.output()},
       {flags.config, folder.store(), folder.config(), folder.log()},
@@ -543,6 +616,9 @@ void run_search(const SearchFlags& flags) {
       print_forecast(config, proposals, expected);
     }
     return;
+  }
+  if (flags.join) {
+    check_can_join(config);
   }
   measure_first(config, proposals, flags.quiet);
   const search::RunOptions options = run_options(flags);
@@ -563,6 +639,9 @@ void run_search(const SearchFlags& flags) {
   if (config.confirm.top > 0) {
     confirm(config, proposals, flags);
   }
+  if (flags.join) {
+    return;  // the report is the other's
+  }
   conclude(config, result, flags.json, flags.quiet);
 }
 
@@ -577,13 +656,23 @@ void add_config_options(CLI::App& command, SearchFlags& flags) {
       .add_option(
           "--out", flags.out, "folder of the store, the trials and the report")
       ->type_name("FOLDER");
+  command
+      .add_option(
+          "--store",
+          flags.store,
+          "database of the trials, for several machines")
+      ->type_name("postgresql://HOST/DATABASE");
   add_number(
       command,
       "--workers",
       flags.workers,
       "trials trained side by side",
       {1, 256});
-  command.add_option("--device", flags.device, "auto, cpu, cuda or cuda:N")
+  command
+      .add_option(
+          "--device",
+          flags.device,
+          "auto, cpu, cuda or cuda:N; cuda:0,cuda:1 for a worker on each")
       ->type_name("DEVICE");
 }
 
@@ -654,6 +743,12 @@ void add_search(CLI::App& app) {
       "--retry-failed",
       flags->retry_failed,
       "run trials again that failed or diverged");
+  search->add_flag(
+      "--join",
+      flags->join,
+      "take part in a search that another machine has begun (with --store)");
+  search->add_flag(
+      "--status", flags->status, "say how the search stands, and end");
   search->add_flag("--quiet", flags->quiet, "no progress display");
   flags->json.add(*search);
   search->footer(
@@ -664,7 +759,8 @@ void add_search(CLI::App& app) {
       "  einforge search search.toml --set "
       "'structures=[\"dense\",\"btt:0.25\"]' "
       "\\\n"
-      "      --set budget.tokens=5e6 --workers 2 --device cpu");
+      "      --set budget.tokens=5e6 --workers 2 --device cpu\n"
+      "  einforge search search.toml --store postgresql://db/einforge --join");
   search->callback([search, flags] {
     if (!search->get_subcommands().empty()) {
       return;
@@ -682,8 +778,10 @@ void add_search(CLI::App& app) {
   auto threads = std::make_shared<int>(1);
   worker->add_option("folder", *folder)->required();
   worker->add_option("threads", *threads)->required();
-  worker->callback([folder, threads] {
-    const int code = search::run_worker(*folder, *threads);
+  auto device = std::make_shared<std::string>();
+  worker->add_option("device", *device)->required();
+  worker->callback([folder, threads, device] {
+    const int code = search::run_worker(*folder, *threads, *device);
     if (code != 0) {
       throw CLI::RuntimeError(code);
     }

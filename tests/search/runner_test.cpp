@@ -7,6 +7,8 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <set>
+#include <sstream>
 
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
@@ -66,13 +68,18 @@ void train(
   say({{"event", "end"}, {"trial", id}});
 }
 
-int fake_worker(const std::string& how, const Folder& folder) {
+int fake_worker(
+    const std::string& how, const Folder& folder, const std::string& device) {
   if (how == "exit") {
     std::fprintf(stderr, "cannot load a library\n");
     return 3;
   }
   if (how == "exit_clean") {
     return 0;
+  }
+  if (how == "note_device") {
+    std::ofstream(folder.root / "devices", std::ios::app) << device << "\n";
+    ::pause();
   }
   const bool first = first_of(folder.root / "first");
   if (how == "hang" || (how == "only_one_starts" && !first)) {
@@ -103,9 +110,12 @@ int fake_worker(const std::string& how, const Folder& folder) {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   std::string program;
   std::string folder;
-  std::getline(file, program, '\0');
-  std::getline(file, folder, '\0');
-  std::_Exit(fake_worker(how, Folder{folder}));
+  std::string threads;
+  std::string device;
+  for (std::string* word : {&program, &folder, &threads, &device}) {
+    std::getline(file, *word, '\0');
+  }
+  std::_Exit(fake_worker(how, Folder{folder}, device));
 }();
 
 // ---- the search ----
@@ -169,6 +179,25 @@ TEST_F(RunnerTest, TrainsAllWithAnyNumberOfWorkers) {
     EXPECT_GE(metadata.at("elapsed_seconds").get<double>(), 0);
     EXPECT_LE(metadata.at("started"), metadata.at("finished"));
   }
+}
+
+TEST_F(RunnerTest, WorkersTakeTheDevicesInTurn) {
+  config_.workers = 4;
+  config_.devices = {"cuda:0", "cuda:1"};
+  const auto devices = [&] {
+    std::istringstream lines(
+        testing::read(Folder{config_.out}.root / "devices"));
+    std::multiset<std::string> result;
+    for (std::string line; std::getline(lines, line);) {
+      result.insert(line);
+    }
+    return result;
+  };
+  options_.should_stop = [&] { return devices().size() == 4; };
+  run("note_device");
+  EXPECT_EQ(
+      devices(),
+      (std::multiset<std::string>{"cuda:0", "cuda:0", "cuda:1", "cuda:1"}));
 }
 
 // Those that have not started when all is done are not missed.

@@ -1,14 +1,11 @@
 #pragma once
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
-#include <optional>
 #include <string>
-#include <vector>
-
-#include <fmt/format.h>
 
 #include "tests/base/temporary_directory.h"
 
@@ -28,17 +25,23 @@ class PostgresServer {
   PostgresServer(const PostgresServer&) = delete;
   PostgresServer& operator=(const PostgresServer&) = delete;
 
-  // With the search as its schema.
+  // With the search as its schema, over the server's socket or one in another
+  // folder that passes on to it.
   std::string uri(const std::string& search) const {
+    return uri(search, directory_.path());
+  }
+  static std::string uri(
+      const std::string& search, const std::filesystem::path& folder) {
     return fmt::format(
         "postgresql:///postgres?host={}&user=tester#{}",
-        directory_.path().string(),
+        folder.string(),
         search);
   }
+  std::filesystem::path socket() const { return directory_ / ".s.PGSQL.5432"; }
 
   void restart() { control("restart -m fast"); }
-  // At once, as when the machine is switched off.
-  void crash() { control("stop -m immediate"); }
+
+ private:
   void start() {
     control(fmt::format(
         "start -o \"-c listen_addresses='' -c fsync=off "
@@ -46,7 +49,6 @@ class PostgresServer {
         directory_.path().string()));
   }
 
- private:
   PostgresServer() {
     namespace fs = std::filesystem;
     for (const char* folder :
@@ -81,7 +83,7 @@ class PostgresServer {
 
   ~PostgresServer() {
     if (why_.empty()) {
-      crash();
+      control("stop -m immediate");
     }
   }
 

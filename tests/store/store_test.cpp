@@ -16,6 +16,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using testing::make_older;
 using testing::make_trial;
 using ::testing::Not;
 using testing::TemporaryDirectory;
@@ -37,31 +38,6 @@ void run_sql(const std::filesystem::path& path, const char* sql) {
   EXPECT_EQ(sqlite3_exec(database, sql, nullptr, nullptr, nullptr), SQLITE_OK)
       << sqlite3_errmsg(database);
   sqlite3_close(database);
-}
-
-// Takes a store back to an older version: 1 had no routers, 2 no checksums, 3 no
-// fencing numbers.
-void make_older(const std::filesystem::path& path, int version) {
-  internal::SqliteDatabase database(
-      path, internal::SqliteDatabase::Mode::kReadWrite);
-  for (const char* column : {"fence", "lease"}) {
-    database.execute(fmt::format("ALTER TABLE trials DROP COLUMN {}", column));
-  }
-  if (version == 3) {
-    database.execute(
-        "UPDATE trials SET checksum = einforge_checksum(id, config, structure, "
-        "taxonomy, model, parameters, flops, learning_rate, status, reason, "
-        "final_loss, seconds, worker, rung, routers)");
-  } else {
-    for (const char* table : {"trials", "curves", "metadata"}) {
-      database.execute(
-          fmt::format("ALTER TABLE {} DROP COLUMN checksum", table));
-    }
-  }
-  if (version == 1) {
-    database.execute("ALTER TABLE trials DROP COLUMN routers");
-  }
-  database.execute(fmt::format("PRAGMA user_version = {}", version));
 }
 
 TEST(Store, ReadsAndUpdatesOlderVersions) {

@@ -1,7 +1,11 @@
 #pragma once
 
+#include <fmt/format.h>
+
+#include <filesystem>
 #include <string>
 
+#include "einforge/store/sqlite.h"
 #include "einforge/store/store.h"
 #include "tests/base/temporary_directory.h"
 
@@ -22,6 +26,31 @@ inline Trial make_trial(const std::string& id) {
   trial.final_loss = 1.0 / 3.0;
   trial.seconds = 12.5;
   return trial;
+}
+
+// Takes a store back to an older version: 1 had no routers, 2 no checksums, 3 no
+// fencing numbers.
+inline void make_older(const std::filesystem::path& path, int version) {
+  internal::SqliteDatabase database(
+      path, internal::SqliteDatabase::Mode::kReadWrite);
+  for (const char* column : {"fence", "lease"}) {
+    database.execute(fmt::format("ALTER TABLE trials DROP COLUMN {}", column));
+  }
+  if (version == 3) {
+    database.execute(
+        "UPDATE trials SET checksum = einforge_checksum(id, config, structure, "
+        "taxonomy, model, parameters, flops, learning_rate, status, reason, "
+        "final_loss, seconds, worker, rung, routers)");
+  } else {
+    for (const char* table : {"trials", "curves", "metadata"}) {
+      database.execute(
+          fmt::format("ALTER TABLE {} DROP COLUMN checksum", table));
+    }
+  }
+  if (version == 1) {
+    database.execute("ALTER TABLE trials DROP COLUMN routers");
+  }
+  database.execute(fmt::format("PRAGMA user_version = {}", version));
 }
 
 }  // namespace einforge::store::testing

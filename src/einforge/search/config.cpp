@@ -6,6 +6,7 @@
 
 #include "einforge/base/error.h"
 #include "einforge/base/text.h"
+#include "einforge/store/location.h"
 
 namespace einforge::search {
 namespace {
@@ -30,6 +31,11 @@ void check_choice(
 }  // namespace
 
 void SearchConfig::validate() const {
+  base::check(
+      store.empty() || store::is_database_uri(store),
+      "store: expected postgresql://HOST/DATABASE, or nothing for a file in "
+      "'out'; got '{}'",
+      store);
   base::check_ranges(*this);
   base::check(!out.empty(), "out: expected a folder; got ''");
   // Workers read it from a JSON file, which holds UTF-8 alone.

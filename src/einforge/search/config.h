@@ -153,6 +153,9 @@ struct ConfirmConfig {
 struct SearchConfig {
   std::string name = "search";
   std::string out = "runs/search";
+  std::string store;
+  std::string checkpoints;
+  double lease = 60;
   train::TrainConfig train;
   std::vector<std::string> structures = {"dense"};
   SpaceConfig space;
@@ -167,6 +170,7 @@ struct SearchConfig {
   std::int64_t curve_points = 30;
   double warmup_share = 0.05;
   std::int64_t workers = 1;
+  std::vector<std::string> devices;
   std::int64_t attempts = 3;
   std::int64_t bootstrap = 1000;
 
@@ -174,6 +178,22 @@ struct SearchConfig {
   static void fields(Self& self, Visit&& visit) {
     visit("name", self.name, "title of the report");
     visit("out", self.out, "folder of the store, the trials and the report");
+    visit(
+        "store",
+        self.store,
+        "postgresql://HOST/DATABASE: trials are kept there, for several "
+        "machines; empty: in a file in out");
+    visit(
+        "checkpoints",
+        self.checkpoints,
+        "folder of the trials' checkpoints, one that all machines see if the "
+        "trials of a dead one are to go on; empty: in out");
+    visit(
+        "lease",
+        self.lease,
+        "seconds after which a trial whose machine says nothing goes to "
+        "another (store)",
+        base::Range{1, 86'400});
     visit(
         "train",
         self.train,
@@ -232,6 +252,11 @@ struct SearchConfig {
         "processes that train trials side by side; they share the CPU cores "
         "or the GPU",
         base::Range{1, 256});
+    visit(
+        "devices",
+        self.devices,
+        "devices that the workers take in turn, as cuda:0 and cuda:1; empty: "
+        "all take train.device");
     visit(
         "attempts",
         self.attempts,

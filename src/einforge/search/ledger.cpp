@@ -78,16 +78,20 @@ std::string differences(const base::Json& before, const base::Json& now) {
   return fmt::format("{}; now {}", text(before, now), text(now, before));
 }
 
-// Of two records of one trial (of two versions of einforge) the one that got
-// further.
-bool better_record(const Trial& a, const Trial& b) {
+// A lease is over at its end. Without one everybody is on this machine.
+bool claim_is_over(const store::Claim& claim) {
+  return std::isnan(claim.seconds_left) ? !process_alive(claim.worker)
+                                        : claim.seconds_left < 0;
+}
+
+}  // namespace
+
+bool got_further(const Trial& a, const Trial& b) {
   const auto rank = [](const Trial& trial) {
     return std::pair(trial.status == Status::kDone, trial.rung);
   };
   return rank(a) > rank(b);
 }
-
-}  // namespace
 
 bool is_bad(const Trial& trial) {
   return trial.status == Status::kFailed || trial.status == Status::kDiverged;
@@ -105,7 +109,7 @@ Ledger::Ledger(
     std::vector<int> targets)
     : config_(config),
       proposals_(proposals),
-      folder_{config.out},
+      folder_(folder_of(config)),
       rungs_(static_cast<int>(rung_count(config.scheduler))),
       eta_(static_cast<int>(config.scheduler.eta)),
       targets_(std::move(targets)),
@@ -115,24 +119,18 @@ Ledger::Ledger(
       "scheduler", scheduler_identity(config.scheduler, config.objective));
   // Before anything is decided from what trials are: one that was running when
   // the search was killed may have left the space.
-  store_.reclaim(process_alive);
+  store_.reclaim(claim_is_over);
   add_proposals(retry_failed);
   make_groups();
 }
 
 // Refuses to mix trials that cannot be compared.
 void Ledger::check_same(const char* key, const base::Json& value) {
-  const base::Json metadata = store_.metadata();
-  const auto found = metadata.find(key);
-  if (found == metadata.end()) {
-    store_.set_metadata(key, value);
-    return;
-  }
-  base::Json there = *found;
+  base::Json there = store_.set_metadata_once(key, value);
   if (value.is_object() && value.contains("within") && there.is_object() &&
       !there.contains("within")) {
     // An earlier einforge noted it in the configuration alone.
-    there["within"] = metadata.value(
+    there["within"] = store_.metadata().value(
         "/search/scheduler/within"_json_pointer, config_.scheduler.within);
   }
   base::check(
@@ -158,7 +156,7 @@ void Ledger::add_proposals(bool retry_failed) {
     }
     if (found != by_id.end()) {
       Trial& known = trials_[found->second];
-      if (known.id.empty() || better_record(trial, known)) {
+      if (known.id.empty() || got_further(trial, known)) {
         std::swap(known, trial);
       }
     }
@@ -231,12 +229,8 @@ void Ledger::make_schedulers() {
   // changes no decision.
   std::int64_t lookahead = config_.scheduler.lookahead;
   if (lookahead == 0) {
-    constexpr const char* kKey = "lookahead";
-    const base::Json metadata = store_.metadata();
-    lookahead = metadata.value(kKey, config_.workers);
-    if (!metadata.contains(kKey)) {
-      store_.set_metadata(kKey, lookahead);
-    }
+    lookahead = store_.set_metadata_once("lookahead", config_.workers)
+                    .get<std::int64_t>();
   }
   for (Group& group : groups_) {
     // In an order that has nothing to do with cost; without those that cannot
@@ -284,18 +278,12 @@ void Ledger::reload(const std::string& id) {
   base::check(
       trial.has_value(),
       "'{}': expected an intact store; the trial '{}' is gone",
-      folder_.store().string(),
+      folder_.store(),
       id);
   const auto found = place(id);
   if (found) {
-    trials_[*found] = std::move(*trial);
-    note(*found);
-    Group& group = groups_[members_[*found].group];
-    if (group.on_their_way == 0 || group.asynchronous) {
-      Changes changes;
-      schedule(group, changes);
-      write(changes);
-    }
+    take_over(*found, std::move(*trial));
+    schedule({members_[*found].group});
   } else if (trial->status == Status::kQueued) {
     trial->status = Status::kPruned;
     trial->reason = "no longer in the space that is searched";
@@ -303,10 +291,45 @@ void Ledger::reload(const std::string& id) {
   }
 }
 
-void Ledger::reclaim() {
-  for (const std::string& id : store_.reclaim(process_alive)) {
+void Ledger::take_over(std::size_t place, Trial trial) {
+  trials_[place] = std::move(trial);
+  unstarted_.erase(place);
+  note(place);
+}
+
+void Ledger::reload(const std::vector<std::string>& ids) {
+  for (const std::string& id : ids) {
     reload(id);
   }
+}
+
+void Ledger::reclaim() {
+  reload(store_.reclaim(claim_is_over));
+}
+
+void Ledger::release(const std::string& worker) {
+  reload(store_.reclaim(
+      [&](const store::Claim& claim) { return claim.worker == worker; }));
+}
+
+void Ledger::refresh() {
+  std::set<std::size_t> groups;
+  for (const store::Store::State& state : store_.states()) {
+    const auto found = place(state.id);
+    if (!found) {
+      continue;
+    }
+    const Trial& known = trials_[*found];
+    if (known.status == state.status && known.rung == state.rung &&
+        known.fence == state.fence && !unstarted_.contains(*found)) {
+      continue;
+    }
+    if (std::optional<Trial> trial = store_.find(state.id)) {
+      take_over(*found, std::move(*trial));
+      groups.insert(members_[*found].group);
+    }
+  }
+  schedule(groups);
 }
 
 void Ledger::fail(const std::string& id, const std::string& reason) {
@@ -360,6 +383,17 @@ void Ledger::read_rungs(std::size_t place, TrialState& state) {
 void Ledger::write(const Changes& changes) {
   store_.add(changes.added);
   store_.update(changes.updated);
+}
+
+void Ledger::schedule(const std::set<std::size_t>& groups) {
+  Changes changes;
+  for (const std::size_t index : groups) {
+    Group& group = groups_[index];
+    if (group.on_their_way == 0 || group.asynchronous) {
+      schedule(group, changes);
+    }
+  }
+  write(changes);
 }
 
 void Ledger::schedule(Group& group, Changes& changes) {

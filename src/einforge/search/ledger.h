@@ -49,8 +49,13 @@ class Ledger {
   // Reads one trial again, because its worker has said something or exited, and
   // queues what the scheduler then wants.
   void reload(const std::string& id);
-  // Puts the trials of dead workers back in the queue.
+  // Puts the trials of dead workers and of machines that say nothing back in the
+  // queue.
   void reclaim();
+  // Puts the trial of a worker that is known to be dead back in the queue.
+  void release(const std::string& worker);
+  // Reads again what other machines have changed.
+  void refresh();
   // Records a trial as failed.
   void fail(const std::string& id, const std::string& reason);
 
@@ -100,6 +105,10 @@ class Ledger {
   };
   // What the scheduler wants.
   void schedule(Group& group, Changes& changes);
+  // After trials of these groups, by their indices, have changed.
+  void schedule(const std::set<std::size_t>& groups);
+  void reload(const std::vector<std::string>& ids);
+  void take_over(std::size_t place, store::Trial trial);
   void write(const Changes& changes);
   void read_rungs(std::size_t place, TrialState& state);
 
@@ -120,6 +129,9 @@ class Ledger {
   // Not in the store yet: an asynchronous scheduler has not chosen them.
   std::set<std::size_t> unstarted_;
 };
+
+// Of two records of one trial, whether `a` is of more training.
+bool got_further(const store::Trial& a, const store::Trial& b);
 
 // It failed or diverged.
 bool is_bad(const store::Trial& trial);

@@ -60,7 +60,8 @@ T number_of(const base::Json& event, const char* key, T otherwise) {
 }
 
 struct Worker {
-  explicit Worker(const Child::Options& options) : child(options) {}
+  Worker(const Child::Options& options, std::string its_device)
+      : child(options), device(std::move(its_device)) {}
 
   enum class State {
     kPreparing,  // it loads, or has just ended a trial
@@ -70,6 +71,7 @@ struct Worker {
   };
 
   Child child;
+  std::string device;
   State state = State::kPreparing;
   Clock::time_point since = Clock::now();  // of the state
   bool trained = false;                    // some trial
@@ -91,13 +93,15 @@ class Runner {
       : config_(config),
         proposals_(proposals),
         options_(options),
-        folder_{config.out},
+        folder_(folder_of(config)),
         threads_(threads_per_worker(config.workers)),
         most_workers_(static_cast<std::size_t>(config.workers)),
         display_(options.quiet) {
-    base::make_directory(folder_.root / "trials");
+    base::make_directory(folder_.root);
+    base::make_directory(folder_.trials());
     lock_.emplace(folder_.root);
     ledger_.emplace(config, proposals, options.retry_failed, options.targets);
+    shared_ = ledger_->store().is_shared();
     describe();
   }
 
@@ -119,6 +123,9 @@ class Runner {
       if (seconds_since(last_reclaim) > 1) {
         last_reclaim = Clock::now();
         ledger_->reclaim();
+        if (shared_) {
+          ledger_->refresh();
+        }
         kill_overdue();
         watch_others();
       }
@@ -143,8 +150,10 @@ class Runner {
   void describe() {
     store::Store& store = ledger_->store();
     const base::Json config = base::to_json(config_);
-    store.set_metadata("name", config_.name);
-    store.set_metadata("search", config);
+    if (!options_.join) {
+      store.set_metadata("name", config_.name);
+      store.set_metadata("search", config);
+    }
     base::write_file_atomically(
         folder_.config(), base::dump_json(config, 2) + "\n");
   }
@@ -154,7 +163,8 @@ class Runner {
   void note_origin() {
     store::Store& store = ledger_->store();
     const base::Json before = store.metadata();
-    nothing_to_do_ = ledger_->finished() && before.contains("hardware");
+    nothing_to_do_ = options_.join ||
+                     (ledger_->finished() && before.contains("hardware"));
     if (nothing_to_do_) {
       return;
     }
@@ -172,6 +182,9 @@ class Runner {
   }
 
   void note_elapsed() {
+    if (options_.join) {
+      return;
+    }
     ledger_->store().set_metadata(
         "elapsed_seconds", seconds_before_ + seconds_since(started_));
     note_load();
@@ -253,15 +266,27 @@ class Runner {
 
   void start_worker() {
     const std::string threads = std::to_string(threads_);
+    const std::string device = least_used_device();
     Child::Options options;
     options.command = options_.worker_command;
     options.command.push_back(folder_.root.string());
     options.command.push_back(threads);
+    options.command.push_back(device);
     options.log = folder_.log();
     // Read when the libraries load, before the worker can say so itself.
     options.environment = {
         {"OMP_NUM_THREADS", threads}, {"MKL_NUM_THREADS", threads}};
-    workers_.emplace_back(options);
+    workers_.emplace_back(options, device);
+  }
+
+  std::string least_used_device() const {
+    if (config_.devices.empty()) {
+      return config_.train.device;
+    }
+    return *std::ranges::min_element(
+        config_.devices, {}, [&](const std::string& device) {
+          return std::ranges::count(workers_, device, &Worker::device);
+        });
   }
 
   void stop() {
@@ -329,7 +354,8 @@ class Runner {
     const Trial& trial = ledger_->trials()[ledger_->place(id).value()];
     if (is_bad(trial)) {
       log_bad(trial);
-    } else if (trial.status != Status::kQueued) {
+    } else if (
+        trial.status == Status::kDone || trial.status == Status::kPruned) {
       display_.log(fmt::format(
           "{}: loss {:.4f} in {}",
           label(trial),
@@ -343,11 +369,14 @@ class Runner {
   void refused(const std::string& id) {
     ledger_->reload(id);
     constexpr int kMostRefusals = 20;
+    if (shared_) {
+      return;  // another machine was faster
+    }
     if (++refusals_ >= kMostRefusals && fatal_.empty()) {
       fatal_ = fmt::format(
           "search: workers cannot claim trials that are queued; another "
           "program writes to '{}'",
-          folder_.store().string());
+          folder_.store());
     }
   }
 
@@ -384,7 +413,7 @@ class Runner {
       if (!trained && !stopping_ && fatal_.empty()) {
         startup_failed(how);
       }
-      ledger_->reclaim();
+      ledger_->release(name);
     }
   }
 
@@ -460,7 +489,7 @@ class Runner {
   // A trial that a live process of another search has is not ours to train.
   void watch_others() {
     const bool busy =
-        stopping_ || ledger_->finished() || ledger_->queued() > 0 ||
+        stopping_ || shared_ || ledger_->finished() || ledger_->queued() > 0 ||
         std::any_of(workers_.begin(), workers_.end(), [](const Worker& worker) {
           return worker.state != Worker::State::kIdle;
         });
@@ -531,6 +560,7 @@ class Runner {
   double load_seconds_ = 0;  // measured
   double load_sum_ = 0;      // share times seconds
   bool nothing_to_do_ = false;
+  bool shared_ = false;  // the store, with other machines
   std::optional<base::FolderLock> lock_;
   std::optional<Ledger> ledger_;
   std::vector<Worker> workers_;

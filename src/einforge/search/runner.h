@@ -14,8 +14,8 @@
 namespace einforge::search {
 
 struct RunOptions {
-  // Starts a worker: the program and its first words; the search's folder and
-  // the number of threads are added. See worker.h.
+  // Starts a worker: the program and its first words; the search's folder, the
+  // number of threads and the device are added. See worker.h.
   std::vector<std::string> worker_command;
   // As the user typed it, for the report.
   std::string command;
@@ -28,6 +28,9 @@ struct RunOptions {
   bool retry_failed = false;
   // Rungs that each proposal is to pass; none: what the scheduler wants.
   std::vector<int> targets;
+  // Takes part in a search that another machine has begun, which notes what it
+  // is and what it ran on.
+  bool join = false;
   bool quiet = false;
   // Seconds that a worker may take to start or to stop, and that another
   // search's worker may hold what is left to train.
@@ -45,6 +48,9 @@ struct RunResult {
   std::optional<Belief> belief;  // of the scheduler; its trial is a proposal's
 };
 
+// With config.store other machines may run the same search at the same time: each
+// decides by what is in the store, so that all decide the same, and a trial is
+// written by who claimed it last.
 // Runs the search in config.out until every trial has come to its end, going on
 // from what is already there. Trials are trained by config.workers processes; a
 // worker that dies is replaced and its trial resumed from its checkpoint. When

@@ -13,6 +13,7 @@
 #include <cmath>
 #include <exception>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -22,6 +23,7 @@
 #include "einforge/base/files.h"
 #include "einforge/search/config.h"
 #include "einforge/search/folder.h"
+#include "einforge/search/lease.h"
 #include "einforge/search/process.h"
 #include "einforge/search/scheduler.h"
 #include "einforge/store/store.h"
@@ -54,8 +56,13 @@ void link_for_tensorboard(
   std::ranges::replace(name, '/', '_');
   std::error_code ignored;
   std::filesystem::create_directories(folder.tensorboard(), ignored);
+  // Beside the links, so that the folder can be moved.
+  const std::filesystem::path target =
+      folder.checkpoints.empty()
+          ? std::filesystem::path("..") / "trials" / trial.id
+          : std::filesystem::absolute(folder.trial(trial.id), ignored);
   std::filesystem::create_directory_symlink(
-      std::filesystem::path("..") / "trials" / trial.id,
+      target,
       folder.tensorboard() / name,
       ignored);
 }
@@ -85,12 +92,17 @@ class EventStream {
 
 class Worker {
  public:
-  Worker(const std::filesystem::path& directory, EventStream& events)
+  Worker(
+      const std::filesystem::path& directory,
+      const std::string& device,
+      EventStream& events)
       : events_(events),
-        folder_{directory},
-        config_(read_config(folder_)),
+        device_(device),
+        config_(read_config({directory})),
+        folder_(folder_of(config_)),
         store_(store::Store::open(folder_.store())),
-        name_(process_name(::getpid())) {}
+        name_(process_name(::getpid())),
+        lease_(store_.is_shared() ? config_.lease : NAN) {}
 
   void run() {
     while (!stop_requested) {
@@ -99,7 +111,7 @@ class Worker {
       if (id.empty()) {
         return;
       }
-      const std::optional<Trial> trial = store_.claim(id, name_);
+      const std::optional<Trial> trial = store_.claim(id, name_, lease_);
       if (trial) {
         run_trial(*trial);
       } else {
@@ -133,19 +145,45 @@ class Worker {
     train::TrainConfig config = train::recorded_config(trial.config);
     // Not part of the trial's id: they may have changed since it was added.
     config.data.path = config_.train.data.path;
-    config.device = config_.train.device;
+    config.device = device_;
     config.checkpoint_every = config_.train.checkpoint_every;
     config.keep_checkpoints = config_.train.keep_checkpoints;
     return config;
   }
 
+  // Where to train. A worker that has lost the trial may still hold its folder:
+  // then another one, with the checkpoints that are there.
+  std::filesystem::path directory_of(const Trial& trial) const {
+    const std::filesystem::path usual = folder_.trial(trial.id);
+    try {
+      base::make_directory(usual);
+      const base::FolderLock free(usual);
+      return usual;
+    } catch (const base::InvalidInput&) {
+      if (!store_.is_shared()) {
+        throw;
+      }
+    }
+    const std::filesystem::path other =
+        folder_.trial(fmt::format("{}.{}", trial.id, trial.fence));
+    std::error_code ignored;  // what is not whole is not used
+    std::filesystem::create_directories(other, ignored);
+    std::filesystem::copy(
+        usual / "checkpoints",
+        other / "checkpoints",
+        std::filesystem::copy_options::recursive |
+            std::filesystem::copy_options::overwrite_existing,
+        ignored);
+    return other;
+  }
+
   void run_trial(Trial trial) {
+    const Lease lease(store_, trial, lease_);
     train::TrainOptions options;
-    options.directory = folder_.trial(trial.id);
     options.resume = true;
     options.progress = false;
     options.on_point = [&](const store::CurvePoint& point) {
-      store_.append_curve(trial.id, {point});
+      store_.append_curve(trial, std::span(&point, 1));
     };
     options.on_step = [&](std::int64_t step, double loss) {
       report_step(step, loss);
@@ -154,9 +192,10 @@ class Worker {
       base::note(
           "trial {} ({}): warning: {}\n", trial.id, trial.structure, message);
     };
-    options.should_stop = [] { return stop_requested.load(); };
+    options.should_stop = [&] { return stop_requested || lease.lost(); };
     const int rungs = static_cast<int>(rung_count(config_.scheduler));
     try {
+      options.directory = directory_of(trial);
       const train::TrainConfig config = train_config(trial);
       link_for_tensorboard(folder_, trial, config);
       const std::int64_t target = rung_steps(
@@ -235,16 +274,21 @@ class Worker {
   }
 
   EventStream& events_;
-  Folder folder_;
+  std::string device_;
   SearchConfig config_;
+  Folder folder_;
   store::Store store_;
   std::string name_;
+  double lease_;  // seconds
   std::chrono::steady_clock::time_point last_report_{};
 };
 
 }  // namespace
 
-int run_worker(const std::filesystem::path& directory, int threads) {
+int run_worker(
+    const std::filesystem::path& directory,
+    int threads,
+    const std::string& device) {
   struct sigaction action {};
   action.sa_handler = [](int) { stop_requested = true; };
   // No SA_RESTART: the signal must end the wait for a command.
@@ -256,7 +300,7 @@ int run_worker(const std::filesystem::path& directory, int threads) {
   torch::set_num_threads(threads);
   EventStream events;
   try {
-    Worker(directory, events).run();
+    Worker(directory, device, events).run();
     return 0;
   } catch (const std::exception& error) {
     events.send({{"event", "fatal"}, {"message", base::message_of(error)}});

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 namespace einforge::search {
 
@@ -18,8 +19,11 @@ namespace einforge::search {
 //
 // SIGTERM makes it write a checkpoint, put its trial back in the queue and
 // return.
-// Returns the exit code. A trial that cannot be trained is recorded as failed
+// Trains on `device`, as train.device has it. Returns the exit code. A trial that cannot be trained is recorded as failed
 // with the reason.
-int run_worker(const std::filesystem::path& directory, int threads);
+int run_worker(
+    const std::filesystem::path& directory,
+    int threads,
+    const std::string& device);
 
 }  // namespace einforge::search
