@@ -89,6 +89,9 @@ Confirmation confirmation(
   result.config = config;
   result.config.name += ", confirmation";
   result.config.out = (Folder{config.out}.root / "confirm").string();
+  if (!config.store.empty()) {
+    result.config.store = folder_of(config).database + "_confirm";
+  }
   result.config.scheduler.kind = "grid";
   result.looked_at = proposals.size();
   const std::string baseline = baseline_of(proposals);
