@@ -449,7 +449,7 @@ void measure_first(
   }
   base::make_directory(config.out);
   const base::FolderLock lock(config.out);
-  store::Store store = store::Store::open(search::Folder{config.out}.store());
+  store::Store store = store::Store::open(search::folder_of(config).store());
   std::map<std::string, double> speeds = search::Ledger::speeds(store);
   std::vector<search::Proposal> unknown;
   for (const search::Proposal& proposal : proposals) {
@@ -494,7 +494,7 @@ void note_outcome(
     return;
   }
   const base::FolderLock lock(config.out);
-  store::Store store = store::Store::open(search::Folder{config.out}.store());
+  store::Store store = store::Store::open(search::folder_of(config).store());
   store.set_metadata(
       "outcome",
       fmt::format(
@@ -619,8 +619,9 @@ void run_search(const SearchFlags& flags) {
   }
   if (flags.join) {
     check_can_join(config);
+  } else {
+    measure_first(config, proposals, flags.quiet);
   }
-  measure_first(config, proposals, flags.quiet);
   const search::RunOptions options = run_options(flags);
   const search::RunResult result = [&] {
     const base::StopSignals signals;
