@@ -146,8 +146,9 @@ class Proxy {
     address.sun_family = AF_UNIX;
     path.string().copy(address.sun_path, sizeof address.sun_path - 1);
     if (call(
-            file, reinterpret_cast<const sockaddr*>(&address), sizeof address) !=
-        0) {
+            file,
+            reinterpret_cast<const sockaddr*>(&address),
+            sizeof address) != 0) {
       ::close(file);
       return -1;
     }

@@ -33,10 +33,14 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"postgresql://u:p@h:5432/d#s", "postgresql://u@h:5432/d#s", "p"},
         Case{"postgres://u:p%40%2Fq@h/d", "postgres://u@h/d", "p@/q"},
         Case{"postgresql://h/d?password=p&x=1", "postgresql://h/d?x=1", "p"},
-        Case{"postgresql://h/d?x=1&password=p#s", "postgresql://h/d?x=1#s", "p"},
+        Case{
+            "postgresql://h/d?x=1&password=p#s", "postgresql://h/d?x=1#s", "p"},
         Case{"postgresql://h/d?password=p", "postgresql://h/d", "p"},
         Case{"postgresql:///d?host=/a:b@c", "postgresql:///d?host=/a:b@c", ""},
-        Case{"postgresql://h/d?passwords=p", "postgresql://h/d?passwords=p", ""}));
+        Case{
+            "postgresql://h/d?passwords=p",
+            "postgresql://h/d?passwords=p",
+            ""}));
 
 TEST(Location, TakesASearchUnlessItNamesOne) {
   EXPECT_EQ(with_search("runs/x/trials.db", "a"), "runs/x/trials.db");

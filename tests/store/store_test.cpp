@@ -77,7 +77,8 @@ TEST(Store, ReadsAndUpdatesOlderVersions) {
   }
 }
 
-// What a checksum tells is not written over when the file is brought up to date.
+// What a checksum tells is not written over when the file is brought up to
+// date.
 TEST(Store, ADamagedRowOfAnOlderVersionStaysDamaged) {
   const TemporaryDirectory directory;
   const auto path = directory / "s.db";

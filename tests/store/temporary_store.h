@@ -28,8 +28,8 @@ inline Trial make_trial(const std::string& id) {
   return trial;
 }
 
-// Takes a store back to an older version: 1 had no routers, 2 no checksums, 3 no
-// fencing numbers.
+// Takes a store back to an older version: 1 had no routers, 2 no checksums, 3
+// no fencing numbers.
 inline void make_older(const std::filesystem::path& path, int version) {
   internal::SqliteDatabase database(
       path, internal::SqliteDatabase::Mode::kReadWrite);

@@ -11,8 +11,8 @@ namespace einforge::search {
 // Where things lie in a search's folder, and what it keeps elsewhere.
 struct Folder {
   std::filesystem::path root;
-  std::string database = "";              // instead of a file
-  std::filesystem::path checkpoints = ""; // instead of a folder
+  std::string database = "";               // instead of a file
+  std::filesystem::path checkpoints = "";  // instead of a folder
 
   // As store::Store takes it.
   std::string store() const {

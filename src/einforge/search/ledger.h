@@ -49,8 +49,8 @@ class Ledger {
   // Reads one trial again, because its worker has said something or exited, and
   // queues what the scheduler then wants.
   void reload(const std::string& id);
-  // Puts the trials of dead workers and of machines that say nothing back in the
-  // queue.
+  // Puts the trials of dead workers and of machines that say nothing back in
+  // the queue.
   void reclaim();
   // Puts the trial of a worker that is known to be dead back in the queue.
   void release(const std::string& worker);

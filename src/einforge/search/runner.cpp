@@ -163,8 +163,8 @@ class Runner {
   void note_origin() {
     store::Store& store = ledger_->store();
     const base::Json before = store.metadata();
-    nothing_to_do_ = options_.join ||
-                     (ledger_->finished() && before.contains("hardware"));
+    nothing_to_do_ =
+        options_.join || (ledger_->finished() && before.contains("hardware"));
     if (nothing_to_do_) {
       return;
     }

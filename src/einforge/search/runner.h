@@ -48,16 +48,16 @@ struct RunResult {
   std::optional<Belief> belief;  // of the scheduler; its trial is a proposal's
 };
 
-// With config.store other machines may run the same search at the same time: each
-// decides by what is in the store, so that all decide the same, and a trial is
-// written by who claimed it last.
-// Runs the search in config.out until every trial has come to its end, going on
-// from what is already there. Trials are trained by config.workers processes; a
-// worker that dies is replaced and its trial resumed from its checkpoint. When
-// this process dies, the workers die with it, and the next call goes on.
-// Throws base::InvalidInput when another search works on the folder, when it
-// holds a search on other data or with another scheduler, or a store of a
-// newer version; base::IoError when workers cannot start or write.
+// With config.store other machines may run the same search at the same time:
+// each decides by what is in the store, so that all decide the same, and a
+// trial is written by who claimed it last. Runs the search in config.out until
+// every trial has come to its end, going on from what is already there. Trials
+// are trained by config.workers processes; a worker that dies is replaced and
+// its trial resumed from its checkpoint. When this process dies, the workers
+// die with it, and the next call goes on. Throws base::InvalidInput when
+// another search works on the folder, when it holds a search on other data or
+// with another scheduler, or a store of a newer version; base::IoError when
+// workers cannot start or write.
 RunResult run(
     const SearchConfig& config,
     const std::vector<Proposal>& proposals,

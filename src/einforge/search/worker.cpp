@@ -62,9 +62,7 @@ void link_for_tensorboard(
           ? std::filesystem::path("..") / "trials" / trial.id
           : std::filesystem::absolute(folder.trial(trial.id), ignored);
   std::filesystem::create_directory_symlink(
-      target,
-      folder.tensorboard() / name,
-      ignored);
+      target, folder.tensorboard() / name, ignored);
 }
 
 // Standard output carries events alone: what else is printed there goes to the

@@ -182,8 +182,8 @@ class PostgresDatabase : public Database {
       }
     }
     if (waited > kAway) {
-      throw base::IoError(fmt::format(
-          "the store '{}' is busy with other transactions", name_));
+      throw base::IoError(
+          fmt::format("the store '{}' is busy with other transactions", name_));
     }
   }
 
@@ -218,18 +218,16 @@ class PostgresDatabase : public Database {
     for (const auto& value : values) {
       texts.push_back(value ? value->c_str() : nullptr);
     }
-    const int sent =
-        values.empty()
-            ? PQsendQuery(connection, sql.c_str())
-            : PQsendQueryParams(
-                  connection,
-                  sql.c_str(),
-                  static_cast<int>(texts.size()),
-                  nullptr,
-                  texts.data(),
-                  nullptr,
-                  nullptr,
-                  0);
+    const int sent = values.empty() ? PQsendQuery(connection, sql.c_str())
+                                    : PQsendQueryParams(
+                                          connection,
+                                          sql.c_str(),
+                                          static_cast<int>(texts.size()),
+                                          nullptr,
+                                          texts.data(),
+                                          nullptr,
+                                          nullptr,
+                                          0);
     if (sent == 0) {
       fail(connection);
     }
@@ -243,8 +241,7 @@ class PostgresDatabase : public Database {
       const ExecStatusType status = PQresultStatus(next.get());
       if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) {
         const std::string message = PQresultErrorMessage(next.get());
-        const char* code =
-            PQresultErrorField(next.get(), PG_DIAG_SQLSTATE);
+        const char* code = PQresultErrorField(next.get(), PG_DIAG_SQLSTATE);
         const std::string state = code == nullptr ? "" : code;
         while (Result rest{PQgetResult(connection)}) {
         }
@@ -260,8 +257,7 @@ class PostgresDatabase : public Database {
 
  private:
   std::string lost(const std::string& message) const {
-    return fmt::format(
-        "lost the store '{}': {}", name_, first_line(message));
+    return fmt::format("lost the store '{}': {}", name_, first_line(message));
   }
 
   [[noreturn]] void fail(PGconn* connection) {
@@ -289,8 +285,8 @@ class PostgresDatabase : public Database {
           end - Clock::now());
       if (left.count() <= 0) {
         connection_.reset();
-        throw TryAgain(lost(
-            fmt::format("no answer in {:g} s", kSilence.count())));
+        throw TryAgain(
+            lost(fmt::format("no answer in {:g} s", kSilence.count())));
       }
       ::poll(&file, 1, static_cast<int>(left.count()));
       if (file.revents != 0 && PQconsumeInput(connection) == 0) {
@@ -324,12 +320,10 @@ class PostgresDatabase : public Database {
       const std::string message = first_line(
           connection_ ? PQerrorMessage(connection_.get()) : "no memory");
       connection_.reset();
-      throw TryAgain(
-          fmt::format("cannot connect to '{}': {}", name_, message));
+      throw TryAgain(fmt::format("cannot connect to '{}': {}", name_, message));
     }
     // Notices of tables that exist already.
-    PQsetNoticeProcessor(
-        connection_.get(), [](void*, const char*) {}, nullptr);
+    PQsetNoticeProcessor(connection_.get(), [](void*, const char*) {}, nullptr);
     prepare_session();
   }
 
@@ -481,14 +475,12 @@ class PostgresStatement : public Statement {
         static_cast<std::size_t>(PQgetlength(result_.get(), row_, column))};
   }
   std::int64_t integer(int column) const override {
-    return std::strtoll(
-        PQgetvalue(result_.get(), row_, column), nullptr, 10);
+    return std::strtoll(PQgetvalue(result_.get(), row_, column), nullptr, 10);
   }
   double real(int column) const override {
     return PQgetisnull(result_.get(), row_, column) == 1
                ? std::numeric_limits<double>::quiet_NaN()
-               : std::strtod(
-                     PQgetvalue(result_.get(), row_, column), nullptr);
+               : std::strtod(PQgetvalue(result_.get(), row_, column), nullptr);
   }
 
  private:

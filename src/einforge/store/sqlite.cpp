@@ -326,7 +326,8 @@ int SqliteDatabase::count_work(void* self) {
 
 void SqliteDatabase::execute(const std::string& sql) {
   start_counting();
-  const int code = sqlite3_exec(handle_, sql.c_str(), nullptr, nullptr, nullptr);
+  const int code =
+      sqlite3_exec(handle_, sql.c_str(), nullptr, nullptr, nullptr);
   if (code != SQLITE_OK) {
     fail(code);
   }

@@ -45,8 +45,8 @@ class SqliteDatabase : public Database {
   enum class Mode { kReadWrite, kReadOnly };
 
   // Throws base::IoError when the file cannot be opened or, for kReadWrite,
-  // written; base::InvalidInput when it lies where several machines write, where
-  // SQLite's locks do not hold.
+  // written; base::InvalidInput when it lies where several machines write,
+  // where SQLite's locks do not hold.
   SqliteDatabase(const std::filesystem::path& path, Mode mode);
   ~SqliteDatabase() override;
 

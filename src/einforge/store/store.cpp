@@ -123,8 +123,8 @@ struct Store::Impl {
   explicit Impl(std::unique_ptr<Database> opened)
       : database(std::move(opened)), columns(database->columns()) {}
 
-  // What `body` returns, which reads; it is called again when the connection was
-  // lost or another transaction was in the way.
+  // What `body` returns, which reads; it is called again when the connection
+  // was lost or another transaction was in the way.
   template <typename Body>
   auto read(const Body& body) {
     const std::scoped_lock lock(mutex);
@@ -241,8 +241,8 @@ struct Store::Impl {
   }
 
   base::Json metadata() {
-    const auto select = prepare(fmt::format(
-        "SELECT {} FROM metadata ORDER BY key", columns.metadata));
+    const auto select = prepare(
+        fmt::format("SELECT {} FROM metadata ORDER BY key", columns.metadata));
     base::Json metadata = base::Json::object();
     while (select->step()) {
       check_row(*database, *select, 2);

@@ -59,11 +59,11 @@ struct Claim {
   double seconds_left = 0;
 };
 
-// The trials of a search, in one SQLite file (write-ahead log) or in a schema of
-// a PostgreSQL database, safe under several processes and under kill -9 at any
-// moment. All writes are transactions. In a file every row has a checksum; one
-// that is damaged or made to do harm is refused: whatever reads it ends in a
-// time that its size explains. A database may be used from several machines;
+// The trials of a search, in one SQLite file (write-ahead log) or in a schema
+// of a PostgreSQL database, safe under several processes and under kill -9 at
+// any moment. All writes are transactions. In a file every row has a checksum;
+// one that is damaged or made to do harm is refused: whatever reads it ends in
+// a time that its size explains. A database may be used from several machines;
 // when the connection is lost, calls wait for it and go on.
 class Store {
  public:
@@ -73,9 +73,9 @@ class Store {
   // Throws base::InvalidInput when it is no einforge store or was written by a
   // newer version, base::IoError when it cannot be written.
   static Store open(const std::string& location);
-  // As open, but throws when there is none and writes nothing, but that the last
-  // to close a file folds the log of a killed writer into it. Leaves no file
-  // behind. Without a SEARCH the database must have one alone.
+  // As open, but throws when there is none and writes nothing, but that the
+  // last to close a file folds the log of a killed writer into it. Leaves no
+  // file behind. Without a SEARCH the database must have one alone.
   static Store open_read_only(const std::string& location);
 
   Store(Store&&) noexcept;
