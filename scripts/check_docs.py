@@ -166,6 +166,7 @@ LEFT_OUT = {
     "tensorboard --logdir": "does not end",
     "man -l": "does not end",
     "big.txt.xz": "the reader's own file",
+    "postgresql://": "needs a database server",
     "--suite": "takes long on a CPU",
     "scaling_tests": "CI runs it as it is",
     "step_00000500": "training is shorter here",

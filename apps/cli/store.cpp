@@ -66,7 +66,7 @@ void add_store(CLI::App& app) {
   merge->footer(
       "Of a trial that both have, the record that got further stays.\n"
       "Example:\n"
-      "  einforge store merge runs/demo/trials.db runs/there/trials.db");
+      "  einforge store merge runs/all.db runs/demo");
   merge->callback([flags] { run_merge(*flags); });
 }
 
