@@ -55,12 +55,12 @@ void add_store(CLI::App& app) {
   auto flags = std::make_shared<MergeFlags>();
   merge
       ->add_option(
-          "into",
+          "target",
           flags->into,
           "folder of a search, trials.db or postgresql://HOST/DATABASE#SEARCH; "
           "made where there is none")
       ->required();
-  merge->add_option("from", flags->from, "the same; it stays as it is")
+  merge->add_option("source", flags->from, "the same; it stays as it is")
       ->required();
   flags->json.add(*merge);
   merge->footer(
