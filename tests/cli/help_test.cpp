@@ -111,7 +111,9 @@ TEST(HelpTest, BashCompletesCommandsAndOptions) {
     return base::trim(result.out);
   };
   EXPECT_EQ(complete("einforge repo", 1), "report");
-  EXPECT_EQ(complete("/usr/bin/einforge data ''", 2), "prepare import inspect --help");
+  EXPECT_EQ(
+      complete("/usr/bin/einforge data ''", 2),
+      "prepare import inspect --help");
   EXPECT_EQ(complete("einforge data prepare --se", 3), "--seed");
   EXPECT_THAT(printed({"help", "--completion", "fish"}), HasSubstr("complete"));
   EXPECT_EQ(run_einforge({"help", "--completion", "csh"}).exit_code, 2);
