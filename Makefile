@@ -28,7 +28,7 @@ build: configure
 	@cmake --build $(BUILD) -j $(JOBS)
 
 test: build
-	@ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure
+	@ctest --test-dir $(BUILD) -j $$(($(JOBS) + 1)) --output-on-failure
 
 # The program alone, without the tests.
 program: configure
