@@ -470,14 +470,7 @@ Metadata import_tokens(const ImportOptions& options) {
   }
   metadata.train.hash = train_hash.hex();
   metadata.validation.hash = validation_hash.hex();
-  if (tokenizer) {
-    base::write_file_atomically(
-        folder.staged(metadata.tokenizer.file.c_str()), tokenizer->bytes());
-  }
-  base::write_file_atomically(
-      folder.staged("meta.json"),
-      base::dump_json(base::to_json(metadata), 2) + "\n");
-  folder.publish();
+  publish(folder, metadata, tokenizer);
   return metadata;
 }
 

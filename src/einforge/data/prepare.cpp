@@ -316,15 +316,7 @@ Metadata prepare(const PrepareOptions& options) {
   metadata.train = train.info();
   metadata.validation = validation.info();
   metadata.replaced = summarise(reader);
-  if (tokenizer_file) {
-    base::write_file_atomically(
-        folder.staged(metadata.tokenizer.file.c_str()),
-        tokenizer_file->bytes());
-  }
-  base::write_file_atomically(
-      folder.staged("meta.json"),
-      base::dump_json(base::to_json(metadata), 2) + "\n");
-  folder.publish();
+  publish(folder, metadata, tokenizer_file);
   return metadata;
 }
 

@@ -10,6 +10,7 @@
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/json.h"
+#include "einforge/data/library_tokenizer.h"
 #include "einforge/data/metadata.h"
 
 namespace einforge::data {
@@ -182,6 +183,20 @@ void StagedFolder::publish() {
   for (const fs::path& path : stale) {
     remove_tree(path);
   }
+}
+
+void publish(
+    StagedFolder& folder,
+    const Metadata& metadata,
+    const std::optional<TokenizerFile>& tokenizer) {
+  if (tokenizer) {
+    base::write_file_atomically(
+        folder.staged(metadata.tokenizer.file.c_str()), tokenizer->bytes());
+  }
+  base::write_file_atomically(
+      folder.staged("meta.json"),
+      base::dump_json(base::to_json(metadata), 2) + "\n");
+  folder.publish();
 }
 
 }  // namespace einforge::data

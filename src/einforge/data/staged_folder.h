@@ -9,6 +9,9 @@
 
 namespace einforge::data {
 
+struct Metadata;
+class TokenizerFile;
+
 // The files of a data folder, in the order in which they are put in place.
 inline constexpr std::array<const char*, 6> kDataFiles = {
     "train.bin",
@@ -61,5 +64,12 @@ class StagedFolder {
   base::NewFolders made_;
   std::optional<base::FolderLock> lock_;
 };
+
+// Adds what belongs beside the tokens, which are written and synced, and puts
+// all in place.
+void publish(
+    StagedFolder& folder,
+    const Metadata& metadata,
+    const std::optional<TokenizerFile>& tokenizer);
 
 }  // namespace einforge::data

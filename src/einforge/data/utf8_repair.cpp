@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "einforge/data/utf8_runs.h"
+
 namespace einforge::data {
 namespace {
 
@@ -44,20 +46,13 @@ void Utf8Repair::finish(std::string& text) {
 }
 
 void Utf8Repair::add_whole(std::string_view bytes, std::string& text) {
-  std::size_t valid = 0;  // where the run of valid characters starts
-  std::size_t next = 0;
-  while (next < bytes.size()) {
-    const std::size_t start = next;
-    UChar32 character = 0;
-    U8_NEXT(bytes.data(), next, bytes.size(), character);
-    if (character < 0) {
-      text += bytes.substr(valid, start - valid);
-      text += "\xef\xbf\xbd";
-      invalid_bytes_ += static_cast<std::int64_t>(next - start);
-      valid = next;
-    }
-  }
-  text += bytes.substr(valid);
+  for_each_utf8_run(
+      bytes,
+      [&](std::string_view run) { text += run; },
+      [&](std::string_view broken) {
+        text += "\xef\xbf\xbd";
+        invalid_bytes_ += static_cast<std::int64_t>(broken.size());
+      });
 }
 
 }  // namespace einforge::data

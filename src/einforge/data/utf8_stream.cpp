@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "einforge/data/icu.h"
+#include "einforge/data/utf8_runs.h"
 
 namespace einforge::data {
 namespace {
@@ -119,21 +120,14 @@ std::string_view Utf8Stream::add_long(
 }
 
 void Utf8Stream::add_segment(std::string_view segment, std::string& text) {
-  std::size_t valid = 0;  // where the run of valid characters starts
-  std::size_t next = 0;
-  while (next < segment.size()) {
-    const std::size_t start = next;
-    UChar32 character = 0;
-    U8_NEXT(segment.data(), next, segment.size(), character);
-    if (character < 0) {
-      add_valid(segment.substr(valid, start - valid), text);
-      for (std::size_t i = start; i < next; ++i) {
-        on_invalid(segment[i], text);
-      }
-      valid = next;
-    }
-  }
-  add_valid(segment.substr(valid), text);
+  for_each_utf8_run(
+      segment,
+      [&](std::string_view run) { add_valid(run, text); },
+      [&](std::string_view broken) {
+        for (const char byte : broken) {
+          on_invalid(byte, text);
+        }
+      });
 }
 
 void Utf8Stream::add_valid(std::string_view run, std::string& text) {
