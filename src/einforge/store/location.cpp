@@ -57,26 +57,18 @@ std::string without_password(const std::string& location) {
       result.erase(colon, at - colon);
     }
   }
-  // "?password=..." too.
-  constexpr std::string_view kKey = "password=";
-  const std::size_t query = result.find('?');
-  for (std::size_t from = query; from != std::string::npos;) {
-    from = result.find(kKey, from);
-    if (from == std::string::npos) {
-      break;
-    }
-    if (result[from - 1] != '?' && result[from - 1] != '&') {
-      from += kKey.size();
+  for (const std::string_view key : {"?password=", "&password="}) {
+    const std::size_t mark = result.find(key);
+    if (mark == std::string::npos) {
       continue;
     }
+    const std::size_t from = mark + key.size();
     const std::size_t end =
         std::min(result.find_first_of("&#", from), result.size());
-    keep_password(std::string_view(result).substr(
-        from + kKey.size(), end - from - kKey.size()));
-    // With the '&' on one of its sides, or the '?' where nothing else is left.
+    keep_password(std::string_view(result).substr(from, end - from));
+    // With the mark before it, or the one after where more comes.
     const bool more = end < result.size() && result[end] == '&';
-    result.erase(from - (more ? 0 : 1), end - from + 1);
-    break;
+    result.erase(more ? mark + 1 : mark, end - mark);
   }
   return result;
 }
