@@ -55,18 +55,20 @@ class IdsCodec : public Codec {
 
 std::string read_tokenizer(
     const TokenizerInfo& tokenizer, const std::filesystem::path& folder) {
-  const std::filesystem::path file =
-      find_data_file(folder, tokenizer.file.c_str());
-  std::string bytes = base::read_file(file);
-  const std::string hash = base::hash_hex(bytes);
-  base::check(
-      hash == tokenizer.hash,
-      "'{}': expected the tokenizer of hash {}; got {}: changed since it was "
-      "copied there",
-      file.string(),
-      tokenizer.hash,
-      hash);
-  return bytes;
+  return read_unreplaced(folder, [&] {
+    const std::filesystem::path file =
+        find_data_file(folder, tokenizer.file.c_str());
+    std::string bytes = base::read_file(file);
+    const std::string hash = base::hash_hex(bytes);
+    base::check(
+        hash == tokenizer.hash,
+        "'{}': expected the tokenizer of hash {}; got {}: changed since it was "
+        "copied there",
+        file.string(),
+        tokenizer.hash,
+        hash);
+    return bytes;
+  });
 }
 
 std::unique_ptr<Codec> open_codec(
@@ -79,11 +81,13 @@ std::unique_ptr<Codec> open_codec(
   if (!is_library_tokenizer(tokens)) {
     return std::make_unique<AlphabetCodec>(tokens);
   }
-  read_tokenizer(tokenizer, folder);
-  return std::make_unique<LibraryTokenizer>(
-      tokens,
-      find_data_file(folder, tokenizer.file.c_str()),
-      tokenizer.pattern);
+  return read_unreplaced(folder, [&] {
+    read_tokenizer(tokenizer, folder);
+    return std::make_unique<LibraryTokenizer>(
+        tokens,
+        find_data_file(folder, tokenizer.file.c_str()),
+        tokenizer.pattern);
+  });
 }
 
 }  // namespace einforge::data

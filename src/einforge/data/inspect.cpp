@@ -9,6 +9,7 @@
 #include "einforge/base/error.h"
 #include "einforge/data/codec.h"
 #include "einforge/data/overlap.h"
+#include "einforge/data/staged_folder.h"
 #include "einforge/data/token_files.h"
 #include "einforge/data/verification.h"
 
@@ -68,12 +69,15 @@ std::string sample(
 
 Inspection inspect(const std::filesystem::path& folder) {
   constexpr std::int64_t kSampleTokens = 400;
-  const TokenFiles files(folder);
+  const TokenFiles files = read_unreplaced(folder, [&] {
+    TokenFiles opened(folder);
+    if (!opened.metadata.tokenizer.file.empty()) {
+      read_tokenizer(opened.metadata.tokenizer, folder);
+    }
+    return opened;
+  });
   const Metadata& metadata = files.metadata;
   Verification(files).wait();
-  if (!metadata.tokenizer.file.empty()) {
-    read_tokenizer(metadata.tokenizer, folder);
-  }
   const auto train = count_tokens(files.train, metadata.vocab_size);
   const auto validation = count_tokens(files.validation, metadata.vocab_size);
   std::vector<std::int64_t> start(static_cast<std::size_t>(

@@ -131,7 +131,9 @@ std::int64_t token_bytes(const std::string& dtype) {
       "expected dtype uint8, uint16, uint32 or uint64; got '{}'", dtype));
 }
 
-Metadata read_metadata(const std::filesystem::path& folder) {
+namespace {
+
+Metadata read_once(const std::filesystem::path& folder) {
   const std::filesystem::path path = find_data_file(folder, "meta.json");
   std::error_code ignored;
   base::check(
@@ -168,6 +170,12 @@ Metadata read_metadata(const std::filesystem::path& folder) {
         fmt::format("'{}': {}", path.string(), error.what()));
   }
   return metadata;
+}
+
+}  // namespace
+
+Metadata read_metadata(const std::filesystem::path& folder) {
+  return read_unreplaced(folder, [&] { return read_once(folder); });
 }
 
 }  // namespace einforge::data

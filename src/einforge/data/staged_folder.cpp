@@ -122,6 +122,24 @@ fs::path find_data_file(const fs::path& folder, const char* name) {
   return fs::exists(staged, ignored) ? staged : folder / name;
 }
 
+std::array<DataFileState, kDataFiles.size()> data_file_states(
+    const fs::path& folder) {
+  std::array<DataFileState, kDataFiles.size()> states{};
+  for (std::size_t i = 0; i < states.size(); ++i) {
+    struct stat status {};
+    const fs::path staged = folder / kComplete / kDataFiles[i];
+    const bool complete = ::stat(staged.c_str(), &status) == 0;
+    if (complete || ::stat((folder / kDataFiles[i]).c_str(), &status) == 0) {
+      states[i] = {
+          complete,
+          status.st_ino,
+          status.st_mtim.tv_sec * std::int64_t{1'000'000'000} +
+              status.st_mtim.tv_nsec};
+    }
+  }
+  return states;
+}
+
 StagedFolder::StagedFolder(const fs::path& folder, Kind kind)
     : folder_(folder), made_(folder) {
   try {

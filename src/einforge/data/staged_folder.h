@@ -1,8 +1,14 @@
 #pragma once
 
+#include <sys/stat.h>
+
 #include <array>
+#include <chrono>
+#include <compare>
+#include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <thread>
 
 #include "einforge/base/files.h"
 #include "einforge/base/folders.h"
@@ -25,6 +31,41 @@ inline constexpr std::array<const char*, 6> kDataFiles = {
 // but for one whose publication was interrupted.
 std::filesystem::path find_data_file(
     const std::filesystem::path& folder, const char* name);
+
+// Where each of the folder's files is, and which file that is.
+struct DataFileState {
+  bool complete = false;      // found where it counts before it is moved
+  ino_t number = 0;           // 0: there is none
+  std::int64_t modified = 0;  // ns; a number may come again, at another time
+
+  auto operator<=>(const DataFileState&) const = default;
+};
+std::array<DataFileState, kDataFiles.size()> data_file_states(
+    const std::filesystem::path& folder);
+
+// What `read` returns of a folder whose files another process may replace:
+// called again when they were meanwhile, whether it returned or threw.
+template <typename Read>
+auto read_unreplaced(const std::filesystem::path& folder, const Read& read) {
+  constexpr int kAttempts = 100;  // one that never rests is not waited for
+  for (int attempt = 1;; ++attempt) {
+    const auto before = data_file_states(folder);
+    const auto is_last = [&] {
+      return attempt == kAttempts || data_file_states(folder) == before;
+    };
+    try {
+      auto result = read();
+      if (is_last()) {
+        return result;
+      }
+    } catch (...) {
+      if (is_last()) {
+        throw;
+      }
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
 
 // Replaces the files of a data folder all at once, whatever happens.
 //

@@ -1,16 +1,11 @@
 #include "einforge/data/token_files.h"
 
-#include <sys/stat.h>
-
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <bit>
-#include <chrono>
 #include <cstring>
 #include <limits>
-#include <thread>
-#include <tuple>
 #include <utility>
 
 #include "einforge/base/error.h"
@@ -137,20 +132,6 @@ void TokenStream::read(std::int64_t begin, std::span<std::int64_t> out) const {
   }
 }
 
-namespace {
-
-// Changes when `data prepare` publishes another meta.json. A file's number may
-// come again, with another time.
-std::tuple<ino_t, time_t, long> version_of(
-    const std::filesystem::path& folder) {
-  struct stat status {};
-  const auto path = find_data_file(folder, "meta.json");
-  ::stat(path.c_str(), &status);
-  return {status.st_ino, status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
-}
-
-}  // namespace
-
 TokenFiles::TokenFiles(const std::filesystem::path& folder)
     : TokenFiles(open(folder)) {}
 
@@ -160,23 +141,9 @@ TokenFiles::TokenFiles(const std::filesystem::path& folder, Metadata read)
       validation(
           metadata.validation, find_data_file(folder, "val.bin"), metadata) {}
 
-// One after another, while another process may put others in their place.
 TokenFiles TokenFiles::open(const std::filesystem::path& folder) {
-  constexpr int kAttempts = 8;
-  for (int attempt = 1;; ++attempt) {
-    try {
-      const auto version = version_of(folder);
-      TokenFiles files(folder, read_metadata(folder));
-      if (version == version_of(folder) || attempt == kAttempts) {
-        return files;
-      }
-    } catch (const base::InvalidInput&) {
-      if (attempt == kAttempts) {
-        throw;
-      }
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
+  return read_unreplaced(
+      folder, [&] { return TokenFiles(folder, read_metadata(folder)); });
 }
 
 }  // namespace einforge::data
