@@ -90,7 +90,7 @@ class Timed:
         while not ready() and not self.has_ended():
             time.sleep(0.05)
         wall = time.monotonic() - self.start
-        self.process.send_signal(signal.SIGINT)
+        os.kill(self.process.pid, signal.SIGINT)  # not send_signal, which polls
         return {**self.end((0, 130)), "wall_seconds": round(wall, 2)}
 
     def end(self, codes=(0,)):
@@ -111,8 +111,11 @@ def fill(store, points):
     which has no checksums: the program brings it up to date."""
     rng = random.Random(0)
     with sqlite3.connect(store) as database:
-        for table in ("trials", "curves", "metadata"):
-            database.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+        for table, column in (
+                ("trials", "checksum"), ("trials", "fence"),
+                ("trials", "lease"), ("curves", "checksum"),
+                ("metadata", "checksum")):
+            database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         database.execute("PRAGMA user_version = 2")
         rows = database.execute(
             "SELECT sequence, structure, parameters, learning_rate "
