@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "einforge/models/linear.h"
+#include "einforge/models/token_loss.h"
 #include "einforge/ops/embedding.h"
 
 namespace einforge::models {
@@ -111,7 +112,7 @@ Gpt::Gpt(
       "head", make_linear(this->plan().linear("head"), config.moe, generator));
 }
 
-torch::Tensor Gpt::forward(const torch::Tensor& x) {
+torch::Tensor Gpt::hidden(const torch::Tensor& x) {
   TORCH_CHECK(
       x.dim() == 2 && x.size(1) <= position_embedding_.size(0),
       "[gpt] expected x of size (batch, time), time at most ",
@@ -126,13 +127,21 @@ torch::Tensor Gpt::forward(const torch::Tensor& x) {
   for (const auto& block : blocks_) {
     h = block->forward(h);
   }
-  return head_->forward(norm_->add(h.stream, h.branch, multiplier_).normed);
+  return norm_->add(h.stream, h.branch, multiplier_).normed;
+}
+
+torch::Tensor Gpt::forward(const torch::Tensor& x) {
+  return head_->forward(hidden(x));
 }
 
 torch::Tensor Gpt::loss(const torch::Tensor& x, const torch::Tensor& y) {
-  const torch::Tensor logits =
-      forward(x).flatten(0, 1);  // (batch * time, vocabulary)
-  return torch::cross_entropy_loss(logits, y.flatten());
+  const structure::Structure& head = plan().linear("head").structure;
+  return token_loss(
+      *head_,
+      hidden(x).flatten(0, 1),
+      y.flatten(),
+      // A mixture's routers see all tokens at once.
+      head.spec.mixture ? y.numel() : rows_at_once(head.d_out));
 }
 
 }  // namespace einforge::models

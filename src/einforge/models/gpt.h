@@ -54,6 +54,8 @@ class Gpt : public Model {
   torch::Tensor loss(const torch::Tensor& x, const torch::Tensor& y) override;
 
  private:
+  torch::Tensor hidden(const torch::Tensor& x);  // what the head reads
+
   torch::Tensor token_embedding_;     // (vocabulary, width)
   torch::Tensor position_embedding_;  // (context, width)
   double multiplier_;
