@@ -1,10 +1,8 @@
 #include "cli/launch.h"
 
 #include <fmt/format.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,24 +28,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr const char* kMark = "EINFORGE_LAUNCHED";
-
-// A port of this machine that nobody has.
-int free_port() {
-  const int file = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  auto* const any = reinterpret_cast<sockaddr*>(&address);
-  const bool found = file >= 0 && ::bind(file, any, size) == 0 &&
-                     ::getsockname(file, any, &size) == 0;
-  const int error = errno;
-  ::close(file);
-  if (!found) {
-    base::throw_io_error("cannot find a free port", error);
-  }
-  return ntohs(address.sin_port);
-}
 
 struct Child {
   pid_t pid = -1;
@@ -159,7 +139,7 @@ int launch(int processes) {
   std::vector<std::pair<std::string, std::string>> own = {
       {"WORLD_SIZE", fmt::format("{}", processes)},
       {"MASTER_ADDR", "127.0.0.1"},
-      {"MASTER_PORT", fmt::format("{}", free_port())},
+      {"MASTER_PORT", fmt::format("{}", base::free_port())},
       {kMark, "1"},
       {"RANK", ""},
       {"LOCAL_RANK", ""}};

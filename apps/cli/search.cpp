@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <torch/cuda.h>
 #include <torch/version.h>
 
 #include <algorithm>
@@ -40,6 +41,7 @@
 #include "einforge/search/runner.h"
 #include "einforge/search/space.h"
 #include "einforge/search/speed.h"
+#include "einforge/search/team.h"
 #include "einforge/search/worker.h"
 #include "einforge/store/location.h"
 #include "einforge/store/store.h"
@@ -86,6 +88,16 @@ double parse_gain(const std::string& text) {
   return percent / 100;
 }
 
+std::vector<std::string> all_gpus() {
+  std::vector<std::string> devices;
+  for (int i = 0; i < static_cast<int>(torch::cuda::device_count()); ++i) {
+    devices.push_back(fmt::format("cuda:{}", i));
+  }
+  base::check(
+      !devices.empty(), "--device all: expected GPUs; CUDA sees none here");
+  return devices;
+}
+
 search::SearchConfig read_config(const SearchFlags& flags) {
   auto config = cli::read_config<search::SearchConfig, train::TrainConfig>(
       flags.config, flags.settings, "search", "train");
@@ -98,8 +110,12 @@ search::SearchConfig read_config(const SearchFlags& flags) {
   // Neither in a file nor in a message.
   config.store = store::without_password(config.store);
   if (!flags.device.empty()) {
-    config.devices = base::split(flags.device, ',');
+    config.devices =
+        flags.device == "all" ? all_gpus() : base::split(flags.device, ',');
     config.train.device = config.devices.front();
+    if (config.devices.size() == 1) {
+      config.devices.clear();  // nothing to take in turn
+    }
   }
   if (!flags.flops.empty()) {
     config.train.flops = flags.flops;
@@ -108,7 +124,9 @@ search::SearchConfig read_config(const SearchFlags& flags) {
     config.workers = *flags.workers;
   } else if (config.devices.size() > 1) {
     config.workers = std::max(
-        config.workers, static_cast<std::int64_t>(config.devices.size()));
+        config.workers,
+        static_cast<std::int64_t>(config.devices.size()) /
+            config.processes_per_trial);
   }
   if (!flags.stop_when.empty()) {
     base::check(
@@ -152,7 +170,7 @@ std::map<std::string, double> measure_speeds(
   std::unique_ptr<base::Progress> progress;
   return search::measure_speeds(
       proposals,
-      search::threads_per_worker(config.workers),
+      search::threads_per_process(config),
       scratch.path() / "trial",
       most_kinds,
       [&](int done, int all) {
@@ -279,8 +297,8 @@ void print_forecast(
       human_time(expected.total_seconds),
       config.workers,
       config.workers == 1 ? "" : "s",
-      search::threads_per_worker(config.workers),
-      search::threads_per_worker(config.workers) == 1 ? "" : "s");
+      search::threads_per_process(config),
+      search::threads_per_process(config) == 1 ? "" : "s");
 }
 
 // Writes the report and prints what the search came to.
@@ -673,7 +691,8 @@ void add_config_options(CLI::App& command, SearchFlags& flags) {
       .add_option(
           "--device",
           flags.device,
-          "auto, cpu, cuda or cuda:N; cuda:0,cuda:1 for a worker on each")
+          "auto, cpu, cuda or cuda:N; cuda:0,cuda:1 for a worker on each, all "
+          "for one on each GPU")
       ->type_name("DEVICE");
 }
 
@@ -781,8 +800,11 @@ void add_search(CLI::App& app) {
   worker->add_option("threads", *threads)->required();
   auto device = std::make_shared<std::string>();
   worker->add_option("device", *device)->required();
-  worker->callback([folder, threads, device] {
-    const int code = search::run_worker(*folder, *threads, *device);
+  auto member = std::make_shared<bool>(false);
+  worker->add_flag("--member", *member);
+  worker->callback([folder, threads, device, member] {
+    const int code = *member ? search::run_member(*threads, *device)
+                             : search::run_worker(*folder, *threads, *device);
     if (code != 0) {
       throw CLI::RuntimeError(code);
     }

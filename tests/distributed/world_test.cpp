@@ -81,7 +81,7 @@ TEST(World, MissesWhoDoesNotCome) {
           {.rank = 0,
            .size = 2,
            .address = "127.0.0.1",
-           .port = testing::free_port()},
+           .port = base::free_port()},
           torch::kCPU,
           std::chrono::seconds(1)),
       PeerFailed);

@@ -78,7 +78,10 @@ int fake_worker(
     return 0;
   }
   if (how == "note_device") {
-    std::ofstream(folder.root / "devices", std::ios::app) << device << "\n";
+    const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+    std::ofstream(folder.root / "devices", std::ios::app)
+        << device << (visible == nullptr ? "" : std::string(" of ") + visible)
+        << "\n";
     ::pause();
   }
   const bool first = first_of(folder.root / "first");
@@ -182,22 +185,40 @@ TEST_F(RunnerTest, TrainsAllWithAnyNumberOfWorkers) {
 }
 
 TEST_F(RunnerTest, WorkersTakeTheDevicesInTurn) {
+  // What each of the workers has, in any order.
+  const auto devices = [&] {
+    const auto noted = [&] {
+      std::istringstream lines(
+          testing::read(Folder{config_.out}.root / "devices"));
+      std::multiset<std::string> result;
+      for (std::string line; std::getline(lines, line);) {
+        result.insert(line);
+      }
+      return result;
+    };
+    options_.should_stop = [&] {
+      return static_cast<std::int64_t>(noted().size()) == config_.workers;
+    };
+    std::filesystem::remove_all(config_.out);
+    run("note_device");
+    return noted();
+  };
+  using Devices = std::multiset<std::string>;
+  ::unsetenv("CUDA_VISIBLE_DEVICES");
   config_.workers = 4;
   config_.devices = {"cuda:0", "cuda:1"};
-  const auto devices = [&] {
-    std::istringstream lines(
-        testing::read(Folder{config_.out}.root / "devices"));
-    std::multiset<std::string> result;
-    for (std::string line; std::getline(lines, line);) {
-      result.insert(line);
-    }
-    return result;
-  };
-  options_.should_stop = [&] { return devices().size() == 4; };
-  run("note_device");
-  EXPECT_EQ(
-      devices(),
-      (std::multiset<std::string>{"cuda:0", "cuda:0", "cuda:1", "cuda:1"}));
+  EXPECT_EQ(devices(), (Devices{"cuda:0", "cuda:0", "cuda:1", "cuda:1"}));
+
+  // Trials of two processes: each worker sees the GPUs of its own.
+  config_.workers = 3;
+  config_.processes_per_trial = 2;
+  config_.devices = {"cuda:0", "cuda:1", "cuda:3", "cuda:2"};
+  EXPECT_EQ(devices(), (Devices{"cuda of 0,1", "cuda of 0,1", "cuda of 3,2"}));
+  ::setenv("CUDA_VISIBLE_DEVICES", "7,5,4,6", 1);
+  EXPECT_EQ(devices(), (Devices{"cuda of 7,5", "cuda of 7,5", "cuda of 6,4"}));
+  ::unsetenv("CUDA_VISIBLE_DEVICES");
+  config_.devices = {"cpu", "cpu"};
+  EXPECT_EQ(devices(), (Devices{"cpu", "cpu", "cpu"}));
 }
 
 // Those that have not started when all is done are not missed.

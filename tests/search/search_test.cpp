@@ -782,5 +782,54 @@ TEST_F(SearchKillTest, AsynchronousSearchesDecideTheSame) {
   }
 }
 
+// Killed workers and killed others of their teams alike.
+TEST_F(SearchKillTest, TrialsOfSeveralProcesses) {
+  config_.structures = {"dense", "btt_moe:E=4,k=2"};
+  config_.widths = {16};
+  config_.attempts = 1000;
+  config_.budget.tokens = 64 * 160;
+  SearchConfig one = config_;
+  one.out = (folder_ / "one").string();
+  ASSERT_EQ(run(one), 0) << err_;
+  config_.processes_per_trial = 2;
+  SearchConfig whole = config_;
+  whole.out = (folder_ / "whole").string();
+  ASSERT_EQ(run(whole), 0) << err_;
+  expect_complete(whole, propose(whole));
+  // Sums in another order: a mixture's choices make much of that, a dense
+  // layer little in so few steps.
+  const auto point = [](const SearchConfig& config) {
+    const auto store = store::Store::open_read_only(Folder{config.out}.store());
+    for (const store::Trial& trial : store.trials()) {
+      if (trial.structure == "dense") {
+        return store.curve(trial.id).at(1).val_loss;
+      }
+    }
+    return -1.0;
+  };
+  EXPECT_NEAR(point(whole), point(one), 1e-4);
+
+  Program program({"search", write_config(config_)}, folder_ / "killed");
+  int kills = 0;
+  for (int i = 0; i < 4 && !program.wait_for(1 + 2 * random_.uniform()); ++i) {
+    std::vector<pid_t> victims = children_of(program.pid());
+    if (!victims.empty()) {
+      const auto others = children_of(victims.front());
+      if (i % 2 == 0 && !others.empty()) {
+        victims = others;
+      }
+      kills += ::kill(victims.front(), SIGKILL) == 0 ? 1 : 0;
+    }
+  }
+  EXPECT_EQ(program.wait(), 0) << program.err();
+  EXPECT_GT(kills, 0);
+  expect_complete(config_, propose(config_));
+  expect_same_results(whole, config_);
+
+  config_.processes_per_trial = 3;  // of a batch of 4
+  EXPECT_EQ(run(config_), 2);
+  EXPECT_THAT(err_, HasSubstr("processes_per_trial"));
+}
+
 }  // namespace
 }  // namespace einforge::search

@@ -79,6 +79,29 @@ void SearchConfig::validate() const {
       scheduler.stop_gain >= 0 && std::isfinite(scheduler.stop_gain),
       "scheduler.stop_gain: expected a number of at least 0; got {}",
       scheduler.stop_gain);
+  base::check(
+      train.data.batch_size % processes_per_trial == 0,
+      "processes_per_trial: expected a divisor of train.data.batch_size, {}; "
+      "got {}",
+      train.data.batch_size,
+      processes_per_trial);
+  const auto groups = static_cast<std::int64_t>(devices.size());
+  base::check(
+      groups % processes_per_trial == 0,
+      "devices: expected a multiple of the {} processes per trial; got {}",
+      processes_per_trial,
+      groups);
+  base::check(
+      processes_per_trial == 1 || groups > 0 ||
+          !train.device.starts_with("cuda:"),
+      "processes_per_trial: expected train.device cuda, of which each process "
+      "takes a GPU, or devices; got '{}'",
+      train.device);
+  base::check(
+      processes_per_trial == 1 || objective != "seconds",
+      "processes_per_trial: expected 1 with objective seconds, which are "
+      "measured on one; got {}",
+      processes_per_trial);
   check_choice(
       "scheduler.within",
       scheduler.within,

@@ -170,6 +170,7 @@ struct SearchConfig {
   std::int64_t curve_points = 30;
   double warmup_share = 0.05;
   std::int64_t workers = 1;
+  std::int64_t processes_per_trial = 1;
   std::vector<std::string> devices;
   std::int64_t attempts = 3;
   std::int64_t bootstrap = 1000;
@@ -253,10 +254,16 @@ struct SearchConfig {
         "or the GPU",
         base::Range{1, 256});
     visit(
+        "processes_per_trial",
+        self.processes_per_trial,
+        "processes that train one trial together, each on its part of every "
+        "batch, and on its own GPU",
+        base::Range{1, 256});
+    visit(
         "devices",
         self.devices,
-        "devices that the workers take in turn, as cuda:0 and cuda:1; empty: "
-        "all take train.device");
+        "devices that the workers take in turn, each processes_per_trial of "
+        "them, as cuda:0 and cuda:1; empty: all take train.device");
     visit(
         "attempts",
         self.attempts,

@@ -1,5 +1,7 @@
 #include "einforge/search/hardware.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -8,6 +10,7 @@
 #include <string>
 #include <system_error>
 
+#include "einforge/base/error.h"
 #include "einforge/base/text.h"
 
 namespace einforge::search {
@@ -35,11 +38,47 @@ int available_cores() {
 
 }  // namespace
 
-int threads_per_worker(std::int64_t workers) {
-  return std::max(1, available_cores() / static_cast<int>(workers));
+int threads_per_process(const SearchConfig& config) {
+  const auto processes =
+      static_cast<int>(config.workers * config.processes_per_trial);
+  return std::max(1, available_cores() / processes);
 }
 
-base::Json describe_hardware(std::int64_t workers) {
+std::vector<std::string> device_groups(const SearchConfig& config) {
+  if (config.devices.empty()) {
+    return {config.train.device};
+  }
+  std::vector<std::string> groups;
+  const auto size = static_cast<std::size_t>(config.processes_per_trial);
+  for (std::size_t i = 0; i < config.devices.size(); i += size) {
+    const auto first = config.devices.begin() + static_cast<std::ptrdiff_t>(i);
+    groups.push_back(fmt::format(
+        "{}",
+        fmt::join(first, first + static_cast<std::ptrdiff_t>(size), ",")));
+  }
+  return groups;
+}
+
+std::string visible_devices(
+    const std::string& group, const std::string& visible) {
+  const std::vector<std::string> own = base::split(visible, ',');
+  std::vector<std::string> chosen;
+  for (const std::string& device : base::split(group, ',')) {
+    const std::string number = device.substr(device.find(':') + 1);
+    const auto index =
+        static_cast<std::size_t>(base::parse_integer("devices", number));
+    base::check(
+        visible.empty() || index < own.size(),
+        "devices: expected one of the {} GPUs of CUDA_VISIBLE_DEVICES; got "
+        "'{}'",
+        own.size(),
+        device);
+    chosen.push_back(visible.empty() ? number : own[index]);
+  }
+  return fmt::format("{}", fmt::join(chosen, ","));
+}
+
+base::Json describe_hardware(const SearchConfig& config) {
   base::Json json;
   json["cpu"] = proc_value("/proc/cpuinfo", "model name");
   json["cores"] = available_cores();
@@ -50,8 +89,10 @@ base::Json describe_hardware(std::int64_t workers) {
        std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", none)) {
     json["gpu"] = proc_value((gpu.path() / "information").c_str(), "Model");
   }
-  json["workers"] = workers;
-  json["threads_per_worker"] = threads_per_worker(workers);
+  json["workers"] = config.workers;
+  json["threads_per_worker"] =
+      config.processes_per_trial * threads_per_process(config);
+  json["processes_per_trial"] = config.processes_per_trial;
   return json;
 }
 

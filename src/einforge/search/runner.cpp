@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <ctime>
 #include <map>
 #include <optional>
@@ -60,8 +61,8 @@ T number_of(const base::Json& event, const char* key, T otherwise) {
 }
 
 struct Worker {
-  Worker(const Child::Options& options, std::string its_device)
-      : child(options), device(std::move(its_device)) {}
+  Worker(const Child::Options& options, std::string its_devices)
+      : child(options), devices(std::move(its_devices)) {}
 
   enum class State {
     kPreparing,  // it loads, or has just ended a trial
@@ -71,7 +72,7 @@ struct Worker {
   };
 
   Child child;
-  std::string device;
+  std::string devices;
   State state = State::kPreparing;
   Clock::time_point since = Clock::now();  // of the state
   bool trained = false;                    // some trial
@@ -94,7 +95,8 @@ class Runner {
         proposals_(proposals),
         options_(options),
         folder_(folder_of(config)),
-        threads_(threads_per_worker(config.workers)),
+        threads_(threads_per_process(config)),
+        groups_(device_groups(config)),
         most_workers_(static_cast<std::size_t>(config.workers)),
         display_(options.quiet) {
     base::make_directory(folder_.root);
@@ -173,7 +175,7 @@ class Runner {
       store.set_metadata("started", utc_now());
     }
     store.set_metadata("command", options_.command);
-    hardware_ = describe_hardware(config_.workers);
+    hardware_ = describe_hardware(config_);
     load_before_ = before.value("/hardware/load"_json_pointer, 0.0);
     store.set_metadata("hardware", hardware_);
     store.set_metadata("versions", options_.versions);
@@ -235,8 +237,8 @@ class Runner {
         left,
         config_.workers,
         config_.workers == 1 ? "" : "s",
-        threads_,
-        threads_ == 1 ? "" : "s",
+        threads_ * config_.processes_per_trial,
+        threads_ * config_.processes_per_trial == 1 ? "" : "s",
         config_.out));
   }
 
@@ -266,26 +268,32 @@ class Runner {
 
   void start_worker() {
     const std::string threads = std::to_string(threads_);
-    const std::string device = least_used_device();
+    const std::string group = least_used_group();
+    const bool numbered =
+        config_.processes_per_trial > 1 && group.starts_with("cuda:");
     Child::Options options;
     options.command = options_.worker_command;
     options.command.push_back(folder_.root.string());
     options.command.push_back(threads);
-    options.command.push_back(device);
+    options.command.push_back(
+        numbered ? "cuda" : group.substr(0, group.find(',')));
     options.log = folder_.log();
     // Read when the libraries load, before the worker can say so itself.
     options.environment = {
         {"OMP_NUM_THREADS", threads}, {"MKL_NUM_THREADS", threads}};
-    workers_.emplace_back(options, device);
+    if (numbered) {
+      const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+      options.environment.emplace_back(
+          "CUDA_VISIBLE_DEVICES",
+          visible_devices(group, visible == nullptr ? "" : visible));
+    }
+    workers_.emplace_back(options, group);
   }
 
-  std::string least_used_device() const {
-    if (config_.devices.empty()) {
-      return config_.train.device;
-    }
+  std::string least_used_group() const {
     return *std::ranges::min_element(
-        config_.devices, {}, [&](const std::string& device) {
-          return std::ranges::count(workers_, device, &Worker::device);
+        groups_, {}, [&](const std::string& group) {
+          return std::ranges::count(workers_, group, &Worker::devices);
         });
   }
 
@@ -548,7 +556,8 @@ class Runner {
   const std::vector<Proposal>& proposals_;
   const RunOptions& options_;
   Folder folder_;
-  int threads_;
+  int threads_;                      // of a process
+  std::vector<std::string> groups_;  // of devices
   std::size_t most_workers_;
   Display display_;
   Clock::time_point started_ = Clock::now();

@@ -26,6 +26,7 @@
 #include "einforge/search/lease.h"
 #include "einforge/search/process.h"
 #include "einforge/search/scheduler.h"
+#include "einforge/search/team.h"
 #include "einforge/store/store.h"
 #include "einforge/train/recorded_config.h"
 #include "einforge/train/trainer.h"
@@ -92,12 +93,19 @@ class Worker {
  public:
   Worker(
       const std::filesystem::path& directory,
+      int threads,
       const std::string& device,
       EventStream& events)
       : events_(events),
         device_(device),
         config_(read_config({directory})),
         folder_(folder_of(config_)),
+        team_(
+            {.size = static_cast<int>(config_.processes_per_trial),
+             .threads = threads,
+             .device = device,
+             .directory = directory,
+             .log = folder_.log()}),
         store_(store::Store::open(folder_.store())),
         name_(process_name(::getpid())),
         lease_(store_.is_shared() ? config_.lease : NAN) {}
@@ -107,7 +115,7 @@ class Worker {
       events_.send({{"event", "idle"}});
       const std::string id = read_command();
       if (id.empty()) {
-        return;
+        break;
       }
       const std::optional<Trial> trial = store_.claim(id, name_, lease_);
       if (trial) {
@@ -116,6 +124,7 @@ class Worker {
         events_.send({{"event", "refused"}, {"trial", id}});
       }
     }
+    team_.leave();
   }
 
  private:
@@ -191,6 +200,7 @@ class Worker {
           "trial {} ({}): warning: {}\n", trial.id, trial.structure, message);
     };
     options.should_stop = [&] { return stop_requested || lease.lost(); };
+    options.world = team_.world();
     const int rungs = static_cast<int>(rung_count(config_.scheduler));
     try {
       options.directory = directory_of(trial);
@@ -207,19 +217,24 @@ class Worker {
       }
       events_.send(
           {{"event", "start"}, {"trial", trial.id}, {"target", target}});
+      team_.train(
+          base::to_json(config), options.directory, options.stop_at_step);
       const train::TrainResult result = train::train(config, options);
       record(trial, result, rungs);
     } catch (const base::IoError&) {
       // A full disk is not this trial's fault, and would fail all others too.
       throw;
+    } catch (const distributed::PeerFailed&) {
+      throw;  // nor is the end of another process of the team
     } catch (const std::exception& error) {
       base::note("trial {}: {}\n", trial.id, error.what());
       trial.status = Status::kFailed;
       trial.reason = base::message_of(error);
       store_.update(trial);
       events_.send({{"event", "end"}, {"trial", trial.id}});
-      if (torch::cuda::is_available()) {
-        // An error on a GPU can poison the process: begin afresh.
+      if (torch::cuda::is_available() || team_.world() != nullptr) {
+        // An error on a GPU can poison the process, and the others of a team
+        // wait for this one: begin afresh.
         ::_exit(0);
       }
       return;
@@ -275,6 +290,7 @@ class Worker {
   std::string device_;
   SearchConfig config_;
   Folder folder_;
+  Team team_;
   store::Store store_;
   std::string name_;
   double lease_;  // seconds
@@ -298,8 +314,12 @@ int run_worker(
   torch::set_num_threads(threads);
   EventStream events;
   try {
-    Worker(directory, device, events).run();
+    Worker(directory, threads, device, events).run();
     return 0;
+  } catch (const distributed::PeerFailed& error) {
+    // A new worker goes on from the checkpoint.
+    base::note("worker {}: {}\n", ::getpid(), error.what());
+    return 1;
   } catch (const std::exception& error) {
     events.send({{"event", "fatal"}, {"message", base::message_of(error)}});
     base::note("worker {}: {}\n", ::getpid(), error.what());

@@ -19,8 +19,9 @@ namespace einforge::search {
 //
 // SIGTERM makes it write a checkpoint, put its trial back in the queue and
 // return.
-// Trains on `device`, as train.device has it. Returns the exit code. A trial
-// that cannot be trained is recorded as failed with the reason.
+// Trains on `device`, as train.device has it, with `threads` in each process of
+// its team (see team.h). Returns the exit code. A trial that cannot be trained
+// is recorded as failed with the reason.
 int run_worker(
     const std::filesystem::path& directory,
     int threads,
