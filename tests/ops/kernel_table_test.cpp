@@ -215,6 +215,11 @@ TEST(KernelChoice, IsTheTiledKernelInFloat32ButForLowRank) {
   EXPECT_EQ(chosen({32, 1, 32, 1, 32, 32, 1}, torch::kFloat32), "cpu_tiled");
   EXPECT_EQ(chosen({32, 1, 32, 1, 32, 32, 1}, torch::kFloat64), "bmm");
   EXPECT_EQ(chosen({8, 4, 32, 4, 8, 32, 1}, torch::kFloat32), "cpu_tiled");
+  // One matrix that no cache holds, whichever exponent it comes from.
+  EXPECT_EQ(chosen({256, 1, 1, 256, 1, 1, 1}, torch::kFloat32), "cpu_tiled");
+  EXPECT_EQ(chosen({1024, 1, 1, 1024, 1, 1, 1}, torch::kFloat32), "bmm");
+  EXPECT_EQ(chosen({1024, 1, 1, 1, 1, 2048, 1}, torch::kFloat32), "bmm");
+  EXPECT_EQ(chosen({1, 1024, 2, 8, 8, 32, 2}, torch::kFloat32), "cpu_tiled");
   EXPECT_EQ(chosen({1024, 1, 1, 1, 1024, 1, 32}, torch::kFloat32), "bmm");
 }
 

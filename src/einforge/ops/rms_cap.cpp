@@ -2,6 +2,7 @@
 
 #include <torch/library.h>
 
+#include "einforge/ops/cpu/rms_cap.h"
 #include "einforge/ops/cuda/rms_cap.h"
 #include "einforge/ops/size_text.h"
 
@@ -47,6 +48,9 @@ Tensor forward(
   if (fused::takes_rms_cap(core, gain, result)) {
     return fused::rms_cap(core, gain, max_rms, result);
   }
+  if (on_cpu::takes_rms_cap(core, gain, result)) {
+    return on_cpu::rms_cap(core, gain, max_rms, result);
+  }
   const Cap cap(core, gain, max_rms);
   return (cap.core * cap.scale).to(result);
 }
@@ -62,6 +66,9 @@ std::tuple<Tensor, Tensor> backward(
   check_rms_cap(gain, max_rms);
   if (fused::takes_rms_cap(core, gain, given_grad.scalar_type())) {
     return fused::rms_cap_backward(given_grad, core, gain, max_rms);
+  }
+  if (on_cpu::takes_rms_cap(core, gain, given_grad.scalar_type())) {
+    return on_cpu::rms_cap_backward(given_grad, core, gain, max_rms);
   }
   const Cap cap(core, gain, max_rms);
   const Tensor grad = given_grad.to(torch::kFloat64);
