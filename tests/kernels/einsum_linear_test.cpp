@@ -145,7 +145,9 @@ Results run(
     const Operands& o,
     Isa isa,
     std::int64_t workers,
-    std::int64_t l2_bytes) {
+    std::int64_t l2_bytes,
+    const EinsumRows& rows = {},
+    const float* scale = nullptr) {
   const auto poisoned = [](const Floats& like) {
     return Floats(like.size(), kNan);
   };
@@ -163,6 +165,7 @@ Results run(
     const EinsumForward args{
         s,
         tiling,
+        rows,
         o.x.data(),
         o.first.data(),
         o.second.data(),
@@ -179,8 +182,10 @@ Results run(
   const EinsumBackward args{
       s,
       tiling,
+      rows,
       o.grad.data(),
       o.x.data(),
+      scale,
       o.first.data(),
       o.second.data(),
       r.x.data(),
@@ -314,6 +319,80 @@ TEST_P(EinsumLinear, AgreesWithLoopsAtRandomSizes) {
   }
 }
 
+// Tokens in any rows of larger operands give the bits of the same tokens
+// gathered, and no other row is written.
+TEST_P(EinsumLinear, TakesTokensFromAnyRows) {
+  base::Random random(3);
+  for (const std::int64_t tokens : {1, 15, 16, 33, 70}) {
+    const EinsumShape s{
+        .tokens = tokens,
+        .first_in = 5,
+        .second_in = tokens % 2 == 0 ? 1 : 2,
+        .gamma = 4,
+        .second_out = 6,
+        .phi = 3,
+        .rho = 2,
+        .ab = tokens % 2 == 0};
+    EinsumShape large = s;
+    large.tokens = 3 * tokens;
+    const Operands o = random_operands(random, large);
+    std::vector<std::int32_t> in;
+    std::vector<std::int32_t> out;
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      in.push_back(static_cast<std::int32_t>(
+          random.below(static_cast<std::uint64_t>(large.tokens))));
+      out.push_back(static_cast<std::int32_t>(large.tokens - 1 - 2 * t));
+    }
+    const Floats scale = random_floats(random, tokens);
+    const Results actual =
+        run(s, o, GetParam(), 2, kL2, {in.data(), out.data()}, scale.data());
+
+    Operands gathered = o;
+    const auto gather = [&](const Floats& from, std::int64_t size) {
+      Floats rows;
+      for (const std::int32_t row : in) {
+        rows.insert(
+            rows.end(),
+            from.begin() + row * size,
+            from.begin() + (row + 1) * size);
+      }
+      return rows;
+    };
+    gathered.x = gather(o.x, s.d_in());
+    gathered.grad = gather(o.grad, s.d_out());
+    const Results plain = run(s, gathered, GetParam(), 2, kL2);
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      for (std::int64_t c = 0; c < s.d_in(); ++c) {
+        gathered.x[static_cast<size_t>(t * s.d_in() + c)] *=
+            scale[static_cast<size_t>(t)];
+      }
+    }
+    const Results scaled = run(s, gathered, GetParam(), 2, kL2);
+    EXPECT_EQ(actual.first, scaled.first);
+    EXPECT_EQ(actual.second, scaled.second);
+    EXPECT_EQ(actual.bias, plain.bias);
+
+    const auto expect_rows = [&](const Floats& rows,
+                                 const Floats& expected,
+                                 std::int64_t size) {
+      std::int64_t written = 0;
+      for (const float value : rows) {
+        written += std::isnan(value) ? 0 : 1;
+      }
+      EXPECT_EQ(written, tokens * size);
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        for (std::int64_t c = 0; c < size; ++c) {
+          EXPECT_EQ(
+              rows[static_cast<size_t>(out[static_cast<size_t>(t)] * size + c)],
+              expected[static_cast<size_t>(t * size + c)]);
+        }
+      }
+    };
+    expect_rows(actual.y, plain.y, s.d_out());
+    expect_rows(actual.x, plain.x, s.d_in());
+  }
+}
+
 TEST_P(EinsumLinear, LeavesOutWhatIsNotAskedFor) {
   base::Random random(2);
   const EinsumShape s{
@@ -339,8 +418,10 @@ TEST_P(EinsumLinear, LeavesOutWhatIsNotAskedFor) {
     const EinsumBackward args{
         s,
         tiling,
+        {},
         o.grad.data(),
         o.x.data(),
+        nullptr,
         o.first.data(),
         o.second.data(),
         asked(0, some.x),

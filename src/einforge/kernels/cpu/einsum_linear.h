@@ -66,9 +66,16 @@ EinsumTiling plan_einsum_linear(
     std::int64_t workers,
     std::int64_t l2_bytes);
 
+// Which rows of memory the tokens are; null: as many from the first one on.
+struct EinsumRows {
+  const std::int32_t* in = nullptr;   // of x, and of y's gradient
+  const std::int32_t* out = nullptr;  // of y, and of x's gradient
+};
+
 struct EinsumForward {
   EinsumShape shape;
   EinsumTiling tiling;
+  EinsumRows rows;
   const float* x = nullptr;       // (tokens, d_in)
   const float* first = nullptr;   // (gamma, i, (u, f, r))
   const float* second = nullptr;  // (phi, (s, g, r), v)
@@ -85,9 +92,11 @@ void einsum_linear_forward(
 struct EinsumBackward {
   EinsumShape shape;
   EinsumTiling tiling;
+  EinsumRows rows;
   const float* grad = nullptr;    // (tokens, d_out), of y
   const float* x = nullptr;       // as in EinsumForward
-  const float* first = nullptr;   //
+  const float* scale = nullptr;   // (tokens), that x is multiplied by; or none
+  const float* first = nullptr;   // as in EinsumForward
   const float* second = nullptr;  //
   float* grad_x = nullptr;        // (tokens, d_in)
   float* grad_first = nullptr;    // (gamma, i, (u, f, r))

@@ -23,29 +23,51 @@ void fill_offsets(
   }
 }
 
-// (tokens, features) in memory -> a row of `tile` tokens for each feature; the
-// tokens that are missing become zeros.
+// Where a tile's tokens lie in memory.
+struct TileRows {
+  const std::int32_t* numbers;  // of all tokens; null: they lie in order
+  Index begin;                  // the tile's first token
+  Index stride;                 // floats from a row to the next
+
+  Index operator()(Index token) const {
+    const Index t = begin + token;
+    return (numbers == nullptr ? t : numbers[t]) * stride;
+  }
+};
+
+// (tokens, features) in memory, each times its `scale`, if there is one -> a
+// row of `tile` tokens for each feature; the tokens that are missing become
+// zeros.
 void load_tile(
     const float* from,
-    Index stride,
+    const TileRows& at,
+    const float* scale,
     Index features,
     Index tokens,
     Index tile,
     const std::int32_t* offsets,
     float* to) {
   for (Index t = 0; t < tile; t += kWidth) {
+    const float* row[kWidth];
+    for (Index i = 0; i < kWidth; ++i) {
+      row[i] = from + (t + i < tokens ? at(t + i) : 0);
+    }
     for (Index c = 0; c < features; c += kWidth) {
       const Index width = features - c < kWidth ? features - c : kWidth;
       Vec rows[kWidth];
-      const float* row = from + t * stride + c;
       if (t + kWidth <= tokens && width == kWidth) {
 #pragma GCC unroll 16
         for (int i = 0; i < kWidth; ++i) {
-          rows[i] = load(row + i * stride);
+          rows[i] = load(row[i] + c);
         }
       } else {
         for (int i = 0; i < kWidth; ++i) {
-          rows[i] = t + i < tokens ? load_some(row + i * stride, width) : Vec{};
+          rows[i] = t + i < tokens ? load_some(row[i] + c, width) : Vec{};
+        }
+      }
+      if (scale != nullptr) {
+        for (int i = 0; i < kWidth && t + i < tokens; ++i) {
+          rows[i] *= scale[at.begin + t + i];
         }
       }
       transpose(rows);
@@ -64,9 +86,13 @@ void store_tile(
     Index features,
     Index tokens,
     Index tile,
-    Index stride,
+    const TileRows& at,
     float* to) {
   for (Index t = 0; t < tile && t < tokens; t += kWidth) {
+    float* row[kWidth] = {};
+    for (Index i = 0; i < kWidth && t + i < tokens; ++i) {
+      row[i] = to + at(t + i);
+    }
     for (Index c = 0; c < features; c += kWidth) {
       const Index width = features - c < kWidth ? features - c : kWidth;
       const Index height = tokens - t < kWidth ? tokens - t : kWidth;
@@ -78,16 +104,15 @@ void store_tile(
         rows[i] = Vec{};
       }
       transpose(rows);
-      float* row = to + t * stride + c;
       if (width == kWidth) {
         const Vec add = bias != nullptr ? load(bias + c) : Vec{};
         for (Index i = 0; i < height; ++i) {
-          store(row + i * stride, rows[i] + add);
+          store(row[i] + c, rows[i] + add);
         }
       } else {
         const Vec add = bias != nullptr ? load_some(bias + c, width) : Vec{};
         for (Index i = 0; i < height; ++i) {
-          store_some(row + i * stride, rows[i] + add, width);
+          store_some(row[i] + c, rows[i] + add, width);
         }
       }
     }
@@ -207,7 +232,12 @@ void second_stage(const Tile& k, const float* second, Index f0, Index group) {
 // The group's part of y to memory: one run of features if it holds whole u,
 // else one for each v.
 void store_group(
-    const Tile& k, const float* bias, Index f0, Index group, float* y) {
+    const Tile& k,
+    const float* bias,
+    Index f0,
+    Index group,
+    const TileRows& at,
+    float* y) {
   const EinsumShape& s = k.s;
   const Index together = s.ab ? s.phi : s.second_count();
   const bool whole = group % together == 0;
@@ -222,7 +252,7 @@ void store_group(
         whole ? group * s.second_out : group,
         k.tokens,
         k.tile,
-        s.d_out(),
+        at,
         y + c);
   }
 }
@@ -254,17 +284,19 @@ void forward(const EinsumForward& args, Index worker, float* workspace) {
   Tile k{s, l, workspace, 0, 0};
   for_each_tile(k, tiling, worker, [&](Index begin) {
     load_tile(
-        args.x + begin * s.d_in(),
-        s.d_in(),
+        args.x,
+        {args.rows.in, begin, s.d_in()},
+        nullptr,
         s.d_in(),
         k.tokens,
         k.tile,
         k.offsets(l.x_offsets),
         k.at(l.x));
+    const TileRows y_rows{args.rows.out, begin, s.d_out()};
     for_each_group(s, tiling.group, [&](Index f0, Index group) {
       first_stage(k, args.first, f0, group);
       second_stage(k, args.second, f0, group);
-      store_group(k, args.bias, f0, group, args.y + begin * s.d_out());
+      store_group(k, args.bias, f0, group, y_rows, args.y);
     });
   });
 }
@@ -371,19 +403,24 @@ void input_gradient(const Tile& k, const float* first, Index f0, Index group) {
 }
 
 void bias_gradient(
-    const float* grad, Index features, Index tokens, bool add, float* result) {
+    const float* grad,
+    const TileRows& at,
+    Index features,
+    Index tokens,
+    bool add,
+    float* result) {
   Index c = 0;
   for (; c + kWidth <= features; c += kWidth) {
     Vec sum = add ? load(result + c) : Vec{};
     for (Index t = 0; t < tokens; ++t) {
-      sum += load(grad + t * features + c);
+      sum += load(grad + at(t) + c);
     }
     store(result + c, sum);
   }
   for (; c < features; ++c) {
     float sum = add ? result[c] : 0;
     for (Index t = 0; t < tokens; ++t) {
-      sum += grad[t * features + c];
+      sum += grad[at(t) + c];
     }
     result[c] = sum;
   }
@@ -399,22 +436,25 @@ void backward(const EinsumBackward& args, Index worker, float* workspace) {
   Tile k{s, l, workspace, 0, 0};
   bool add = false;
   for_each_tile(k, tiling, worker, [&](Index begin) {
-    const float* grad = args.grad + begin * s.d_out();
+    const TileRows grad_rows{args.rows.in, begin, s.d_out()};
     load_tile(
-        grad,
-        s.d_out(),
+        args.grad,
+        grad_rows,
+        nullptr,
         s.d_out(),
         k.tokens,
         k.tile,
         k.offsets(l.y_offsets),
         k.at(l.y));
     if (args.grad_bias != nullptr) {
-      bias_gradient(grad, s.d_out(), k.tokens, add, k.at(l.bias));
+      bias_gradient(
+          args.grad, grad_rows, s.d_out(), k.tokens, add, k.at(l.bias));
     }
     if (needs_z || args.grad_first != nullptr) {
       load_tile(
-          args.x + begin * s.d_in(),
-          s.d_in(),
+          args.x,
+          {args.rows.in, begin, s.d_in()},
+          args.scale,
           s.d_in(),
           k.tokens,
           k.tile,
@@ -444,8 +484,8 @@ void backward(const EinsumBackward& args, Index worker, float* workspace) {
           s.d_in(),
           k.tokens,
           k.tile,
-          s.d_in(),
-          args.grad_x + begin * s.d_in());
+          {args.rows.out, begin, s.d_in()},
+          args.grad_x);
     }
     add = true;
   });

@@ -47,23 +47,16 @@ EinsumLinearProblem with_tokens(
   return result;
 }
 
-// One expert after the other, each by a kernel of einsum_linear for the tokens
-// that took it.
-template <EinsumLinearKernel (*kExpert)()>
+// "per_expert": one expert after the other, each by the kernel "bmm" of
+// einsum_linear for the tokens that took it.
 struct PerExpert {
   static bool supports(const BttMoeProblem& problem) {
-    return kExpert().supports(problem.expert);
-  }
-
-  static bool preferred(const BttMoeProblem& problem) {
-    const EinsumLinearKernel kernel = kExpert();
-    return kernel.preferred == nullptr ||
-           kernel.preferred(problem.mean_expert());
+    return bmm_kernel().supports(problem.expert);
   }
 
   static Tensor forward(
       const BttMoeProblem& problem, const BttMoeOperands& operands) {
-    const EinsumLinearKernel kernel = kExpert();
+    const EinsumLinearKernel kernel = bmm_kernel();
     Tensor y = torch::zeros(
         {problem.expert.tokens, problem.expert.sizes.d_out()},
         operands.gates.options());
@@ -92,7 +85,7 @@ struct PerExpert {
       const Tensor& grad,
       const BttMoeOperands& operands,
       const GradientMask& mask) {
-    const EinsumLinearKernel kernel = kExpert();
+    const EinsumLinearKernel kernel = bmm_kernel();
     const Tensor& x = operands.x;
     BttMoeGradients result;
     if (mask[0]) {
@@ -143,18 +136,18 @@ struct PerExpert {
     }
     return result;
   }
-
-  static BttMoeKernel row(std::string_view name) {
-    return {name, supports, forward, backward, preferred};
-  }
 };
 
 }  // namespace
 
 std::span<const BttMoeKernel> cpu_moe_kernels() {
   static const std::array table{
-      PerExpert<cpu_tiled_kernel>::row("cpu_tiled"),
-      PerExpert<bmm_kernel>::row("per_expert"),
+      cpu_tiled_moe_kernel(),
+      BttMoeKernel{
+          "per_expert",
+          PerExpert::supports,
+          PerExpert::forward,
+          PerExpert::backward},
       moe_low_rank_kernel(),
       moe_bmm_kernel()};
   return table;

@@ -101,13 +101,47 @@ Tensor forward(
     const Tensor& core_a,
     const Tensor& core_b,
     const std::optional<Tensor>& bias) {
+  const Tensor y = x.new_empty({problem.tokens, problem.sizes.d_out()});
+  tiled::forward(problem, x, core_a, core_b, bias, {}, y);
+  return y;
+}
+
+EinsumLinearGradients backward(
+    const EinsumLinearProblem& problem,
+    const Tensor& grad,
+    const Tensor& x,
+    const Tensor& core_a,
+    const Tensor& core_b,
+    const GradientMask& mask) {
+  return tiled::backward(
+      problem,
+      grad,
+      x,
+      core_a,
+      core_b,
+      mask,
+      {},
+      nullptr,
+      mask[0] ? torch::empty_like(x) : Tensor());
+}
+
+}  // namespace
+
+void tiled::forward(
+    const EinsumLinearProblem& problem,
+    const Tensor& x,
+    const Tensor& core_a,
+    const Tensor& core_b,
+    const std::optional<Tensor>& bias,
+    const cpu::EinsumRows& rows,
+    const Tensor& y) {
   const Contraction c(problem.sizes);
   const auto [first_core, second_core] = c.ordered(core_a, core_b);
   const Tensor first = c.pack_first(first_core);
   const Tensor second = c.pack_second(second_core);
   const Tensor bias_row = bias ? bias->contiguous() : Tensor();
-  Tensor y = x.new_empty({problem.tokens, c.d_out()});
   cpu::EinsumForward args;
+  args.rows = rows;
   args.shape = shape_of(c, problem.tokens);
   args.tiling = plan(args.shape, cpu::EinsumPass::kForward);
   args.x = x.const_data_ptr<float>();
@@ -121,21 +155,22 @@ Tensor forward(
     cpu::einsum_linear_forward(
         args, cpu::best_isa(), worker, memory + worker * args.tiling.workspace);
   });
-  return y;
 }
 
-EinsumLinearGradients backward(
+EinsumLinearGradients tiled::backward(
     const EinsumLinearProblem& problem,
     const Tensor& grad,
     const Tensor& x,
     const Tensor& core_a,
     const Tensor& core_b,
-    const GradientMask& mask) {
+    const GradientMask& mask,
+    const cpu::EinsumRows& rows,
+    const float* scale,
+    const Tensor& grad_x) {
   const Contraction c(problem.sizes);
   const auto [first_core, second_core] = c.ordered(core_a, core_b);
   const Tensor first = c.pack_first(first_core);
   const Tensor second = c.pack_second(second_core);
-  Tensor grad_x;
   Tensor grad_first;
   Tensor grad_second;
   Tensor grad_bias;
@@ -149,11 +184,13 @@ EinsumLinearGradients backward(
   cpu::EinsumBackward args;
   args.shape = shape_of(c, problem.tokens);
   args.tiling = plan(args.shape, cpu::EinsumPass::kBackward);
+  args.rows = rows;
+  args.scale = scale;
   args.grad = grad.const_data_ptr<float>();
   args.x = x.const_data_ptr<float>();
   args.first = first.const_data_ptr<float>();
   args.second = second.const_data_ptr<float>();
-  args.grad_x = output(mask[0], grad_x, x);
+  args.grad_x = mask[0] ? grad_x.mutable_data_ptr<float>() : nullptr;
   const auto [first_asked, second_asked] = c.ordered(mask[1], mask[2]);
   args.grad_first = output(first_asked, grad_first, first);
   args.grad_second = output(second_asked, grad_second, second);
@@ -176,8 +213,6 @@ EinsumLinearGradients backward(
   const auto [grad_a, grad_b] = c.ordered(grad_first, grad_second);
   return {.x = grad_x, .core_a = grad_a, .core_b = grad_b, .bias = grad_bias};
 }
-
-}  // namespace
 
 EinsumLinearKernel cpu_tiled_kernel() {
   return {"cpu_tiled", supports, forward, backward, preferred};

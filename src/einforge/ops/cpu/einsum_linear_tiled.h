@@ -1,10 +1,44 @@
 #pragma once
 
+#include "einforge/kernels/cpu/einsum_linear.h"
+#include "einforge/ops/btt_moe_table.h"
 #include "einforge/ops/kernel_table.h"
 
 namespace einforge::ops {
 
 // "cpu_tiled": kernels/cpu/einsum_linear.h. Any sizes, float32.
 EinsumLinearKernel cpu_tiled_kernel();
+
+// The same for tokens whose rows lie anywhere in the operands.
+namespace tiled {
+
+// Writes the rows of y.
+void forward(
+    const EinsumLinearProblem& problem,
+    const torch::Tensor& x,
+    const torch::Tensor& core_a,
+    const torch::Tensor& core_b,
+    const std::optional<torch::Tensor>& bias,
+    const kernels::cpu::EinsumRows& rows,
+    const torch::Tensor& y);
+
+// @param scale of each token's x in the gradients of the cores, or null
+// @param grad_x whose rows are written; undefined where they are not asked for
+EinsumLinearGradients backward(
+    const EinsumLinearProblem& problem,
+    const torch::Tensor& grad,
+    const torch::Tensor& x,
+    const torch::Tensor& core_a,
+    const torch::Tensor& core_b,
+    const GradientMask& mask,
+    const kernels::cpu::EinsumRows& rows,
+    const float* scale,
+    const torch::Tensor& grad_x);
+
+}  // namespace tiled
+
+// "cpu_tiled" of mixtures: one expert after the other, whose tokens are read
+// and written where they lie.
+BttMoeKernel cpu_tiled_moe_kernel();
 
 }  // namespace einforge::ops
