@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -127,6 +128,9 @@ class Program {
     const std::string out = output_.string();
     const std::string error = out + ".err";
     pid_ = ::fork();
+    if (pid_ < 0) {
+      throw std::runtime_error("fork");  // a signal to -1 would go to all
+    }
     if (pid_ == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
       constexpr int kFlags = O_WRONLY | O_CREAT | O_TRUNC;
