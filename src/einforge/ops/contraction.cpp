@@ -32,16 +32,22 @@ torch::Tensor Contraction::join_output(const torch::Tensor& y) const {
   return (ab() ? y : y.transpose(1, 2)).reshape({y.size(0), d_out()});
 }
 
-torch::Tensor Contraction::pack_first(const torch::Tensor& core) const {
+torch::Tensor Contraction::first_matrices(const torch::Tensor& core) const {
   return core.permute({1, 0, 2, 3, 4})
-      .contiguous()
-      .view({gamma, first_in, first_out * phi * rho});
+      .reshape({gamma, first_in, first_out * phi * rho});
+}
+
+torch::Tensor Contraction::second_matrices(const torch::Tensor& core) const {
+  return core.permute({3, 0, 1, 4, 2})
+      .reshape({phi, second_in * gamma * rho, second_out});
+}
+
+torch::Tensor Contraction::pack_first(const torch::Tensor& core) const {
+  return first_matrices(core).contiguous();
 }
 
 torch::Tensor Contraction::pack_second(const torch::Tensor& core) const {
-  return core.permute({3, 0, 1, 4, 2})
-      .contiguous()
-      .view({phi, second_in * gamma * rho, second_out});
+  return second_matrices(core).contiguous();
 }
 
 torch::Tensor Contraction::unpack_first(const torch::Tensor& packed) const {

@@ -51,9 +51,11 @@ struct Contraction {
   torch::Tensor split_output(const torch::Tensor& y) const;
   torch::Tensor join_output(const torch::Tensor& y) const;
 
-  // The cores as contiguous batched matrices: (gamma, first_in, first_out phi
-  // rho) and (phi, second_in gamma rho, second_out). No copy for a core in the
-  // operator's own layout.
+  // The cores as batched matrices: (gamma, first_in, first_out phi rho) and
+  // (phi, second_in gamma rho, second_out). No copy where strides allow.
+  torch::Tensor first_matrices(const torch::Tensor& core) const;
+  torch::Tensor second_matrices(const torch::Tensor& core) const;
+  // Contiguous ones. No copy for a core in the operator's own layout.
   torch::Tensor pack_first(const torch::Tensor& core) const;
   torch::Tensor pack_second(const torch::Tensor& core) const;
   // And back to the shapes of the cores, as views.

@@ -62,7 +62,9 @@ Tensor block_gradients(
 BlockCores cores_of(
     const Contraction& c, const Tensor& core_a, const Tensor& core_b) {
   const auto [first, second] = c.ordered(core_a, core_b);
-  return {c.pack_first(first).unsqueeze(1), c.pack_second(second).unsqueeze(1)};
+  return {
+      c.first_matrices(first).unsqueeze(1),
+      c.second_matrices(second).unsqueeze(1)};
 }
 
 bool supports_bmm(const EinsumLinearProblem&) {
