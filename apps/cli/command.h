@@ -9,6 +9,7 @@ namespace einforge::cli {
 // prints (base/console.h). Errors are thrown; main() turns them into one line
 // and an exit code.
 void add_bench(CLI::App& app);
+void add_kernels(CLI::App& app);
 void add_data(CLI::App& app);
 void add_describe(CLI::App& app);
 void add_train(CLI::App& app);

@@ -66,6 +66,7 @@ int run(int argc, char** argv) {
   cli::add_convert(app);
   cli::add_search(app);
   cli::add_bench(app);
+  cli::add_kernels(app);
 #endif
   cli::add_report(app);
   cli::add_fit(app);

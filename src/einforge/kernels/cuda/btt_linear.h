@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "einforge/kernels/cuda/btt_sizes.h"
+
 // The fused block-tensor-train layer (beta = delta = 1) on CUDA, bfloat16 in
 // and out, float32 accumulation:
 //
@@ -18,23 +20,6 @@
 // is the same kernel with the cores' roles exchanged (BttCores::transposed).
 // docs/design/btt_kernels.md explains the tiles.
 namespace einforge::kernels::cuda {
-
-// What the two stages need to know of the sizes.
-struct BttSizes {
-  int alpha = 1;
-  int gamma = 1;
-  int epsilon = 1;
-  int phi = 1;
-  int rho = 1;
-
-  [[nodiscard]] int d_in() const { return alpha * gamma; }
-  [[nodiscard]] int d_out() const { return epsilon * phi; }
-  // The layer that computes the gradient of x.
-  [[nodiscard]] BttSizes transposed() const {
-    return {epsilon, phi, alpha, gamma, rho};
-  }
-  bool operator==(const BttSizes&) const = default;
-};
 
 // Both cores as raw pointers, with element strides.
 struct BttCores {

@@ -245,28 +245,6 @@ cudaError_t load(const std::string& cubin, LoadedKernel* kernel) {
              : status;
 }
 
-StageProblem first_stage(const BttSizes& s, int64_t rows, int experts) {
-  return {
-      .batch = s.gamma,
-      .depth = s.alpha,
-      .rho = 1,
-      .columns = s.phi * s.rho,
-      .in_slabs = false,
-      .rows = rows,
-      .experts = experts};
-}
-
-StageProblem second_stage(const BttSizes& s, int64_t rows, int experts) {
-  return {
-      .batch = s.phi,
-      .depth = s.gamma,
-      .rho = s.rho,
-      .columns = s.epsilon,
-      .in_slabs = true,
-      .rows = rows,
-      .experts = experts};
-}
-
 size_t packed_bytes(const StageShape& shape, int experts) {
   return 16 * static_cast<size_t>(shape.packed_vectors()) *
          static_cast<size_t>(experts);

@@ -21,12 +21,6 @@ struct LoadedKernel {
 };
 [[nodiscard]] cudaError_t load(const std::string& cubin, LoadedKernel* kernel);
 
-// The problem of each stage of a layer whose gamma and phi are multiples of 8.
-[[nodiscard]] StageProblem first_stage(
-    const BttSizes& sizes, int64_t rows, int experts);
-[[nodiscard]] StageProblem second_stage(
-    const BttSizes& sizes, int64_t rows, int experts);
-
 // Bytes of the packed weights of a stage, for all experts.
 [[nodiscard]] size_t packed_bytes(const StageShape& shape, int experts);
 

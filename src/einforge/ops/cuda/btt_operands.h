@@ -10,7 +10,7 @@
 
 #include "einforge/kernels/cuda/btt_backward.h"
 #include "einforge/kernels/cuda/btt_linear.h"
-#include "einforge/ops/contraction.h"
+#include "einforge/ops/btt_sizes.h"
 #include "einforge/ops/cuda/btt_tuner.h"
 
 // Tensors as the block-tensor-train kernels take them.
@@ -48,20 +48,6 @@ inline torch::Tensor padded_bias(
   return torch::constant_pad_nd(
       bias.view({sizes.epsilon, sizes.phi}),
       {0, packed.phi - sizes.phi, 0, packed.epsilon - sizes.epsilon});
-}
-
-// Both stages contract one index each.
-inline bool is_btt(const Contraction& c) {
-  return c.second_in == 1 && c.first_out == 1;
-}
-
-inline kernels::cuda::BttSizes sizes_of(const Contraction& c) {
-  return {
-      .alpha = static_cast<int>(c.first_in),
-      .gamma = static_cast<int>(c.gamma),
-      .epsilon = static_cast<int>(c.second_out),
-      .phi = static_cast<int>(c.phi),
-      .rho = static_cast<int>(c.rho)};
 }
 
 // A core is (.., in, gamma, out, phi, rho) with `out` of size 1 if it is

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -20,6 +19,7 @@
 #include "einforge/kernels/cuda/btt_weight_grad.h"
 #include "einforge/kernels/cuda/pad_rows.h"
 #include "einforge/kernels/cuda/two_pass.h"
+#include "einforge/kernels/cuda/two_pass/layer.h"
 #include "einforge/kernels/jit/kernel_cache.h"
 #include "einforge/ops/cuda/btt_linear.h"
 #include "einforge/ops/cuda/btt_operands.h"
@@ -33,19 +33,8 @@ namespace {
 namespace ek = kernels::cuda;
 namespace tp = kernels::cuda::two_pass;
 using torch::Tensor;
-
-constexpr int kVector = 8;
-
-int padded(int size) {
-  return (size + kVector - 1) / kVector * kVector;
-}
-
-// gamma and phi, which are contiguous in memory, as the kernels have them.
-ek::BttSizes padded(ek::BttSizes sizes) {
-  sizes.gamma = padded(sizes.gamma);
-  sizes.phi = padded(sizes.phi);
-  return sizes;
-}
+using tp::kVector;
+using tp::padded;
 
 // "sm_90a"; the suffix allows an architecture's own instructions.
 std::string architecture() {
@@ -88,10 +77,6 @@ struct Gradients {
   Kernel<tp::GradShape> second;
 };
 
-tp::GradProblem gradient_of_first(const ek::BttSizes& s) {
-  return {.batch = s.gamma, .rows = s.alpha, .rho = s.rho, .columns = s.phi};
-}
-
 // What a layer runs on; rows count in powers of two.
 struct Key {
   std::array<std::int64_t, 8> numbers;
@@ -103,15 +88,13 @@ struct Key {
             s.epsilon,
             s.phi,
             s.rho,
-            static_cast<std::int64_t>(
-                std::bit_ceil(static_cast<std::uint64_t>(rows))),
+            tp::row_class(rows),
             experts,
             0} {
     int device = 0;
     C10_CUDA_CHECK(cudaGetDevice(&device));
     numbers[7] = device;
   }
-  std::int64_t rows() const { return numbers[5]; }
   auto operator<=>(const Key&) const = default;
 };
 
@@ -155,33 +138,13 @@ std::vector<Kernel<Shape>> load(const std::vector<Shape>& shapes) {
   return kernels;
 }
 
-// What find_stages() loads for a layer of its own sizes; empty where a stage
-// has no plan.
-std::vector<tp::StageShape> stage_shapes(
-    const ek::BttSizes& own, std::int64_t rows, int experts) {
-  const ek::BttSizes s = padded(own);
-  tp::StageProblem second = tp::second_stage(s, rows, experts);
-  if (own.phi != s.phi && own.phi % 2 == 0) {
-    second.width = own.phi;
-  }
-  std::vector<tp::StageShape> shapes;
-  for (const tp::StageProblem& problem :
-       {tp::first_stage(s, rows, experts), second}) {
-    const auto proposed = tp::propose(problem, plan_device(), 1);
-    if (proposed.empty()) {
-      return {};
-    }
-    shapes.push_back(proposed.front());
-  }
-  return shapes;
-}
-
 const Stages* find_stages(
     const ek::BttSizes& s, std::int64_t rows, int experts) {
   static Table<Stages> table;
   const Key key(s, rows, experts);
   return table.find(key, [&]() -> std::optional<Stages> {
-    const auto kernels = load(stage_shapes(s, key.rows(), experts));
+    const auto kernels =
+        load(tp::stage_shapes(s, rows, experts, plan_device()));
     if (kernels.empty()) {
       return std::nullopt;
     }
@@ -194,33 +157,10 @@ const Gradients* find_gradients(
   static Table<Gradients> table;
   const Key key(s, rows, experts);
   return table.find(key, [&]() -> std::optional<Gradients> {
-    const auto first = tp::propose(gradient_of_first(s), plan_device(), 1);
-    const auto second =
-        tp::propose(gradient_of_first(s.transposed()), plan_device(), 1);
-    if (first.empty() || second.empty()) {
-      return std::nullopt;
-    }
-    const auto kernels = load(std::vector{first.front(), second.front()});
+    const auto kernels = load(tp::gradient_shapes(s, plan_device()));
     return kernels.empty() ? std::nullopt
                            : std::optional(Gradients{kernels[0], kernels[1]});
   });
-}
-
-// Compiles all kernels of both passes side by side, before one after the other
-// is asked for.
-void compile_all(const ek::BttSizes& own, std::int64_t rows, int experts) {
-  const Key key(own, rows, experts);
-  std::vector<std::string> sources;
-  for (const ek::BttSizes& sizes : {own, own.transposed()}) {
-    for (const auto& shape : stage_shapes(sizes, key.rows(), experts)) {
-      sources.push_back(tp::source_of(shape));
-    }
-    for (const auto& shape :
-         tp::propose(gradient_of_first(padded(sizes)), plan_device(), 1)) {
-      sources.push_back(tp::source_of(shape));
-    }
-  }
-  kernel_cache().get(sources, architecture());
 }
 
 // (count, outer, inner) as (count, outer, padded inner), contiguous; also where
@@ -496,9 +436,7 @@ Layer Layer::transposed() const {
 
 bool supports(
     const ek::BttSizes& sizes, std::int64_t rows, int experts, Pass pass) {
-  const ek::BttSizes s = padded(sizes);
-  // Low rank, for one, has gamma = phi = 1, and ways of its own.
-  if (s.gamma * s.phi > 2 * sizes.gamma * sizes.phi) {
+  if (!tp::suits(sizes)) {
     return false;
   }
   const auto has_stages = [&](const ek::BttSizes& of) {
@@ -515,10 +453,12 @@ bool supports(
     is_new = compiled.emplace(sizes, rows, experts).second;
   }
   if (is_new) {
-    compile_all(sizes, rows, experts);
+    // Side by side, before one after the other is asked for.
+    kernel_cache().get(
+        tp::sources_of(sizes, rows, experts, plan_device()), architecture());
   }
   return has_stages(sizes) && has_stages(sizes.transposed()) &&
-         find_gradients(s, rows, experts) != nullptr;
+         find_gradients(padded(sizes), rows, experts) != nullptr;
 }
 
 Tensor padded_input(const Layer& layer, const Tensor& x) {
