@@ -143,12 +143,13 @@ search::SearchConfig read_config(const SearchFlags& flags) {
 // taken its place on the disk meanwhile.
 constexpr const char* kOwnProgram = "/proc/self/exe";
 
-// The words that this process was started with.
+// The words that this process was started with, passwords left out: they are
+// kept with the trials and printed in reports.
 std::string own_command() {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   std::vector<std::string> words;
   for (std::string word; std::getline(file, word, '\0');) {
-    words.push_back(base::shell_word(word));
+    words.push_back(base::shell_word(store::shown_word(word)));
   }
   return fmt::format("{}", fmt::join(words, " "));
 }

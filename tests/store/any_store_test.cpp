@@ -298,6 +298,21 @@ TEST_P(AnyStore, StatesAreThoseOfTheTrials) {
   EXPECT_EQ(states[1].fence, 1);
 }
 
+TEST(PostgresStore, ANameThatWouldBeCutIsRefused) {
+  std::string why;
+  PostgresServer* const server = PostgresServer::get(why);
+  if (server == nullptr) {
+    GTEST_SKIP() << why;
+  }
+  const std::string longest(63, 'n');
+  Store::open(server->uri(longest)).set_metadata("a", 1);
+  const auto longer = [&] { Store::open(server->uri(longest + "n")); };
+  EXPECT_THAT(
+      longer,
+      ::testing::ThrowsMessage<base::InvalidInput>(
+          HasSubstr("at most 63 bytes for the search")));
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Places,
     AnyStore,

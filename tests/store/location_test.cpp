@@ -42,6 +42,18 @@ INSTANTIATE_TEST_SUITE_P(
             "postgresql://h/d?passwords=p",
             ""}));
 
+TEST(Location, AWordOfACommandIsShownWithoutItsPassword) {
+  ::unsetenv("PGPASSWORD");
+  EXPECT_EQ(shown_word("postgresql://u:p@h/d"), "postgresql://u@h/d");
+  EXPECT_EQ(
+      shown_word("--store=postgres://u:p@h/d"), "--store=postgres://u@h/d");
+  EXPECT_EQ(
+      shown_word("store=\"postgresql://h/d?password=p&x=1\""),
+      "store=\"postgresql://h/d?x=1\"");
+  EXPECT_EQ(shown_word("--out=a:b@c"), "--out=a:b@c");
+  EXPECT_EQ(std::getenv("PGPASSWORD"), nullptr);
+}
+
 TEST(Location, TakesASearchUnlessItNamesOne) {
   EXPECT_EQ(with_search("runs/x/trials.db", "a"), "runs/x/trials.db");
   EXPECT_EQ(with_search("postgresql://h/d", "a"), "postgresql://h/d#a");

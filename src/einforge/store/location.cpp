@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <optional>
 
 #include "einforge/base/error.h"
 #include "einforge/base/text.h"
@@ -30,8 +31,41 @@ std::string percent_decoded(std::string_view text) {
   return result;
 }
 
-void keep_password(std::string_view encoded) {
-  ::setenv("PGPASSWORD", percent_decoded(encoded).c_str(), /*overwrite=*/1);
+struct Split {
+  std::string location;  // without the password
+  std::optional<std::string> password;
+};
+
+Split split_password(const std::string& location) {
+  Split result{.location = location, .password = {}};
+  std::string& left = result.location;
+  const std::size_t begin = left.find("://") + 3;
+  const std::size_t host_end =
+      std::min(left.find_first_of("/?#", begin), left.size());
+  const std::size_t at = left.rfind('@', host_end);
+  if (at != std::string::npos && at >= begin && at < host_end) {
+    const std::size_t colon = left.find(':', begin);
+    if (colon < at) {
+      result.password = percent_decoded(
+          std::string_view(left).substr(colon + 1, at - colon - 1));
+      left.erase(colon, at - colon);
+    }
+  }
+  for (const std::string_view key : {"?password=", "&password="}) {
+    const std::size_t mark = left.find(key);
+    if (mark == std::string::npos) {
+      continue;
+    }
+    const std::size_t from = mark + key.size();
+    const std::size_t end =
+        std::min(left.find_first_of("&#", from), left.size());
+    result.password =
+        percent_decoded(std::string_view(left).substr(from, end - from));
+    // With the mark before it, or the one after where more comes.
+    const bool more = end < left.size() && left[end] == '&';
+    left.erase(more ? mark + 1 : mark, end - mark);
+  }
+  return result;
 }
 
 }  // namespace
@@ -45,32 +79,20 @@ std::string without_password(const std::string& location) {
   if (!is_database_uri(location)) {
     return location;
   }
-  std::string result = location;
-  const std::size_t begin = result.find("://") + 3;
-  const std::size_t host_end =
-      std::min(result.find_first_of("/?#", begin), result.size());
-  const std::size_t at = result.rfind('@', host_end);
-  if (at != std::string::npos && at >= begin && at < host_end) {
-    const std::size_t colon = result.find(':', begin);
-    if (colon < at) {
-      keep_password(std::string_view(result).substr(colon + 1, at - colon - 1));
-      result.erase(colon, at - colon);
-    }
+  const Split split = split_password(location);
+  if (split.password) {
+    ::setenv("PGPASSWORD", split.password->c_str(), /*overwrite=*/1);
   }
-  for (const std::string_view key : {"?password=", "&password="}) {
-    const std::size_t mark = result.find(key);
-    if (mark == std::string::npos) {
-      continue;
-    }
-    const std::size_t from = mark + key.size();
-    const std::size_t end =
-        std::min(result.find_first_of("&#", from), result.size());
-    keep_password(std::string_view(result).substr(from, end - from));
-    // With the mark before it, or the one after where more comes.
-    const bool more = end < result.size() && result[end] == '&';
-    result.erase(more ? mark + 1 : mark, end - mark);
-  }
-  return result;
+  return split.location;
+}
+
+std::string shown_word(const std::string& word) {
+  const std::size_t scheme =
+      std::min(word.find("postgresql://"), word.find("postgres://"));
+  return scheme == std::string::npos
+             ? word
+             : word.substr(0, scheme) +
+                   split_password(word.substr(scheme)).location;
 }
 
 std::string with_search(const std::string& location, std::string_view search) {

@@ -14,6 +14,10 @@ bool is_database_uri(std::string_view location);
 // none.
 std::string without_password(const std::string& location);
 
+// A word of a command line, such as --set=store=URI, without the password of
+// the URI in it.
+std::string shown_word(const std::string& word);
+
 // The location with `search` after the '#' where it names none: the schema that
 // holds it.
 std::string with_search(const std::string& location, std::string_view search);

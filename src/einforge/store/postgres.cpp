@@ -137,6 +137,15 @@ class PostgresDatabase : public Database {
     if (mark != std::string::npos) {
       search_ = name_.substr(mark + 1);
     }
+    // PostgreSQL cuts longer names, and two searches would be one.
+    constexpr std::size_t kLongest = 63;
+    base::check(
+        search_.size() <= kLongest,
+        "the store '{}': expected a name of at most {} bytes for the search, "
+        "which PostgreSQL's schemas have; got {}",
+        name_,
+        kLongest,
+        search_.size());
     connect_first();
     if (search_.empty()) {
       search_ = only_search();
@@ -388,7 +397,7 @@ class PostgresDatabase : public Database {
         query_integer("SELECT version FROM einforge_store");
     base::check(
         version >= 4 && version <= kSchemaVersion,
-        "'{}': expected a store of version {} or older; got version {}{}",
+        "'{}': expected a store of version {}; got version {}{}",
         name_,
         kSchemaVersion,
         version,
@@ -402,7 +411,15 @@ class PostgresDatabase : public Database {
         Transaction transaction(*this);
         run("SELECT pg_advisory_xact_lock(hashtext('einforge ' || $1))",
             {search_});
-        run(fmt::format("CREATE SCHEMA IF NOT EXISTS {}", quoted(search_)), {});
+        // One that is there needs no right to make another.
+        const auto made =
+            prepare("SELECT count(*) FROM pg_namespace WHERE nspname = ?");
+        made->bind(search_);
+        made->step();
+        if (made->integer(0) == 0) {
+          run(fmt::format("CREATE SCHEMA IF NOT EXISTS {}", quoted(search_)),
+              {});
+        }
         if (!has_tables("einforge_store") && !has_tables("trials")) {
           execute(kSchema);
           execute(fmt::format(
