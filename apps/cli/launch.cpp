@@ -168,8 +168,9 @@ int launch(int processes) {
       }
       const bool first = code == 0;
       if (WIFSIGNALED(status)) {
-        code = first ? 1 : code;
-        if (first) {
+        // Before there is a run to stop, the signal itself ends a process.
+        code = !first ? code : stopping ? 130 : 1;
+        if (first && !stopping) {
           base::note(
               "einforge: error: rank {} of {} was ended by signal {} ({})\n",
               rank,
@@ -187,7 +188,7 @@ int launch(int processes) {
       children.signal_all(SIGTERM);
     }
     // The others know, or are stopped themselves.
-    if (code != 0 && !stopping && Clock::now() - failed > kGrace) {
+    if (code != 0 && Clock::now() - failed > kGrace) {
       children.signal_all(SIGKILL);
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));

@@ -220,6 +220,23 @@ train::TrainResult train_or_clean_up(
   }
 }
 
+// The processes of the run, once they have met. That they have not is this
+// process's own to say: whoever started it sees none that ended.
+distributed::World meet(
+    const distributed::Place& place,
+    const std::string& device,
+    std::chrono::seconds patience) {
+  try {
+    return distributed::World(
+        place,
+        place.size > 1 ? train::resolve_device(device, place.local_rank)
+                       : torch::kCPU,
+        patience);
+  } catch (const distributed::PeerFailed& error) {
+    throw base::IoError(error.what());
+  }
+}
+
 int run(Options options) {
   base::check(
       options.config != "-" || options.processes == 1,
@@ -242,24 +259,27 @@ int run(Options options) {
   check_run(options, config);
   const models::ModelPlan plan =
       train::plan_model(config, train::task_shape(config));
+  const distributed::Place place =
+      distributed::place_from_environment().value_or(distributed::Place{});
   if (options.processes > 1 && !is_launched()) {
+    base::check(
+        place.size == 1,
+        "--processes: expected it where no other program starts the processes; "
+        "torchrun or srun has started {}",
+        place.size);
     train::check_parts(config, options.processes);
     return launch(options.processes);
   }
-  const distributed::Place place =
-      distributed::place_from_environment().value_or(distributed::Place{});
   const bool is_first = place.rank == 0;
   if (!options.json.instead() && is_first) {
     print_summary(config, plan);
     base::print("writing to {}\n", options.out);
   }
 
+  // A signal ends the wait for the others: there is nothing to keep yet.
+  distributed::World world =
+      meet(place, config.device, std::chrono::seconds(options.patience));
   const base::StopSignals signals;
-  distributed::World world(
-      place,
-      place.size > 1 ? train::resolve_device(config.device, place.local_rank)
-                     : torch::kCPU,
-      std::chrono::seconds(options.patience));
   const train::TrainResult result = train_or_clean_up(
       config,
       {.directory = options.out,

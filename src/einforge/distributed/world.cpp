@@ -18,6 +18,8 @@
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <stop_token>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -70,6 +72,37 @@ std::string beat_key(int rank) {
 std::string host_key(int rank) {
   return fmt::format("host/{}", rank);
 }
+
+std::string nobody_came(const Place& place, std::chrono::seconds patience) {
+  return fmt::format(
+      "rank {}: expected {} processes to meet at {}:{} within {} s; not all "
+      "came",
+      place.rank,
+      place.size,
+      place.address,
+      place.port,
+      patience.count());
+}
+
+// Ends the process when it lives for longer: a store's first word to a port
+// that another program holds waits for an answer for ever.
+class Deadline {
+ public:
+  Deadline(Clock::duration time, std::function<void()> last_word)
+      : thread_([this, time, last_word](const std::stop_token& stop) {
+          std::unique_lock lock(mutex_);
+          wake_.wait_for(lock, stop, time, [] { return false; });
+          if (!stop.stop_requested()) {
+            last_word();
+            ::_exit(1);
+          }
+        }) {}
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable_any wake_;
+  std::jthread thread_;
+};
 
 // Says that this process lives and watches the others, in a thread of its own.
 class Watch {
@@ -249,7 +282,12 @@ class World::Connection {
   Connection(
       const Place& place, torch::Device device, std::chrono::seconds patience)
       : place_(place) {
-    FLAGS_caffe2_log_level = 2;  // no word of sockets that are tried again
+    // No word, and no stack, of sockets that are tried again: what they come to
+    // is said here.
+    FLAGS_caffe2_log_level = 3;
+    const Deadline deadline(2 * patience + kGone, [&] {
+      base::note("einforge: error: {}\n", nobody_came(place, patience));
+    });
     try {
       store_ =
           connect(place, place.rank == 0 && !place.store_is_there, patience);
@@ -269,16 +307,15 @@ class World::Connection {
           place.rank,
           place.size,
           options);
-    } catch (const std::exception&) {
-      throw PeerFailed(fmt::format(
-          "rank {}: expected {} processes to meet at {}:{} within {} s; not "
-          "all "
-          "came",
-          place.rank,
-          place.size,
-          place.address,
-          place.port,
-          patience.count()));
+    } catch (const std::exception& error) {
+      const std::string_view why = error.what();
+      if (why.find("EADDRINUSE") != why.npos) {
+        throw base::IoError(fmt::format(
+            "rank {}: cannot listen on port {}: another program does",
+            place.rank,
+            place.port));
+      }
+      throw PeerFailed(nobody_came(place, patience));
     }
     if (device.is_cuda()) {
       connect_gpus(device);

@@ -8,7 +8,9 @@
 #include <chrono>
 #include <exception>
 #include <iostream>
+#include <stop_token>
 #include <string>
+#include <thread>
 
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
@@ -54,6 +56,22 @@ Team::Team(const Options& options) {
              {"MASTER_PORT", fmt::format("{}", first.port)}},
         .log = options.log});
   }
+  // One that ends before all have met would be waited for to the end.
+  const std::jthread watch([this](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      for (Child& other : others_) {
+        if (std::string how; other.exited(how)) {
+          base::note(
+              "worker {}: a process that was to train with it ended at its "
+              "start: {}\n",
+              ::getpid(),
+              how);
+          ::_exit(1);
+        }
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+  });
   world_ = join(first, options.device);
 }
 
