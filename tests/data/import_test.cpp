@@ -199,6 +199,26 @@ TEST_F(ImportTest, FilesOfTheOtherSideAreTakenWhole) {
   EXPECT_EQ(window, Tokens(tokens.begin() + 6000, tokens.begin() + 13000));
 }
 
+TEST_F(ImportTest, AFewDocumentsAreOnBothSides) {
+  // 40 documents of 500 tokens: more than a share of 0.05 of a sixteenth.
+  std::string bytes;
+  for (int i = 1; i <= 20'000; ++i) {
+    const auto token = static_cast<std::uint16_t>(i % 500 == 0 ? 99 : i % 99);
+    bytes.append(reinterpret_cast<const char*>(&token), sizeof(token));
+  }
+  ImportOptions import = options("");
+  import.files = {folder_.write("few.bin", bytes)};
+  import.vocab_size = 100;
+  import.end_of_text = 99;
+  const Metadata metadata = import_tokens(import);
+  EXPECT_EQ(metadata.train.documents + metadata.validation.documents, 40);
+  // A quarter is 5,000 tokens, of which 250 are to be held out: the document
+  // that begins there.
+  EXPECT_EQ(metadata.validation.tokens, 500 * metadata.validation.documents);
+  EXPECT_GE(metadata.validation.documents, 1);
+  EXPECT_LE(metadata.validation.documents, 4);
+}
+
 TEST_F(ImportTest, NothingIsCopiedAndChangesAreFound) {
   const fs::path copy = folder_.path() / "shards";
   fs::copy(shards("gpt2"), copy);
@@ -341,9 +361,32 @@ TEST_F(ImportTest, WhatIsNotSaidIsAskedFor) {
   refused(import, "expected tokens of 2 bytes as in the first file; got 4");
   import.validation = {import.files[0]};
   refused(import, "expected it on one side; got it by FILES and by --val");
+  // By whatever name, and copied.
+  const std::string original = shards("npy_i2/a.npy");
+  const fs::path link = folder_.path() / "link.npy";
+  const fs::path hard = folder_.path() / "hard.npy";
+  const fs::path copy = folder_.path() / "copy.npy";
+  fs::copy_file(original, copy);
+  fs::create_symlink(copy, link);
+  fs::create_hard_link(copy, hard);
+  import.vocab_size = 100;
+  import.files = {copy.string()};
+  for (const fs::path& other : {link, hard}) {
+    import.validation = {other.string()};
+    refused(import, "expected it on one side; got it by FILES and by --val");
+  }
+  import.validation = {original};
+  refused(import, "expected other tokens for the validation side");
   import.validation.clear();
-  import.files = {import.files[0], import.files[0]};
+  import.files = {copy.string(), hard.string()};
   refused(import, "expected each file once");
+  import = options("gpt2/*train*");
+  import.dtype = "uint32";
+  refused(import, "expected no --dtype");
+  import.dtype.clear();
+  import.vocab_size = 10;
+  refused(
+      import, "--vocab: the shard's end of text: expected a token below 10");
   // A token that never comes divides nothing.
   import = options("nanogpt/train.bin");
   import.vocab_size = 60'000;

@@ -2,13 +2,17 @@
 
 #include <fmt/format.h>
 #include <glob.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include "einforge/base/error.h"
@@ -45,8 +49,20 @@ fs::path with_extension(fs::path path, const char* extension) {
   return path.replace_extension(extension);
 }
 
+// Of a file, whatever names and links it has.
+using FileId = std::pair<dev_t, ino_t>;
+
+FileId file_id(const fs::path& path) {
+  struct stat about {};
+  if (::stat(path.c_str(), &about) != 0) {
+    base::throw_io_error(fmt::format("cannot read '{}'", path.string()), errno);
+  }
+  return {about.st_dev, about.st_ino};
+}
+
 struct ForeignFile {
   fs::path path;
+  FileId id;
   base::MappedFile bytes;
   base::MappedFile index_bytes;
   std::optional<MegatronIndex> index;
@@ -77,6 +93,7 @@ std::unique_ptr<ForeignFile> open_file(
       "'{}': expected a path in UTF-8",
       file->path.string());
   file->bytes = base::MappedFile(path);
+  file->id = file_id(path);
   const auto bytes = file->bytes.bytes();
   base::check(
       !bytes.empty(),
@@ -116,7 +133,14 @@ std::unique_ptr<ForeignFile> open_file(
         "of it",
         path.string());
     file->layout = naming(path, [&] { return read_headerless(bytes, width); });
+    return file;
   }
+  base::check(
+      options.dtype.empty(),
+      "'{}': expected no --dtype, as the file says its own ({} bytes per "
+      "token)",
+      path.string(),
+      file->layout.width);
   return file;
 }
 
@@ -129,8 +153,7 @@ ForeignFiles open_files(
     auto file = open_file(path, options);
     base::check(
         std::ranges::none_of(
-            files,
-            [&](const auto& other) { return other->path == file->path; }),
+            files, [&](const auto& other) { return other->id == file->id; }),
         "'{}': expected each file once; got it twice",
         path.string());
     if (file->layout.tokens > 0) {
@@ -267,21 +290,36 @@ class Stream {
 
 // Where the two sides change: train up to the first, validation up to the
 // second, and so on.
-std::vector<std::int64_t> split(const Stream& stream, double val_share) {
-  // Of a stream that is in some order, each part is on both sides.
-  constexpr int kParts = 16;
+std::vector<std::int64_t> split(
+    const Stream& stream, double val_share, int parts) {
   const auto size = static_cast<double>(stream.tokens().size());
   std::vector<std::int64_t> changes;
-  for (int part = 1; part <= kParts; ++part) {
+  for (int part = 1; part <= parts; ++part) {
     for (const double share : {val_share, 0.0}) {
       const auto place =
-          static_cast<std::int64_t>(size * (part - share) / kParts);
+          static_cast<std::int64_t>(size * (part - share) / parts);
       // Within one long document there is nothing to look for again.
       const std::int64_t last = changes.empty() ? 0 : changes.back();
       changes.push_back(last >= place ? last : stream.boundary(place));
     }
   }
   changes.back() = stream.tokens().size();
+  return changes;
+}
+
+// In parts, of which each is on both sides, since a stream may be in some
+// order; in fewer where no part has a document to hold out.
+std::vector<std::int64_t> split(const Stream& stream, double val_share) {
+  constexpr int kParts = 16;
+  std::vector<std::int64_t> changes;
+  for (int parts = kParts; parts >= 1; parts /= 2) {
+    changes = split(stream, val_share, parts);
+    for (std::size_t i = 1; i < changes.size(); i += 2) {
+      if (changes[i] > changes[i - 1]) {
+        return changes;
+      }
+    }
+  }
   return changes;
 }
 
@@ -308,6 +346,23 @@ void check_signs(const ForeignFiles& files, std::int64_t vocab_size) {
         file->path.string(),
         vocab_size,
         file->layout.width);
+  }
+}
+
+// A validation loss of tokens that were trained on says nothing.
+void check_copies(const Metadata& metadata) {
+  std::unordered_map<std::string, std::string> train;
+  for (const FileInfo& file : metadata.train.files) {
+    train.emplace(file.hash, file.path);
+  }
+  for (const FileInfo& file : metadata.validation.files) {
+    const auto copy = train.find(file.hash);
+    base::check(
+        copy == train.end(),
+        "'{}': expected other tokens for the validation side; '{}' has the "
+        "same",
+        file.path,
+        copy == train.end() ? "" : copy->second);
   }
 }
 
@@ -376,8 +431,7 @@ Metadata import_tokens(const ImportOptions& options) {
   for (const auto& file : validation) {
     base::check(
         std::ranges::none_of(
-            train,
-            [&](const auto& other) { return other->path == file->path; }),
+            train, [&](const auto& other) { return other->id == file->id; }),
         "'{}': expected it on one side; got it by FILES and by --val",
         file->path.string());
   }
@@ -403,7 +457,9 @@ Metadata import_tokens(const ImportOptions& options) {
       known.end_of_text >= 0 ? known.end_of_text : layout.end_of_text;
   base::check(
       metadata.end_of_text < metadata.vocab_size,
-      "--end-of-text: expected a token below {}; got {}",
+      "{}: expected a token below {}; got {}",
+      known.end_of_text >= 0 ? "--end-of-text"
+                             : "--vocab: the shard's end of text",
       metadata.vocab_size,
       metadata.end_of_text);
   metadata.dtype = fmt::format("uint{}", 8 * layout.width);
@@ -439,6 +495,7 @@ Metadata import_tokens(const ImportOptions& options) {
         validation_hash,
         metadata.validation,
         on_tokens);
+    check_copies(metadata);
   } else {
     metadata.val_share = options.val_share;
     base::check(

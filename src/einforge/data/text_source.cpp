@@ -43,8 +43,19 @@ std::vector<fs::path> files_below(const fs::path& folder, const fs::path& out) {
     std::error_code ignored;  // `out` need not be there
     if (is_left_out(i->path()) || fs::equivalent(i->path(), out, ignored)) {
       i.disable_recursion_pending();
-    } else if (i->is_regular_file()) {
-      files.push_back(i->path());
+    } else {
+      std::error_code unknown;
+      const fs::file_type type = i->status(unknown).type();
+      // A link that leads back to itself is left out as one to nothing is.
+      if (type == fs::file_type::none &&
+          unknown != std::errc::too_many_symbolic_link_levels) {
+        base::throw_io_error(
+            fmt::format("cannot read '{}'", i->path().string()),
+            unknown.value());
+      }
+      if (type == fs::file_type::regular) {
+        files.push_back(i->path());
+      }
     }
   }
   if (error) {
