@@ -18,6 +18,7 @@
 #include "einforge/base/files.h"
 #include "einforge/base/json.h"
 #include "einforge/data/codec.h"
+#include "einforge/data/metadata.h"
 #include "einforge/models/sample.h"
 #include "einforge/nn/einsum_linear.h"
 #include "einforge/train/load_model.h"
@@ -130,7 +131,9 @@ void run(const Options& options) {
   }
   const bool shown = !options.json.instead();
   if (shown) {
-    print_bytes(text);
+    // Numbers as those that follow, with a space after each.
+    print_bytes(
+        loaded.tokens == data::Metadata::kIds ? codec->decode(prompt) : text);
   }
   Printer printer(*codec, prompt);
   const auto tokens = models::sample(

@@ -327,24 +327,31 @@ std::string message_of(const CLI::ParseError& error, const CLI::App& app) {
     command = command->get_subcommands().back();
   }
   const std::string name = label(command);
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
-    const std::vector<std::string> extra = command->remaining(true);
-    const std::string word = extra.empty() ? "" : extra.front();
+  const std::vector<std::string> extra = command->remaining(true);
+  const auto unknown = [&](const std::string& word) {
     std::vector<std::string> known;
     for (const CLI::Option* option : command->get_options()) {
       if (!positional(option)) {
         known.push_back(names_of(option).back());
       }
     }
+    return fmt::format(
+        "{}unknown option '{}'{}",
+        name,
+        word,
+        base::suggestion(word.substr(0, word.find('=')), known));
+  };
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+    const std::string word = extra.empty() ? "" : extra.front();
     return word.starts_with("-")
-               ? fmt::format(
-                     "{}unknown option '{}'{}",
-                     name,
-                     word,
-                     base::suggestion(word.substr(0, word.find('=')), known))
+               ? unknown(word)
                : fmt::format("{}one argument too many: '{}'", name, word);
   }
   if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
+    // What is missing may be what was misspelt.
+    if (!extra.empty() && extra.front().starts_with("-")) {
+      return unknown(extra.front());
+    }
     for (const CLI::Option* option : command->get_options()) {
       if (option->get_required() && option->empty()) {
         return fmt::format(
