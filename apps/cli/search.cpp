@@ -161,6 +161,12 @@ struct Forecast {
   double total_flops = 0;
 };
 
+// Of all processes that train its trial.
+int threads_per_worker(const search::SearchConfig& config) {
+  return search::threads_per_process(config) *
+         static_cast<int>(config.processes_per_trial);
+}
+
 // FLOP/s by kind, of at most so many kinds.
 std::map<std::string, double> measure_speeds(
     const search::SearchConfig& config,
@@ -171,7 +177,7 @@ std::map<std::string, double> measure_speeds(
   std::unique_ptr<base::Progress> progress;
   return search::measure_speeds(
       proposals,
-      search::threads_per_process(config),
+      threads_per_worker(config),
       scratch.path() / "trial",
       most_kinds,
       [&](int done, int all) {
@@ -298,8 +304,8 @@ void print_forecast(
       human_time(expected.total_seconds),
       config.workers,
       config.workers == 1 ? "" : "s",
-      search::threads_per_process(config),
-      search::threads_per_process(config) == 1 ? "" : "s");
+      threads_per_worker(config),
+      threads_per_worker(config) == 1 ? "" : "s");
 }
 
 // Writes the report and prints what the search came to.

@@ -1,5 +1,7 @@
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 
 #include "cli/command.h"
 #include "cli/make_report.h"
@@ -22,7 +24,10 @@ struct MergeFlags {
 void run_merge(const MergeFlags& flags) {
   const std::string into = store_file(flags.into).string();
   const std::string from = store_file(flags.from).string();
-  base::check(into != from, "merge: expected two stores; got one twice");
+  std::error_code ignored;
+  base::check(
+      into != from && !std::filesystem::equivalent(into, from, ignored),
+      "merge: expected two stores; got one twice");
   const store::Store source = store::Store::open_read_only(from);
   store::Store target = store::Store::open(into);
   const search::Merged merged = search::merge(target, source);
