@@ -179,7 +179,9 @@ int launch(int processes) {
               ::strsignal(WTERMSIG(status)));
         }
       } else {
-        code = first ? WEXITSTATUS(status) : code;
+        // Who refuses the run says 2; the others only that they lost it.
+        const int exit_code = WEXITSTATUS(status);
+        code = first || exit_code == 2 ? exit_code : code;
       }
       failed = first ? Clock::now() : failed;
     });

@@ -242,6 +242,9 @@ TEST(PrepareTest, ReadsFoldersInOrderWithoutHiddenFilesAndItsOwnOutput) {
   folder.write("in/b/README.md", "no\n");
   folder.write("in/.git/objects", "no\n");
   folder.write("in/empty", "");
+  std::filesystem::create_symlink("nowhere", folder.path() / "in/dangling");
+  std::filesystem::create_symlink("loop", folder.path() / "in/loop");
+  std::filesystem::create_symlink("..", folder.path() / "in/b/up");
   PrepareOptions options = options_for(folder);
   options.out = folder.path() / "in/out";
   options.document_separator = "line";

@@ -326,13 +326,15 @@ TEST_F(LaunchTest, ASignalLeavesACheckpointAndACommandThatGoesOn) {
 }
 
 TEST_F(LaunchTest, OneErrorIsOneLine) {
+  ASSERT_EQ(run_command(command("--set steps=1")).code, 0);
   for (const auto& [more, said] :
        std::vector<std::pair<std::string, std::string>>{
            {"--processes 4", "multiple of the 4 processes"},
            {"--processes 2 --set data.path=/none", "/none"},
-           {"--processes 2 --set model.width=-1", "model.width"}}) {
+           {"--processes 2 --set model.width=-1", "model.width"},
+           {"--processes 2", "holds a run already"}}) {
     const CommandResult result = run_command(command(more));
-    EXPECT_NE(result.code, 0);
+    EXPECT_EQ(result.code, 2);
     EXPECT_THAT(result.output, HasSubstr(said));
   }
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <regex>
 #include <string>
 
 #include "einforge/base/files.h"
@@ -268,6 +269,24 @@ TEST_F(ProgramTest, FullDiskKeepsEarlierCheckpoints) {
   const CommandResult generated = run(fmt::format(
       "generate {} --prompt one --tokens 3", (root_ / "run").string()));
   EXPECT_EQ(generated.code, 0) << generated.output;
+}
+
+TEST_F(ProgramTest, APromptOfNumbersIsOneWithWhatFollows) {
+  const CommandResult imported = run(fmt::format(
+      "data import {0}/data/train.bin --vocab 96 --end-of-text 0 --out {0}/ids",
+      root_.path().string()));
+  ASSERT_EQ(imported.code, 0) << imported.output;
+  const CommandResult trained = run(fmt::format(
+      "train {0}/tiny.toml --set steps=1 --set data.path={0}/ids --json "
+      "--out {0}/run",
+      root_.path().string()));
+  ASSERT_EQ(trained.code, 0) << trained.output;
+  const CommandResult result = run(fmt::format(
+      "generate {}/run --prompt '1 2 13' --tokens 2", root_.path().string()));
+  EXPECT_EQ(result.code, 0);
+  EXPECT_TRUE(
+      std::regex_match(result.output, std::regex("1 2 13 [0-9]+ [0-9]+ \n")))
+      << result.output;
 }
 
 TEST_F(ProgramTest, ReferencePageHasNotDrifted) {
