@@ -310,7 +310,7 @@ class World::Connection {
     } catch (const std::exception& error) {
       const std::string_view why = error.what();
       if (why.find("EADDRINUSE") != why.npos) {
-        throw base::IoError(fmt::format(
+        throw PeerFailed(fmt::format(
             "rank {}: cannot listen on port {}: another program does",
             place.rank,
             place.port));
