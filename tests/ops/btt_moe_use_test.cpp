@@ -157,13 +157,16 @@ TEST(BttMoeChoice, IsTheTiledKernelWhereOneExpertWouldTakeIt) {
         .experts = 16,
         .active = 2};
     for (const auto& kernel : ops::cpu_moe_kernels()) {
-      if (kernel.supports(problem) && kernel.preferred(problem)) {
+      if (kernel.supports(problem) &&
+          (kernel.preferred == nullptr || kernel.preferred(problem))) {
         return kernel.name;
       }
     }
     return std::string_view("none");
   };
-  EXPECT_EQ(chosen({32, 1, 32, 1, 32, 32, 1}, torch::kFloat32), "cpu_tiled");
+  for (const auto dtype : {torch::kFloat32, torch::kBFloat16}) {
+    EXPECT_EQ(chosen({32, 1, 32, 1, 32, 32, 1}, dtype), "cpu_tiled");
+  }
   EXPECT_EQ(chosen({32, 1, 32, 1, 32, 32, 1}, torch::kFloat64), "per_expert");
   EXPECT_EQ(chosen({1024, 1, 1, 1, 1024, 1, 8}, torch::kFloat32), "per_expert");
 }

@@ -94,6 +94,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"cpu_float32", torch::kCPU, torch::kFloat32},
         Case{"cpu_float64", torch::kCPU, torch::kFloat64},
         Case{"cpu_bfloat16", torch::kCPU, torch::kBFloat16},
+        Case{"cpu_float16", torch::kCPU, torch::kFloat16},
         Case{"cuda_float32", torch::kCUDA, torch::kFloat32},
         Case{"cuda_float64", torch::kCUDA, torch::kFloat64},
         Case{"cuda_float16", torch::kCUDA, torch::kFloat16},

@@ -205,14 +205,17 @@ TEST(KernelChoice, RefusesAForcedKernelThatDoesNotSupportTheProblem) {
       c10::Error);
 }
 
-TEST(KernelChoice, IsTheTiledKernelInFloat32ButForLowRank) {
+TEST(KernelChoice, IsTheTiledKernelButForLowRankAndFloat64) {
   const auto chosen = [](const Sizes& sizes, torch::ScalarType dtype) {
     return ops::choose(
                ops::cpu_kernels(),
                {.sizes = sizes, .tokens = 2048, .dtype = dtype})
         .name;
   };
-  EXPECT_EQ(chosen({32, 1, 32, 1, 32, 32, 1}, torch::kFloat32), "cpu_tiled");
+  for (const auto dtype :
+       {torch::kFloat32, torch::kBFloat16, torch::kFloat16}) {
+    EXPECT_EQ(chosen({32, 1, 32, 1, 32, 32, 1}, dtype), "cpu_tiled");
+  }
   EXPECT_EQ(chosen({32, 1, 32, 1, 32, 32, 1}, torch::kFloat64), "bmm");
   EXPECT_EQ(chosen({8, 4, 32, 4, 8, 32, 1}, torch::kFloat32), "cpu_tiled");
   // One matrix that no cache holds, whichever exponent it comes from.

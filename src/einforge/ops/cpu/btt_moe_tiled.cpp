@@ -104,6 +104,15 @@ Tensor gate_gradient(const Tensor& rows, const Tensor& x, const Tensor& gates) {
   return grad;
 }
 
+// Two bytes become four on the way in, and are rounded once on the way out.
+BttMoeOperands wide(const BttMoeOperands& operands) {
+  BttMoeOperands result = operands;
+  for (Tensor* operand : {&result.x, &result.core_a, &result.core_b}) {
+    *operand = operand->to(torch::kFloat32);
+  }
+  return result;
+}
+
 bool supports(const BttMoeProblem& problem) {
   return cpu_tiled_kernel().supports(problem.expert);
 }
@@ -112,7 +121,8 @@ bool preferred(const BttMoeProblem& problem) {
   return cpu_tiled_kernel().preferred(problem.mean_expert());
 }
 
-Tensor forward(const BttMoeProblem& problem, const BttMoeOperands& operands) {
+Tensor forward(const BttMoeProblem& problem, const BttMoeOperands& given) {
+  const BttMoeOperands operands = wide(given);
   const Pairs pairs(problem, operands);
   const Tensor rows = operands.x.new_empty(
       {pairs.tokens.numel(), problem.expert.sizes.d_out()});
@@ -131,7 +141,7 @@ Tensor forward(const BttMoeProblem& problem, const BttMoeOperands& operands) {
             its,
             rows);
       });
-  return combine(rows, operands.gates);
+  return combine(rows, operands.gates).to(problem.expert.dtype);
 }
 
 // As in reference/btt_moe_linear.cpp: the gradients of the cores are of x
@@ -139,9 +149,11 @@ Tensor forward(const BttMoeProblem& problem, const BttMoeOperands& operands) {
 // gates' gradients come.
 BttMoeGradients backward(
     const BttMoeProblem& problem,
-    const Tensor& grad,
-    const BttMoeOperands& operands,
+    const Tensor& given_grad,
+    const BttMoeOperands& given,
     const GradientMask& mask) {
+  const BttMoeOperands operands = wide(given);
+  const Tensor grad = given_grad.to(torch::kFloat32);
   const Pairs pairs(problem, operands);
   const Tensor gates =
       operands.gates.view({-1}).index_select(0, pairs.dispatch.order);
@@ -185,6 +197,11 @@ BttMoeGradients backward(
   }
   if (mask[3]) {
     result.gates = gate_gradient(rows, operands.x, operands.gates);
+  }
+  for (Tensor* gradient : {&result.x, &result.core_a, &result.core_b}) {
+    if (gradient->defined()) {
+      *gradient = gradient->to(problem.expert.dtype);
+    }
   }
   return result;
 }

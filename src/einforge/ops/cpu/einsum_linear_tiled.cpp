@@ -63,7 +63,8 @@ void for_each_worker(const cpu::EinsumTiling& tiling, Work work) {
 }
 
 bool supports(const EinsumLinearProblem& problem) {
-  return problem.dtype == torch::kFloat32;
+  return problem.dtype == torch::kFloat32 ||
+         problem.dtype == torch::kBFloat16 || problem.dtype == torch::kFloat16;
 }
 
 // Whether nearly all is one product with a matrix, not a batch of them, that is
@@ -95,15 +96,28 @@ bool preferred(const EinsumLinearProblem& problem) {
                                             : c.gamma > 1 || c.phi > 1;
 }
 
+Tensor wide(const Tensor& operand) {
+  return operand.to(torch::kFloat32);
+}
+
+// Two bytes become four on the way in, and are rounded once on the way out.
 Tensor forward(
     const EinsumLinearProblem& problem,
     const Tensor& x,
     const Tensor& core_a,
     const Tensor& core_b,
     const std::optional<Tensor>& bias) {
-  const Tensor y = x.new_empty({problem.tokens, problem.sizes.d_out()});
-  tiled::forward(problem, x, core_a, core_b, bias, {}, y);
-  return y;
+  const Tensor wide_x = wide(x);
+  const Tensor y = wide_x.new_empty({problem.tokens, problem.sizes.d_out()});
+  tiled::forward(
+      problem,
+      wide_x,
+      wide(core_a),
+      wide(core_b),
+      bias ? std::optional(wide(*bias)) : std::nullopt,
+      {},
+      y);
+  return y.to(problem.dtype);
 }
 
 EinsumLinearGradients backward(
@@ -113,16 +127,24 @@ EinsumLinearGradients backward(
     const Tensor& core_a,
     const Tensor& core_b,
     const GradientMask& mask) {
-  return tiled::backward(
+  const Tensor wide_x = wide(x);
+  EinsumLinearGradients result = tiled::backward(
       problem,
-      grad,
-      x,
-      core_a,
-      core_b,
+      wide(grad),
+      wide_x,
+      wide(core_a),
+      wide(core_b),
       mask,
       {},
       nullptr,
-      mask[0] ? torch::empty_like(x) : Tensor());
+      mask[0] ? torch::empty_like(wide_x) : Tensor());
+  for (Tensor* gradient :
+       {&result.x, &result.core_a, &result.core_b, &result.bias}) {
+    if (gradient->defined()) {
+      *gradient = gradient->to(problem.dtype);
+    }
+  }
+  return result;
 }
 
 }  // namespace

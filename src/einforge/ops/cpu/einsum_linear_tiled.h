@@ -6,7 +6,8 @@
 
 namespace einforge::ops {
 
-// "cpu_tiled": kernels/cpu/einsum_linear.h. Any sizes, float32.
+// "cpu_tiled": kernels/cpu/einsum_linear.h. Any sizes, float32; bfloat16 and
+// float16 are computed in float32.
 EinsumLinearKernel cpu_tiled_kernel();
 
 // The same for tokens whose rows lie anywhere in the operands.
