@@ -8,9 +8,10 @@ from typing import Callable, NamedTuple, Optional, Union
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from einforge.nn import Linear, MoeLinear
-from einforge.structure import describe
+from einforge.nn import Linear, MoeLinear, take_hooks
+from einforge.structure import check_name, describe
 
 # Of a layer's time: passes that warm up, and those whose median counts.
 _WARM_UP, _RUNS = 5, 15
@@ -69,15 +70,43 @@ def _is_of_attention(module: nn.Module) -> bool:
     return type(module).__name__ == "NonDynamicallyQuantizableLinear"
 
 
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or _is_conv1d(module)
+
+
+def _obstacle(layer: nn.Module) -> str:
+    """Why a linear layer can be no other; empty where it can."""
+    if parametrize.is_parametrized(layer):
+        return "parametrized: parametrize.remove_parametrizations makes it plain"
+    if _is_of_attention(layer):
+        return "torch's attention reads its weight"
+    if type(layer) is not nn.Linear and not _is_conv1d(layer):
+        return f"a subclass of torch.nn.Linear, {type(layer).__name__}"
+    if "weight" not in layer._parameters:
+        return "a hook computes its weight (weight_norm, spectral_norm, pruning)"
+    if "forward" in vars(layer):
+        return "something has replaced its forward()"
+    return ""
+
+
+def _widths(layer: nn.Module) -> tuple[int, int]:
+    """d_in and d_out."""
+    if _is_conv1d(layer):
+        return tuple(layer.weight.shape)
+    return layer.in_features, layer.out_features
+
+
 def linear_like(module: nn.Module) -> Optional[Tensor]:
     """The (d_out, d_in) matrix of a layer that can be converted, else None."""
-    if type(module) is nn.Linear or _is_of_attention(module):
-        return module.weight
-    return module.weight.T if _is_conv1d(module) else None
+    if not _is_linear(module) or _obstacle(module):
+        return None
+    return module.weight.T if _is_conv1d(module) else module.weight
 
 
 def replace_(model: nn.Module, layer: nn.Module, new: nn.Module) -> None:
-    """Puts `new` in the place of `layer`, under all of its names."""
+    """Puts `new` in the place of `layer`, under all of its names and with its
+    hooks."""
+    take_hooks(new, layer)
     for parent in model.modules():
         for leaf, child in parent._modules.items():
             if child is layer:
@@ -106,9 +135,8 @@ def structured(layer: nn.Module, structure: str) -> Union[Linear, MoeLinear]:
 
 
 def _is_mixture(structure: str, layer: nn.Module) -> bool:
-    d_out, d_in = linear_like(layer).shape
     try:
-        return describe(structure, d_in, d_out).experts is not None
+        return describe(structure, *_widths(layer)).experts is not None
     except ValueError:
         return False  # its row says why
 
@@ -151,8 +179,9 @@ def _observe(
     seen: dict[str, Tensor] = {}
 
     def hook(name):
-        def add(_, inputs):
-            x = inputs[0].detach().reshape(-1, inputs[0].shape[-1])
+        def add(_, args, kwargs):
+            given = args[0] if args else next(iter(kwargs.values()))
+            x = given.detach().reshape(-1, given.shape[-1])
             before = seen.get(name)
             if name in mixtures:
                 seen[name] = (x if before is None
@@ -162,8 +191,9 @@ def _observe(
                 seen[name] = now if before is None else now + before
         return add
 
-    handles = [layer.register_forward_pre_hook(hook(name))
-               for name, layer in layers.items()]
+    handles = [
+        layer.register_forward_pre_hook(hook(name), with_kwargs=True)
+        for name, layer in layers.items()]
     was_training = model.training
     model.eval()
     try:
@@ -173,6 +203,10 @@ def _observe(
         model.train(was_training)
         for handle in handles:
             handle.remove()
+    if layers and not seen:
+        raise ValueError(
+            "[convert_] expected calibration to run the model that it is given; "
+            "none of the layers had an input")
     return seen
 
 
@@ -193,7 +227,8 @@ def convert_(
         convert_(model, {"*.mlp.*": "btt:0.25", "*.attn.*": "monarch"})
 
     Args:
-        model: changed in place; bias, dtype, device and training mode stay.
+        model: changed in place; bias, dtype, device, training mode and hooks
+            of the layers stay.
         structures: of each layer whose dotted name matches the pattern (shell
             wildcards), the first that does; a string is {"*": string}.
         init: "project" sets the cores to the nearest matrix, "random" draws
@@ -212,14 +247,14 @@ def convert_(
         a Report with a row per layer that a pattern matches.
 
     Raises:
-        ValueError: a pattern matches no layer, an unknown `init` or structure.
+        ValueError: a pattern matches no layer, an unknown `init` or structure,
+        a calibration that reaches no layer.
         A layer that cannot have the structure stays, with the reason in its row;
-        so does one whose weight other modules share.
+        so does one whose weight other modules share, is parametrized or made by
+        a hook.
     """
-    if init not in ("project", "random"):
-        raise ValueError(
-            f"[convert_] expected init 'project' or 'random'; got {init!r}")
     patterns = {"*": structures} if isinstance(structures, str) else structures
+    _check_arguments(model, patterns, init, calibration, tokens, iterations)
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
@@ -227,34 +262,34 @@ def convert_(
     chosen: dict[str, str] = {}
     unused = dict(patterns)
     layers: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        if linear_like(module) is None or not name:
+    # Under all names of a layer that comes twice.
+    for name, module in model.named_modules(remove_duplicate=False):
+        if not _is_linear(module):
             continue
         for pattern, structure in patterns.items():
             if fnmatch.fnmatchcase(name, pattern):
-                chosen[name] = structure
-                layers[name] = module
                 unused.pop(pattern, None)
+                if module not in layers.values():
+                    chosen[name] = structure
+                    layers[name] = module
                 break
-    if linear_like(model) is not None:
-        raise ValueError(
-            "[convert_] expected a model with layers inside; got a layer, which "
-            "einforge.nn.Linear(...).load_matrix(layer.weight) projects")
     if unused:
         raise ValueError(
             f"[convert_] expected patterns that match linear layers; got "
             f"{', '.join(map(repr, unused))}")
     seen = {}
     if calibration is not None and init == "project":
+        able = {name: layer for name, layer in layers.items()
+                if not _obstacle(layer)}
         seen = _observe(
-            model, layers,
-            {name for name in chosen if _is_mixture(chosen[name], layers[name])},
+            model, able,
+            {name for name in able if _is_mixture(chosen[name], able[name])},
             calibration)
     report = Report()
     for name, layer in layers.items():
         report.append(_convert(
             model, name, layer, chosen[name], init, seen.get(name),
-            owners[id(layer.weight)] > 1, skip_if_slower, tokens,
+            owners.get(id(layer.weight), 1) > 1, skip_if_slower, tokens,
             measure or skip_if_slower, iterations))
     transformers = sys.modules.get("transformers")
     if transformers is not None and isinstance(model, transformers.PreTrainedModel):
@@ -263,17 +298,48 @@ def convert_(
     return report
 
 
+def _check_arguments(
+    model, patterns, init, calibration, tokens, iterations
+) -> None:
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            "[convert_] expected a torch.nn.Module; got a "
+            f"{type(model).__name__}")
+    if _is_linear(model):
+        raise ValueError(
+            "[convert_] expected a model with layers inside; got a layer, which "
+            "einforge.nn.Linear(...).load_matrix(layer.weight) projects")
+    if not isinstance(patterns, dict):
+        raise ValueError(
+            "[convert_] expected the name of a structure, or a dict of names by "
+            f"pattern; got {patterns!r}")
+    for structure in patterns.values():
+        check_name(structure)
+    if init not in ("project", "random"):
+        raise ValueError(
+            f"[convert_] expected init 'project' or 'random'; got {init!r}")
+    if calibration is not None and not callable(calibration):
+        raise ValueError(
+            "[convert_] expected calibration to be a function that runs the "
+            f"model it is given; got a {type(calibration).__name__}")
+    for name, value, least in (
+            ("tokens", tokens, 1), ("iterations", iterations, 0)):
+        if value < least:
+            raise ValueError(
+                f"[convert_] expected {name} of at least {least}; got {value}")
+
+
 def _convert(model, name, layer, structure, init, seen, shared,
              skip_if_slower, tokens, measure, iterations) -> Row:
-    weight = linear_like(layer).detach()
-    d_out, d_in = weight.shape
+    d_in, d_out = _widths(layer)
     before = d_out * d_in + (0 if layer.bias is None else d_out)
     kept = Row(name, d_in, d_out, structure, None, "", None, (before, before),
                (2 * d_out * d_in, 2 * d_out * d_in), None)
+    if obstacle := _obstacle(layer):
+        return kept._replace(skipped=obstacle)
     if shared:
         return kept._replace(skipped="its weight is shared")
-    if _is_of_attention(layer):
-        return kept._replace(skipped="torch's attention reads its weight")
+    weight = linear_like(layer).detach()
     try:
         new = structured(layer, structure)
     except ValueError as error:

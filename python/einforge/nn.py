@@ -718,6 +718,21 @@ def merge_(model: nn.Module) -> nn.Module:
     return visit(model)
 
 
+# What register_forward_hook() and its like fill.
+_HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called", "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks",
+    "_is_full_backward_hook")
+
+
+def take_hooks(new: nn.Module, old: nn.Module) -> None:
+    """Gives a layer the hooks of the one whose place it takes: the same
+    containers, so that handles still remove them."""
+    for name in _HOOKS:
+        setattr(new, name, getattr(old, name))
+
+
 def _dense(layer: nn.Module) -> nn.Linear:
     weight = layer.merged()
     with torch.device("meta"):
@@ -726,6 +741,7 @@ def _dense(layer: nn.Module) -> nn.Linear:
     dense.weight = nn.Parameter(weight)
     if layer.bias is not None:
         dense.bias = layer.bias
+    take_hooks(dense, layer)
     return dense.train(layer.training)
 
 

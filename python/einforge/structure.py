@@ -2,7 +2,8 @@
 
 import functools
 import json
-from typing import NamedTuple, Optional
+import operator
+from typing import Any, NamedTuple, Optional
 
 import torch
 
@@ -74,7 +75,6 @@ class Structure(NamedTuple):
         return (self.sizes.d_in, self.sizes.d_out) != (self.d_in, self.d_out)
 
 
-@functools.lru_cache(maxsize=4096)
 def describe(
     structure: str, d_in: int, d_out: int, base_width: int = 768
 ) -> Structure:
@@ -89,18 +89,49 @@ def describe(
         ValueError: there is no such structure, or not at these widths; names
             the nearest that there is.
     """
+    return _described(
+        _text(structure), _width("d_in", d_in), _width("d_out", d_out),
+        _width("base_width", base_width))
+
+
+def check_name(structure: str) -> None:
+    """Raises ValueError where there is no such structure at any width."""
+    _of_library(torch.ops.einforge.normalise_structure, _text(structure))
+
+
+def _text(structure: str) -> str:
     if not isinstance(structure, str):
         raise ValueError(
             f"[einforge] expected the name of a structure; got {structure!r}")
-    for name, width in (("d_in", d_in), ("d_out", d_out)):
-        if width < 1:
-            raise ValueError(f"[einforge] expected {name} above 0; got {width}")
+    return structure
+
+
+def _width(name: str, width: int) -> int:
     try:
-        text = torch.ops.einforge.describe_structure(
-            structure, d_in, d_out, base_width)
-    except RuntimeError as error:  # what torch 2.15 makes of it
+        value = operator.index(width)
+    except TypeError:
+        raise ValueError(
+            f"[einforge] expected {name} to be a whole number; got {width!r}"
+        ) from None
+    if value < 1:
+        raise ValueError(f"[einforge] expected {name} above 0; got {width}")
+    return value
+
+
+def _of_library(op: Any, *args: Any) -> str:
+    try:
+        return op(*args)
+    except RuntimeError as error:  # what torch 2.15 makes of a ValueError
         raise ValueError(str(error)) from None
-    found = json.loads(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _described(
+    structure: str, d_in: int, d_out: int, base_width: int
+) -> Structure:
+    found = json.loads(_of_library(
+        torch.ops.einforge.describe_structure,
+        structure, d_in, d_out, base_width))
     return Structure(
         name=found["structure"],
         family=found["family"],

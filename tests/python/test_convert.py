@@ -4,6 +4,7 @@ Run by ctest; by hand: EINFORGE_LIBRARY=.../libeinforge_python.so python
 test_convert.py
 """
 
+import copy
 import math
 import pathlib
 import sys
@@ -14,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "python"))
 
 import torch  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
 
 import einforge  # noqa: E402
 from einforge import convert, nn  # noqa: E402
@@ -204,6 +206,115 @@ class Model(unittest.TestCase):
             self.assertIs(model[0], layer)
         with self.assertRaisesRegex(ValueError, "load_matrix"):
             einforge.convert_(torch.nn.Linear(16, 16), "monarch")
+
+    def test_keeps_layers_whose_weight_is_not_a_parameter(self):
+        utils, linear = torch.nn.utils, torch.nn.Linear
+        replaced = linear(16, 16)
+        replaced.forward = lambda x: x
+        for layer, why in (
+                (utils.parametrizations.weight_norm(linear(16, 16)),
+                 "parametrized"),
+                (utils.parametrizations.orthogonal(linear(16, 16)),
+                 "parametrized"),
+                (utils.weight_norm(linear(16, 16)), "hook"),
+                (utils.spectral_norm(linear(16, 16)), "hook"),
+                (prune.l1_unstructured(linear(16, 16), "weight", 0.5), "hook"),
+                (type("Own", (linear,), {})(16, 16), "subclass.*Own"),
+                (replaced, "replaced its forward")):
+            x = torch.randn(64, 16)
+            model = torch.nn.Sequential(layer, linear(16, 16))
+            report = einforge.convert_(
+                model, "monarch", measure=False,
+                calibration=lambda model: model(x))
+            self.assertRegex(report[0].skipped, why)
+            self.assertIs(model[0], layer)
+            self.assertEqual(report[1].skipped, "")
+
+    def test_keeps_hooks_and_their_handles(self):
+        model = torch.nn.Sequential(torch.nn.Linear(16, 16))
+        calls = []
+        handles = [
+            model[0].register_forward_hook(lambda *_: calls.append("after")),
+            model[0].register_forward_pre_hook(
+                lambda *_: calls.append("before"), with_kwargs=True),
+            model[0].register_full_backward_hook(
+                lambda *_: calls.append("backward"))]
+        x = torch.randn(4, 16, requires_grad=True)
+        wanted = ["before", "after", "backward"]
+        for change in (
+                lambda: einforge.convert_(model, "monarch", measure=False),
+                lambda: nn.merge_(model)):
+            change()
+            calls.clear()
+            model(x).sum().backward()
+            self.assertEqual(calls, wanted)
+        for handle in handles:
+            handle.remove()
+        calls.clear()
+        model(x).sum().backward()
+        self.assertEqual(calls, [])
+
+    def test_finds_a_shared_layer_by_any_of_its_names(self):
+        shared = torch.nn.Linear(16, 16)
+        model = torch.nn.ModuleDict({"a": torch.nn.Sequential(shared),
+                                     "b": torch.nn.Sequential(shared)})
+        report = einforge.convert_(
+            model, {"b.*": "monarch", "a.*": "btt:0.25"}, measure=False)
+        self.assertEqual([row.name for row in report], ["a.0"])
+        self.assertIs(model["a"][0], model["b"][0])
+        report = einforge.convert_(
+            nn.merge_(model), {"b.*": "monarch"}, measure=False)
+        self.assertEqual(
+            [(row.name, row.structure) for row in report], [("b.0", "monarch")])
+
+    def test_calibration_sees_inputs_by_name_and_torchs_fused_layers(self):
+        class Named(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = torch.nn.Linear(16, 16)
+
+            def forward(self, x):
+                return self.layer(input=x)
+
+        x = torch.randn(200, 16) @ torch.randn(16, 16)
+        for model in (Named(), torch.nn.TransformerEncoderLayer(
+                16, 2, 32, dropout=0.0, batch_first=True)):
+            plain = copy.deepcopy(model)
+            at_rest = einforge.convert_(plain, "monarch", measure=False)
+            found = einforge.convert_(
+                model, "monarch", measure=False,
+                calibration=lambda model: model(x.reshape(10, 20, 16)))
+            for row, other in zip(found, at_rest):
+                if not row.skipped:
+                    self.assertNotEqual(
+                        row.relative_error, other.relative_error)
+
+    def test_arguments_that_cannot_be_are_value_errors_of_one_line(self):
+        def model():
+            return torch.nn.Sequential(torch.nn.Linear(16, 16))
+
+        for arguments, words in (
+                (("model", "monarch"), "Module; got a str"),
+                ((model(), ["monarch"]), "dict of names"),
+                ((model(), None), "dict of names"),
+                ((model(), {"*": 3}), "name of a structure"),
+                ((model(), {"*": "monarh"}), "did you mean 'monarch'"),
+                ((model(), {"*": "btt:2"}), "from 0 to 1"),
+                ((model(), {"nothing": "monarch"}), "match linear layers"),
+                ((torch.nn.ReLU(), "monarch"), "match linear layers")):
+            with self.assertRaisesRegex(ValueError, words) as caught:
+                einforge.convert_(*arguments)
+            self.assertNotIn("\n", str(caught.exception))
+        for options, words in (
+                ({"init": "zero"}, "'project' or 'random'"),
+                ({"calibration": torch.ones(3)}, "function.*got a Tensor"),
+                ({"calibration": lambda model: None}, "none of the layers"),
+                ({"tokens": 0}, "tokens of at least 1"),
+                ({"iterations": -1}, "iterations of at least 0")):
+            unchanged = model()
+            with self.assertRaisesRegex(ValueError, words):
+                einforge.convert_(unchanged, "monarch", **options)
+            self.assertIs(type(unchanged[0]), torch.nn.Linear)
 
     def test_skips_what_is_slower(self):
         for times, kept in (((1.0, 2.0), True), ((2.0, 1.0), False)):
