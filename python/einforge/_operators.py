@@ -5,7 +5,8 @@ stable ABI. Here are the shapes (for tracing), gradients, autocast and FLOPs.
 
 Each operator f has a torch.autograd.Function, registered for Autograd. Under a
 transform of torch.func it is called directly (`_register`), because operators
-that are registered cannot be transformed.
+that are registered cannot be transformed. In forward mode einsum_linear has a
+rule (jvp); the others are computed by their definitions, of it and plain torch.
 """
 
 import os
@@ -14,6 +15,7 @@ from typing import Any, Callable, Optional, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 ops = torch.ops.einforge
@@ -23,6 +25,12 @@ _library = torch.library.Library("einforge", "IMPL")
 def _transformed() -> bool:
     return (not torch.compiler.is_compiling()
             and torch._C._are_functorch_transforms_active())
+
+
+def _forward_mode() -> bool:
+    """Whether tensors may be dual numbers, by torch.func or by forward_ad."""
+    return (not torch.compiler.is_compiling()
+            and forward_ad._current_level >= 0)
 
 
 def _below_autograd(op, *args):
@@ -52,12 +60,15 @@ class _Operator(torch.autograd.Function):
     """An operator with its gradient; `op` has the kernels."""
 
     op: Any
+    definition: Optional[Callable] = None  # of all arguments, of plain torch
     generate_vmap_rule = False
 
     @classmethod
     def kernel(cls, *args, **kwargs):
         """What the dispatcher runs for Autograd."""
         args = cls.filled(*args, **kwargs)
+        if _forward_mode():
+            return (cls.definition or cls.apply)(*args)
         if _any_requires_grad(args):
             return cls.apply(*args)
         return _below_autograd(cls.op, *args)
@@ -76,7 +87,11 @@ def _register(cls: type[_Operator]) -> Callable:
     op, apply = cls.op, cls.apply
 
     def call(*args):
-        return apply(*args) if _transformed() else op(*args)
+        if not _transformed():
+            return op(*args)
+        if _forward_mode() and cls.definition is not None:
+            return cls.definition(*args)
+        return apply(*args)
 
     def forward(*args):
         return _below_autograd(op, *args)
@@ -191,7 +206,27 @@ class _EinsumLinearBackward(_Operator):
     def setup_context(ctx, inputs, output):
         *tensors, ctx.mask = inputs
         ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
         ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        operands = ctx.saved_tensors
+        found = [operand.new_zeros(operand.shape if asked else (0,))
+                 for operand, asked in zip(operands[1:], ctx.mask)]
+        found.append(operands[0].new_zeros(
+            operands[0].shape[-1] if ctx.mask[3] else 0))
+        for index, tangent in enumerate(tangents[:4]):
+            # Of dy on all, of x, A and B on the others' gradients.
+            mask = [asked and (index == 0 or (i != index - 1 and i < 3))
+                    for i, asked in enumerate(ctx.mask)]
+            if tangent is not None and any(mask):
+                moved = [*operands]
+                moved[index] = tangent
+                terms = einsum_linear_backward(*moved, mask)
+                found = [value + term if asked else value for value, term, asked
+                         in zip(found, terms, mask)]
+        return tuple(found)
 
     @staticmethod
     def backward(ctx, of_x, of_a, of_b, of_bias):
@@ -236,7 +271,21 @@ class _EinsumLinear(_Operator):
     def setup_context(ctx, inputs, output):
         x, a, b, bias = inputs
         ctx.save_for_backward(x, a, b)
+        ctx.save_for_forward(x, a, b)
         ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        operands = ctx.saved_tensors
+        terms = []
+        for index, tangent in enumerate(tangents[:3]):
+            if tangent is not None:
+                moved = [*operands]
+                moved[index] = tangent
+                terms.append(einsum_linear(*moved, None))
+        if tangents[3] is not None:
+            terms.append(tangents[3].expand(*operands[0].shape[:-1], -1))
+        return sum(terms)
 
     @staticmethod
     def backward(ctx, grad):
@@ -352,6 +401,10 @@ class _RmsCap(_Operator):
     op = ops.rms_cap.default
 
     @staticmethod
+    def definition(*args):
+        return _rms_cap_definition(*args)[0]
+
+    @staticmethod
     def filled(core, gain, max_rms, dtype=None):
         return core, gain, max_rms, dtype
 
@@ -420,6 +473,10 @@ class _BttMoeLinear(_Operator):
     """Saves the operands; all products are computed again."""
 
     op = ops.btt_moe_linear.default
+
+    @staticmethod
+    def definition(*args):
+        return _mixture_definition(*args)[0]
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -540,6 +597,12 @@ class _BttMoeRouted(_Operator):
     op = ops.btt_moe_routed.default
 
     @staticmethod
+    def definition(x, router, core_a, core_b, active, softmax_first, bias,
+                   output_bias):
+        return _routed_definition(
+            x, router, core_a, core_b, output_bias, bias, active, softmax_first)
+
+    @staticmethod
     def filled(x, router, core_a, core_b, active, softmax_first=None, bias=None,
                output_bias=None):
         return (x, router, core_a, core_b, active, softmax_first, bias,
@@ -629,6 +692,15 @@ def _(grad, logits, counts, balance_weight, z_weight):
 
 class _MoeRouterLoss(_Operator):
     op = ops.moe_router_loss.default
+
+    @staticmethod
+    def definition(logits, experts, balance_weight, z_weight):
+        every = torch.arange(logits.shape[1], device=logits.device)
+        counts = (experts.unsqueeze(-1) == every).sum((0, 1))
+        if logits.shape[0] == 0:
+            return logits.sum(), counts
+        return (*_router_loss_definition(
+            logits, counts, balance_weight, z_weight), counts)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -16,8 +16,8 @@ def einsum_linear(
         y[..,d,e,f] = sum_{a,b,g,r} B[b,g,e,f,r] A[a,g,d,f,r] x[..,a,b,g] + bias
 
     Args:
-        x: (..., d_in), float32, float64 or bfloat16 (float16 on CUDA), its
-            features in the order (alpha, beta, gamma).
+        x: (..., d_in), of a floating-point dtype, its features in the order
+            (alpha, beta, gamma).
         core_a: (n_alpha, n_gamma, n_delta, n_phi, n_rho), the dtype of x.
         core_b: (n_beta, n_gamma, n_epsilon, n_phi, n_rho), the dtype of x.
         bias: (d_out), or None.
@@ -28,8 +28,8 @@ def einsum_linear(
     Raises:
         RuntimeError: a shape, dtype or device does not fit.
 
-    Differentiable any number of times; saves x and the cores, no intermediate.
-    Runs in autocast's dtype, under torch.compile and under torch.func's
+    Differentiable any number of times, in reverse and forward mode; saves x and
+    the cores, no intermediate. Runs in autocast's dtype, under torch.compile and under torch.func's
     transforms. EINFORGE_KERNEL=name forces a kernel, EINFORGE_LOG_KERNELS=1
     prints which one ran. FLOPs: 2 torch.ops.einforge.core_macs(sizes) a row of
     x; backward twice that, and the first contraction once more.
@@ -63,8 +63,8 @@ def btt_moe_linear(
                e = experts[t,j]
 
     Args:
-        x: (..., d_in), float32, float64 or bfloat16 (float16 on CUDA); its
-            leading dimensions make T tokens.
+        x: (..., d_in), of a floating-point dtype; its leading dimensions make
+            T tokens.
         core_a: (E, n_alpha, n_gamma, n_delta, n_phi, n_rho), the dtype of x.
         core_b: (E, n_beta, n_gamma, n_epsilon, n_phi, n_rho), the dtype of x.
         experts: (T, k), int32 or int64, in [0, E), distinct in a row; on CUDA

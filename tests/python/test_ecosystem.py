@@ -357,6 +357,64 @@ class Transforms(unittest.TestCase):
         torch.testing.assert_close(
             found(v)[0], by_difference, rtol=1e-5, atol=1e-7)
 
+    def test_forward_mode(self):
+        """Directional derivatives, by torch.func and by dual numbers, of x and
+        of all parameters, are those of reverse mode."""
+        def loss(parameters, x):
+            y = torch.func.functional_call(self.layer, parameters, (x,))
+            return y.square().sum() + nn.aux_loss(self.layer)
+
+        operands = ({k: v.detach() for k, v in self.parameters.items()}, self.x)
+        directions = ({k: torch.randn_like(v) for k, v in operands[0].items()},
+                      torch.randn_like(self.x))
+        for training in (False, True):
+            self.layer.train(training)
+            of_parameters, of_x = torch.func.grad(
+                loss, argnums=(0, 1))(*operands)
+            wanted = (of_x * directions[1]).sum() + sum(
+                (grad * directions[0][name]).sum()
+                for name, grad in of_parameters.items())
+            _, found = torch.func.jvp(loss, operands, directions)
+            torch.testing.assert_close(found, wanted, check_dtype=False)
+            with torch.autograd.forward_ad.dual_level():
+                dual = [
+                    torch.utils._pytree.tree_map(
+                        torch.autograd.forward_ad.make_dual, value, direction)
+                    for value, direction in zip(operands, directions)]
+                found = torch.autograd.forward_ad.unpack_dual(
+                    loss(*dual)).tangent
+            torch.testing.assert_close(found, wanted, check_dtype=False)
+
+    def test_forward_over_reverse(self):
+        def f(x):
+            return self.layer(x).square().sum()
+
+        v = torch.randn_like(self.x)
+        _, found = torch.func.jvp(torch.func.grad(f), (self.x,), (v,))
+        _, reverse = torch.func.vjp(torch.func.grad(f), self.x)
+        torch.testing.assert_close(found, reverse(v)[0])
+        # Of the cores, of all outputs: no column is another's.
+        cores = tuple(core.detach() for core in self.layer[2].cores())
+        hidden = self.layer[:2](self.x).detach()
+
+        def layer(x, a, b):
+            return einforge.einsum_linear(x, a, b).square().sum()
+
+        found = torch.func.hessian(layer, argnums=(0, 1, 2))(hidden, *cores)
+        wanted = torch.autograd.functional.hessian(layer, (hidden, *cores))
+        for row, of in zip(found, wanted):
+            for block, other in zip(row, of):
+                torch.testing.assert_close(block, other)
+
+    def test_no_loss_outlives_vmap(self):
+        layer = nn.MoeLinear(8, 8, "btt_moe:E=3,k=2")
+        torch.func.vmap(layer)(torch.randn(2, 4, 8))
+        for read in (nn.aux_loss, nn.router_health):
+            with self.assertRaisesRegex(RuntimeError, "outside of torch.func"):
+                read(layer)
+        layer(torch.randn(4, 8))
+        self.assertGreater(nn.aux_loss(layer).item(), 0)
+
     def test_an_ensemble(self):
         layers = [nn.Linear(16, 16, "monarch", dtype=torch.float64)
                   for _ in range(3)]
