@@ -13,6 +13,12 @@ from the dense model (mean squared error of the embeddings). Reported on other
 sentences: mean cosine similarity to the dense model's embeddings, and how often
 the beginning of a paragraph finds its rest among all of them (top 1). After the
 distillation the errors of the weights are still those from before it.
+
+Rows are written as they come; a run that was stopped goes on. Milliseconds of
+the layers are added to them at the end, when the machine is quiet:
+
+    .venv/bin/python examples/pytorch/convert_pretrained.py \\
+      --threads 1 --time --json results.json
 """
 
 import argparse
@@ -36,6 +42,8 @@ import einforge  # noqa: E402
 TEXT = pathlib.Path(__file__).resolve().parents[1] / "data/jargon.txt"
 # Of a step of the distillation: sentences, and tokens of each at most.
 BATCH, DISTILLED_TOKENS = 16, 48
+# Rows of the input that layers are timed with.
+TIMED_TOKENS = 1024
 PATTERNS = {
     "ffn": ("*.intermediate.dense", "*layer.?.output.dense"),
     "attention": ("*.attention.self.query", "*.attention.self.key",
@@ -139,6 +147,24 @@ def distill(encoder, model, sentences, wanted, steps, lr):
         optimizer.step()
 
 
+def time_layers(teacher, rows):
+    """Adds to rows the layers' milliseconds, forward, before and after."""
+    times = {}
+    for row in rows:
+        key = row["layers"], row["structure"]
+        if row["layers"] == "none":
+            continue
+        if key not in times:
+            converted = einforge.convert_(
+                copy.deepcopy(teacher),
+                {p: row["structure"] for name in row["layers"].split("+")
+                 for p in PATTERNS[name]},
+                init="random", tokens=TIMED_TOKENS)
+            times[key] = [sum(r.ms[i] for r in converted if not r.skipped)
+                          for i in (0, 1)]
+        row["layer_ms"] = times[key]
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -155,11 +181,21 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--time", action="store_true",
+                        help="only time the layers of the rows in --json")
     options = parser.parse_args()
+    if options.time and not options.json:
+        parser.error("expected --json FILE with the rows to time")
     torch.manual_seed(0)
     if options.threads:
         torch.set_num_threads(options.threads)
     encoder = Encoder(options.model or default_model(), options.device)
+    if options.time:
+        found = json.loads(options.json.read_text())
+        found["load_when_timed"] = os.getloadavg()[0]
+        time_layers(encoder.model.eval(), found["rows"])
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        return
     pairs = paragraphs(options.text)
     if len(pairs) < options.sentences + 256:
         parser.error(f"expected {options.sentences + 256} paragraphs in "
@@ -214,7 +250,7 @@ def main():
                 converted = einforge.convert_(
                     model, {p: structure for p in patterns},
                     calibration=run if calibrated else None, iterations=5,
-                    tokens=1024)
+                    measure=False)
                 errors = [r.relative_error for r in converted
                           if not r.skipped]
                 row = {
@@ -229,18 +265,18 @@ def main():
                     "parameters": sum(p.numel() for p in model.parameters()),
                     "layer_flops": [sum(r.flops[i] for r in converted)
                                     for i in (0, 1)],
-                    "layer_ms": [sum(r.ms[i] for r in converted if r.ms)
-                                 for i in (0, 1)],
                     "convert_seconds": time.perf_counter() - start,
                 }
                 if tuple(row[name] for name in named) not in done:
                     report({**row, **quality(
                         encoder, model, queries, targets, dense)})
                 if options.distill:
+                    start = time.perf_counter()
                     distill(encoder, model, by_length, wanted,
                             options.distill, options.lr)
                     report({
                         **row, "distilled_steps": options.distill,
+                        "distill_seconds": time.perf_counter() - start,
                         **quality(encoder, model, queries, targets, dense)})
 
 

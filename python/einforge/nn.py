@@ -508,10 +508,11 @@ class MoeLinear(_Cores):
 def _mixed(x, experts, gates, layer) -> Tensor:
     """The gated sum of what `layer` makes of the rows of all pairs."""
     tokens, active = experts.shape
-    rows = x.reshape(tokens, 1, -1).expand(-1, active, -1)
-    y = layer(rows.reshape(tokens * active, -1), experts.reshape(-1))
+    d_in = x.shape[-1]  # in place of -1, which no tokens leave open
+    rows = x.reshape(tokens, 1, d_in).expand(-1, active, -1)
+    y = layer(rows.reshape(tokens * active, d_in), experts.reshape(-1))
     y = (y.unflatten(0, (tokens, active)) * gates.unsqueeze(-1)).sum(1)
-    return y.to(x.dtype).reshape(*x.shape[:-1], -1)
+    return y.to(x.dtype).reshape(*x.shape[:-1], y.shape[-1])
 
 
 class FfnMoe(nn.Module):
@@ -616,11 +617,21 @@ def _routings(
     model: nn.Module,
 ) -> Iterator[tuple[str, Optional[Tensor], Optional[Tensor]]]:
     """Name, loss and tokens per expert of each router's last training pass."""
-    for name, router in routers(model):
+    for name, router in (*routers(model), *(
+            (name, module) for name, module in model.named_modules()
+            if isinstance(module, models.Router))):
+        _check_not_batched(router.loss)
         yield name, router.loss, router.tokens
-    for name, module in model.named_modules():
-        if isinstance(module, models.Router):
-            yield name, module.loss, module.tokens
+
+
+def _check_not_batched(loss: Optional[Tensor]) -> None:
+    """Of a pass under torch.func.vmap that is over, nothing can be read."""
+    if (loss is not None and not torch.compiler.is_compiling()
+            and not torch._C._are_functorch_transforms_active()
+            and torch._C._functorch.is_batchedtensor(loss)):
+        raise RuntimeError(
+            "[aux_loss] expected the last pass in training to be outside of "
+            "torch.func.vmap; inside, add aux_loss(model) there")
 
 
 def aux_loss(model: nn.Module) -> Tensor:
@@ -673,7 +684,8 @@ def param_groups(
     A core's rate is lr base_width / d_in of the core / 2, a dense matrix's lr
     base_width / d_in (muP); embeddings, norms, gains and biases have lr. Decay
     is for matrices, cores and routers alone. Shared parameters come once.
-    Source: arXiv 2410.02117, section 5.
+    For a converted model, base_width is the width that its rate is for: its
+    dense layers then have lr itself. Source: arXiv 2410.02117, section 5.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[int] = set()

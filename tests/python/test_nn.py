@@ -138,6 +138,58 @@ class Projection(unittest.TestCase):
                     torch.randn(3, 5))
 
 
+class AnyLayer(unittest.TestCase):
+    """What holds for layers of all kinds."""
+
+    @staticmethod
+    def layers(dtype=None):
+        for structure in STRUCTURES:
+            yield nn.Linear(48, 96, structure, dtype=dtype)
+        for structure in ("btt_moe:E=3,k=2", "dense_moe:E=3,k=1",
+                          "low_rank_moe:E=3,k=2"):
+            yield nn.MoeLinear(48, 96, structure, dtype=dtype)
+        yield nn.FfnMoe(48, 64, "ffn_moe:E=3,k=2", dtype=dtype)
+
+    def test_any_number_of_tokens_in_any_shape(self):
+        torch.manual_seed(20)
+        for layer in self.layers():
+            whole = torch.randn(2, 3, 48)
+            y = layer(whole)
+            for x, wanted in (
+                    (whole, y), (whole[0, 0], y[0, 0]), (whole[None], y[None]),
+                    (whole[:, :0], y[:, :0]), (whole[:0], y[:0]),
+                    (whole.transpose(0, 1), y.transpose(0, 1))):
+                x = x.detach().requires_grad_()
+                got = layer(x)
+                torch.testing.assert_close(got, wanted)
+                got.sum().backward()
+                self.assertEqual(x.grad.shape, x.shape)
+                with torch.no_grad():
+                    self.assertEqual(layer(x).shape, wanted.shape)
+
+    def test_half_precision_on_the_cpu(self):
+        torch.manual_seed(21)
+        for dtype, unit in ((torch.bfloat16, 2 ** -8), (torch.float16, 2 ** -11)):
+            for layer in self.layers(dtype):
+                x = torch.randn(40, 48, dtype=dtype)
+                wide = copy.deepcopy(layer).double()
+                wanted = wide(x.double())
+                got = layer(x)
+                self.assertEqual(got.dtype, dtype)
+                # Of the scale of what is summed.
+                self.assertLess(
+                    float((got - wanted).abs().max()),
+                    8 * unit * float(wanted.abs().max()))
+
+    def test_another_dtype_is_an_error_that_names_both(self):
+        for layer in self.layers():
+            for dtype in (torch.float64, torch.bfloat16, torch.int64):
+                with self.assertRaisesRegex(
+                        RuntimeError, "(?i)dtype|float") as caught:
+                    layer(torch.ones(2, 48, dtype=dtype))
+                self.assertNotIn("standard error", str(caught.exception))
+
+
 class Linear(unittest.TestCase):
     def test_agrees_with_its_merged_matrix(self):
         torch.manual_seed(4)
@@ -180,6 +232,8 @@ class Linear(unittest.TestCase):
         for arguments, words in [
                 ((64, 64, "monrach"), "monarch"), ((-1, 64, "dense"), "d_in"),
                 ((64, 0, "dense"), "d_out"), ((1009, 1009, "monarch"), "1009"),
+                ((64.5, 64), "whole.*64.5"), (("64", 64), "whole.*'64'"),
+                ((64, None), "whole.*None"), ((64, 64, ["monarch"]), "name"),
                 ((64, 64, "btt_moe:E=4,k=2"), "MoeLinear")]:
             with self.assertRaisesRegex(ValueError, words) as caught:
                 nn.Linear(*arguments)

@@ -31,6 +31,10 @@ void check(
     const std::optional<Tensor>& output_bias) {
   const structure::Sizes sizes = expert_sizes(core_a, core_b);
   check_x(kOp, x, sizes.d_in());
+  for (const Tensor* core : {&core_a, &core_b}) {
+    check_dtype_and_device(
+        kOp, "cores of x's dtype", *core, x.scalar_type(), x);
+  }
   TORCH_CHECK(
       router.dim() == 2 && router.size(0) == core_a.size(0) &&
           router.size(1) == sizes.d_in(),
