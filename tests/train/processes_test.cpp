@@ -169,7 +169,8 @@ TEST_F(ProcessesTest, ResumesByAnyNumberOfProcesses) {
   part.resume = true;
   part.stop_at_step = 15;
   train(c, part);
-  EXPECT_THAT(warnings, ::testing::Contains(HasSubstr("had 2 processes")));
+  EXPECT_THAT(
+      warnings, ::testing::Contains(HasSubstr("processes: 2 before, 1 now")));
   part.stop_at_step = -1;
   train_in(3, c, part);
   const auto whole = log("whole_2");

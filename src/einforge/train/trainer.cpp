@@ -206,22 +206,21 @@ NamedTensors Trainer::read_checkpoint(const NamedTensors& weights) {
       checkpoint->optimizer,
       checkpoint->path / "optimizer.safetensors",
       moments);
-  const int threads = state.value("threads", torch::get_num_threads());
-  if (threads != torch::get_num_threads() && device_.is_cpu()) {
-    warn(fmt::format(
-        "the run began with {} threads and goes on with {}; its weights will "
-        "differ in the last bits from an uninterrupted run's",
-        threads,
-        torch::get_num_threads()));
+  const auto compare = [&](const char* what, int before, int now) {
+    if (before != now) {
+      warn(fmt::format(
+          "{}: {} before, {} now; the weights will differ in the last bits "
+          "from an uninterrupted run's",
+          what,
+          before,
+          now));
+    }
+  };
+  if (device_.is_cpu()) {
+    const int now = torch::get_num_threads();
+    compare("threads", state.value("threads", now), now);
   }
-  const int processes = state.value("processes", 1);
-  if (processes != world_.size()) {
-    warn(fmt::format(
-        "the run had {} processes and goes on with {}; its weights will differ "
-        "in the last bits from an uninterrupted run's",
-        processes,
-        world_.size()));
-  }
+  compare("processes", state.value("processes", 1), world_.size());
   return moments;
 }
 
