@@ -46,6 +46,9 @@ case "${{1:-}}" in
       --set 'widths=[32,64]' \\
       --set 'structures=["dense","monarch"]' --set curve_points=3 \\
       --set bootstrap=20 --set train.eval_batches=1 ;;
+  check)
+    exec "$program" "$@" --widths 32,64 --steps 1 --seeds 1 --device cpu \
+      --set model.head_width=16 --set model.layers=1 ;;
   bench)
     exec "$program" "$@" --repeats 1 --tokens 16 ;;
   generate)

@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cctype>
 #include <chrono>
 #include <memory>
 #include <stdexcept>
@@ -87,28 +86,6 @@ std::vector<bench::Width> parse_widths(const std::vector<std::string>& texts) {
     widths.push_back(width);
   }
   return widths;
-}
-
-// A comma separates structures, and a structure's own numbers and settings: one
-// that is followed by a name (alone or before a colon) starts a new structure.
-std::vector<std::string> split_structures(
-    const std::vector<std::string>& texts) {
-  std::vector<std::string> structures;
-  for (const std::string& text : texts) {
-    bool first = true;
-    for (const std::string& part : base::split(text, ',')) {
-      const bool named = !part.empty() && part != "pad" &&
-                         std::isalpha(static_cast<unsigned char>(part[0])) &&
-                         part.find(':') <= part.find('=');
-      if (first || named) {
-        structures.push_back(part);
-      } else {
-        structures.back() += "," + part;
-      }
-      first = false;
-    }
-  }
-  return structures;
 }
 
 std::string command_line(const Options& options) {

@@ -10,6 +10,7 @@ namespace einforge::cli {
 // and an exit code.
 void add_bench(CLI::App& app);
 void add_kernels(CLI::App& app);
+void add_check(CLI::App& app);
 void add_data(CLI::App& app);
 void add_describe(CLI::App& app);
 void add_train(CLI::App& app);

@@ -65,6 +65,7 @@ int run(int argc, char** argv) {
   cli::add_export(app);
   cli::add_convert(app);
   cli::add_search(app);
+  cli::add_check(app);
   cli::add_bench(app);
   cli::add_kernels(app);
 #endif

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "einforge/base/console.h"
 #include "einforge/base/files.h"
@@ -77,6 +78,26 @@ void refuse_empty(CLI::App& app) {
   for (CLI::App* command : app.get_subcommands({})) {
     refuse_empty(*command);
   }
+}
+
+std::vector<std::string> split_structures(
+    const std::vector<std::string>& texts) {
+  std::vector<std::string> structures;
+  for (const std::string& text : texts) {
+    bool first = true;
+    for (const std::string& part : base::split(text, ',')) {
+      const bool named = !part.empty() && part != "pad" &&
+                         std::isalpha(static_cast<unsigned char>(part[0])) &&
+                         part.find(':') <= part.find('=');
+      if (first || named) {
+        structures.push_back(part);
+      } else {
+        structures.back() += "," + part;
+      }
+      first = false;
+    }
+  }
+  return structures;
 }
 
 std::vector<std::string> joined_arguments(int argc, char** argv) {

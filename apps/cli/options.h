@@ -178,6 +178,12 @@ class JsonOption {
   std::string where_;
 };
 
+// Structures with commas between. A comma separates a structure's own numbers
+// and settings too: what follows one starts a new structure if it is a name,
+// alone or before a colon.
+std::vector<std::string> split_structures(
+    const std::vector<std::string>& texts);
+
 // The words of the command line with "--json FILE.json" as "--json=FILE.json".
 // Throws base::InvalidInput where one is not UTF-8.
 std::vector<std::string> joined_arguments(int argc, char** argv);

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "einforge/nn/observer.h"
 #include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/merged.h"
 #include "einforge/ops/rms_cap.h"
@@ -85,13 +86,16 @@ torch::Tensor EinsumLinear::core_b() const {
 
 torch::Tensor EinsumLinear::forward(
     const torch::Tensor& x, const std::optional<ops::MoeRouting>& /*unused*/) {
+  torch::Tensor y;  // (..., d_out)
   if (structure_.dense) {
-    return torch::linear(x, weight_, bias_);
+    y = torch::linear(x, weight_, bias_);
+  } else if (inference_ && !torch::GradMode::is_enabled()) {
+    y = infer(x);
+  } else {
+    y = ops::einsum_linear(x, core_a(), core_b(), optional(bias_));
   }
-  if (inference_ && !torch::GradMode::is_enabled()) {
-    return infer(x);
-  }
-  return ops::einsum_linear(x, core_a(), core_b(), optional(bias_));
+  Observer::show(*this, x, y);
+  return y;
 }
 
 void EinsumLinear::set_inference(bool on) {

@@ -2,6 +2,7 @@
 
 #include <torch/types.h>
 
+#include "einforge/nn/observer.h"
 #include "einforge/ops/autocast_dtype.h"
 #include "einforge/ops/moe_grouped.h"
 
@@ -93,7 +94,11 @@ torch::Tensor FfnMoe::forward(
   if (shared_in_ != nullptr) {
     y = y + shared_out_->forward(activate(shared_in_->forward(x)));
   }
-  return bias_.defined() ? y + bias_.to(y.scalar_type()) : y;
+  if (bias_.defined()) {
+    y = y + bias_.to(y.scalar_type());
+  }
+  Observer::show(*this, x, y);
+  return y;
 }
 
 }  // namespace einforge::nn

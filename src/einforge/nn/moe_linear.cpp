@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "einforge/nn/observer.h"
 #include "einforge/ops/autocast_dtype.h"
 #include "einforge/ops/btt_moe_linear.h"
 #include "einforge/ops/moe_grouped.h"
@@ -110,8 +111,12 @@ torch::Tensor MoeLinear::forward(
     const torch::Tensor& input, const std::optional<ops::MoeRouting>& routing) {
   // Once for the router and the experts, which keep it for backward.
   const torch::Tensor x = ops::in_autocast_dtype(input);
-  const torch::Tensor y = mix(x, routing);  // (..., d_out)
-  return shared_ == nullptr ? y : y + shared_->forward(x);
+  torch::Tensor y = mix(x, routing);  // (..., d_out)
+  if (shared_ != nullptr) {
+    y = y + shared_->forward(x);
+  }
+  Observer::show(*this, x, y);
+  return y;
 }
 
 }  // namespace einforge::nn

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "einforge/base/error.h"
+#include "einforge/nn/observer.h"
 #include "einforge/ops/btt_moe_linear.h"
 #include "einforge/ops/btt_moe_routed.h"
 #include "einforge/ops/moe_router_loss.h"
@@ -106,6 +107,7 @@ ops::MoeRouteOptions MoeRouter::route_options() const {
 
 void MoeRouter::observe(
     const torch::Tensor& logits, const torch::Tensor& chosen) {
+  Observer::show(*this, {}, logits);
   logits_ = logits.detach();
   chosen_ = chosen;
   auxiliary_loss_ = torch::Tensor();

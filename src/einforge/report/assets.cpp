@@ -8,6 +8,7 @@ EINFORGE_EMBED(einforge_asset_tables, EINFORGE_ASSETS "/tables.js");
 EINFORGE_EMBED(einforge_asset_sections, EINFORGE_ASSETS "/sections.js");
 EINFORGE_EMBED(einforge_asset_plots, EINFORGE_ASSETS "/plots.js");
 EINFORGE_EMBED(einforge_asset_page, EINFORGE_ASSETS "/page.js");
+EINFORGE_EMBED(einforge_asset_coordinates, EINFORGE_ASSETS "/coordinates.html");
 EINFORGE_EMBED(einforge_asset_plotly, EINFORGE_PLOTLY);
 
 namespace einforge::report::assets {
@@ -29,6 +30,9 @@ std::string_view plots() {
 }
 std::string_view page() {
   return {einforge_asset_page, einforge_asset_page_end};
+}
+std::string_view coordinates() {
+  return {einforge_asset_coordinates, einforge_asset_coordinates_end};
 }
 std::string_view plotly() {
   return {einforge_asset_plotly, einforge_asset_plotly_end};

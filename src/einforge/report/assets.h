@@ -11,6 +11,7 @@ std::string_view tables();
 std::string_view sections();
 std::string_view plots();
 std::string_view page();
+std::string_view coordinates();
 std::string_view plotly();
 
 }  // namespace einforge::report::assets

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "einforge/scaling/student.h"
+
 namespace einforge::scaling {
 namespace {
 
@@ -16,7 +18,8 @@ double quantile(const std::vector<double>& sorted, double share) {
       sorted[below], sorted[above], at - static_cast<double>(below));
 }
 
-// The 97.5% quantile of Student's t.
+}  // namespace
+
 double student(std::size_t degrees) {
   constexpr std::array<double, 30> kTable = {
       12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
@@ -24,8 +27,6 @@ double student(std::size_t degrees) {
       2.080,  2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042};
   return degrees == 0 ? INFINITY : kTable[std::min(degrees, kTable.size()) - 1];
 }
-
-}  // namespace
 
 std::optional<Spread> spread(
     std::vector<double> values, double estimate, int replicates) {

@@ -1,0 +1,10 @@
+#pragma once
+
+#include <cstddef>
+
+namespace einforge::scaling {
+
+// The 97.5% quantile of Student's t; infinity for no degrees of freedom.
+double student(std::size_t degrees);
+
+}  // namespace einforge::scaling
