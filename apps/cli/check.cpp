@@ -59,20 +59,19 @@ ci95, trend, and rms by width, seed and step. The exit code is 0 whatever the
 verdict.)";
 
 train::TrainConfig config_of(const Flags& flags) {
-  std::vector<std::string> settings;
+  train::TrainConfig config;
   if (flags.config.empty()) {
-    settings = {
-        "model.layers=2",
-        "model.context=64",
-        "data.batch_size=8",
-        "dtype=float32"};
+    config.model.layers = 2;
+    config.model.context = 64;
+    config.data.batch_size = 8;
+    config.dtype = "float32";
+    for (const std::string& setting : flags.settings) {
+      base::apply_setting(config, setting);
+    }
+  } else {
+    config = read_config<train::TrainConfig, search::SearchConfig>(
+        flags.config, flags.settings, "train", "search");
   }
-  settings.insert(settings.end(), flags.settings.begin(), flags.settings.end());
-  auto config = read_config<train::TrainConfig, search::SearchConfig>(
-      flags.config.empty() ? "/dev/null" : flags.config,
-      settings,
-      "train",
-      "search");
   if (!flags.data.empty()) {
     config.data.path = flags.data;
   }
