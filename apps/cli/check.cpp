@@ -39,8 +39,8 @@ A learning rate tuned at one width serves another if neither what layers compute
 nor how far a step moves it depends on width. This trains a small GPT of each
 structure and width for some steps and fits the RMS of each layer's output (of
 the head: the logits), of its change in a step, and of what each core has learnt
-by width^exponent over the last half of the steps. A structure is flat if all
-exponents are within 0.25 of zero with their 95% intervals.
+by width^exponent over the last half of the steps. A quantity is flat if the 95%
+interval of its exponent is within 0.5 of zero, and grows if it is beyond 0.25.
 
 Without CONFIG it is a GPT of 2 layers, context 64, 512 tokens per step, rate
 3e-3 at base width 768, on synthetic tokens. CONFIG is one of `einforge train`,
@@ -53,10 +53,10 @@ Examples:
   einforge check --structures dense --same-rates
   einforge check my.toml --widths 256,512,1024,2048,4096 --device cuda --json
 
---json gives {settings, widths, flat_within, structures}; of a structure its
-verdict, because (what decided it) and coordinates: layer, measure, exponent,
-ci95, trend, and rms by width, seed and step. The exit code is 0 whatever the
-verdict.)";
+--json gives {settings, widths, flat_within, grows_beyond, structures}; of a
+structure its verdict, because (what decided it) and coordinates: layer,
+measure, exponent, ci95, trend, and rms by width, seed and step. The exit code
+is 0 whatever the verdict.)";
 
 train::TrainConfig config_of(const Flags& flags) {
   train::TrainConfig config;

@@ -41,14 +41,14 @@ std::vector<std::vector<double>> late_values(const Coordinate& coordinate) {
 }
 
 Trend trend_of(const Exponent& exponent) {
-  if (exponent.low >= -kFlatWithin && exponent.high <= kFlatWithin) {
-    return Trend::kFlat;
-  }
-  if (exponent.value > kFlatWithin && exponent.low > 0) {
+  if (exponent.low > kGrowsBeyond) {
     return Trend::kGrows;
   }
-  if (exponent.value < -kFlatWithin && exponent.high < 0) {
+  if (exponent.high < -kGrowsBeyond) {
     return Trend::kShrinks;
+  }
+  if (exponent.low >= -kFlatWithin && exponent.high <= kFlatWithin) {
+    return Trend::kFlat;
   }
   return Trend::kUndecided;
 }
@@ -252,6 +252,7 @@ Json to_json(const CheckedModel& checked) {
   return {
       {"widths", checked.widths},
       {"flat_within", kFlatWithin},
+      {"grows_beyond", kGrowsBeyond},
       {"structures", std::move(structures)}};
 }
 

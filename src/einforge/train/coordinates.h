@@ -16,10 +16,12 @@ enum class Trend { kFlat, kGrows, kShrinks, kUndecided, kDiverged };
 // "flat", "grows", "shrinks", "undecided", "diverged".
 std::string to_string(Trend trend);
 
-// A quantity is flat if the whole interval of its exponent lies within
-// +-kFlatWithin. A wrong power of the width in a learning rate or a standard
-// deviation is a half at least.
-inline constexpr double kFlatWithin = 0.25;
+// A wrong power of the width in a learning rate or a standard deviation is a
+// half at least. A quantity grows or shrinks if the whole interval of its
+// exponent is nearer to that than to none; it is flat if the interval leaves
+// out a half.
+inline constexpr double kGrowsBeyond = 0.25;
+inline constexpr double kFlatWithin = 0.5;
 
 // rms = c width^exponent, a least squares line through the logarithms.
 struct Exponent {
