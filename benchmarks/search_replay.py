@@ -16,6 +16,12 @@ whose compute multiplier over dense is within 2% of the best in the table.
         --out results/cpu/search_replay.json
 
 `play` goes on where it was: what the output file has is not played again.
+
+The second table, search_check, is of check.toml and check_dense.toml; its text
+is none of the project's, 6 MB of one paragraph a line (--document-separator
+line). A machine that is busy gives no seconds: `--set objective=seconds --set
+scheduler.kind=model` with another folder times each model when it is idle, and
+`table --speeds` takes its numbers.
 """
 
 import argparse
@@ -43,7 +49,17 @@ OTHERS = [*OPTUNA, "ax"]
 # ---- the table ----
 
 
-def read_store(folder: pathlib.Path):
+def read_speeds(folder) -> dict:
+    """FLOP/s by structure and model, as a search in seconds measured them."""
+    if folder is None:
+        return {}
+    store = sqlite3.connect(f"file:{folder / 'trials.db'}?mode=ro", uri=True)
+    [(text,)] = store.execute(
+        "SELECT value FROM metadata WHERE key = 'speeds'").fetchall()
+    return json.loads(text)
+
+
+def read_store(folder: pathlib.Path, speeds: dict):
     store = sqlite3.connect(f"file:{folder / 'trials.db'}?mode=ro", uri=True)
     metadata = {k: json.loads(v) for k, v in
                 store.execute("SELECT key, value FROM metadata")}
@@ -59,16 +75,22 @@ def read_store(folder: pathlib.Path):
         ends.setdefault((structure, model), {})[rate] = seconds / max(step, 1)
     per_step = {kind: statistics.median(rates.values())
                 for kind, rates in ends.items()}
+
+    def seconds(structure, model, step, flops):
+        speed = speeds.get(f"{structure} {model}")
+        return flops / speed if speed else step * per_step[structure, model]
+
     return metadata, [
         (structure, model, rate, step, flops,
-         step * per_step[structure, model], loss)
+         seconds(structure, model, step, flops), loss)
         for structure, model, rate, step, flops, _, loss in rows]
 
 
 def make_table(options) -> None:
+    speeds = read_speeds(options.speeds)
     with open(options.out, "w", newline="") as file:
         for folder in options.folders:
-            metadata, _ = read_store(folder)
+            metadata, _ = read_store(folder, {})
             hardware = {
                 key: value
                 for key, value in metadata.get("hardware", {}).items()
@@ -81,7 +103,7 @@ def make_table(options) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for folder in options.folders:
-            for row in read_store(folder)[1]:
+            for row in read_store(folder, speeds)[1]:
                 writer.writerow([f"{x:.6g}" if isinstance(x, float) else x
                                  for x in row])
 
@@ -349,6 +371,9 @@ def main() -> int:
     table = commands.add_parser("table", help="from searches' folders")
     table.add_argument("folders", nargs="+", type=pathlib.Path)
     table.add_argument("--out", required=True)
+    table.add_argument("--speeds", type=pathlib.Path,
+                       help="folder of a search with objective seconds, which "
+                       "timed each structure and width by itself")
     game = commands.add_parser("play", help="schedulers on the table")
     game.add_argument("table")
     game.add_argument("--config", default="benchmarks/search/replay.toml")
