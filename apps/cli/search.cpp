@@ -33,11 +33,13 @@
 #include "einforge/report/summary.h"
 #include "einforge/search/config.h"
 #include "einforge/search/confirmation.h"
+#include "einforge/search/costs.h"
 #include "einforge/search/estimate.h"
 #include "einforge/search/exchange.h"
 #include "einforge/search/folder.h"
 #include "einforge/search/hardware.h"
 #include "einforge/search/ledger.h"
+#include "einforge/search/measuring.h"
 #include "einforge/search/runner.h"
 #include "einforge/search/space.h"
 #include "einforge/search/speed.h"
@@ -167,34 +169,18 @@ int threads_per_worker(const search::SearchConfig& config) {
          static_cast<int>(config.processes_per_trial);
 }
 
-// FLOP/s by kind, of at most so many kinds.
-std::map<std::string, double> measure_speeds(
-    const search::SearchConfig& config,
-    const std::vector<search::Proposal>& proposals,
-    int most_kinds,
-    bool quiet) {
-  const base::TemporaryFolder scratch;
-  std::unique_ptr<base::Progress> progress;
-  return search::measure_speeds(
-      proposals,
-      threads_per_worker(config),
-      scratch.path() / "trial",
-      most_kinds,
-      [&](int done, int all) {
-        if (!progress && !quiet) {
-          progress = std::make_unique<base::Progress>("measuring speeds", all);
-        }
-        if (progress) {
-          progress->update(done);
-        }
-      });
-}
-
 Forecast forecast(
     const search::SearchConfig& config,
     const std::vector<search::Proposal>& proposals) {
   constexpr int kMostKinds = 40;
-  const auto speeds = measure_speeds(config, proposals, kMostKinds, false);
+  const base::TemporaryFolder scratch;
+  const auto bar = measuring_bar(false);
+  const auto speeds = search::measure_speeds(
+      proposals,
+      threads_per_worker(config),
+      scratch.path() / "trial",
+      kMostKinds,
+      [&](int done, int all) { bar("measuring speeds", done, all); });
   const double share = search::expected_share_left(
       0,
       static_cast<int>(search::rung_count(config.scheduler)),
@@ -204,8 +190,8 @@ Forecast forecast(
   for (const search::Proposal& proposal : proposals) {
     search::TrialCost& cost = costs.emplace_back();
     cost.kind = search::kind_of(proposal);
-    if (const auto speed = speeds.find(cost.kind); speed != speeds.end()) {
-      cost.flops_done = speed->second;
+    if (const auto found = speeds.find(cost.kind); found != speeds.end()) {
+      cost.flops_done = found->second.speed;
       cost.seconds = 1;
     }
     cost.flops_left = share * proposal.flops;
@@ -215,6 +201,42 @@ Forecast forecast(
   result.total_seconds =
       search::seconds_left(costs, static_cast<int>(config.workers));
   return result;
+}
+
+// A bar for each of the things that are measured.
+search::OnMeasured measuring_bar(bool quiet) {
+  auto progress = std::make_shared<std::unique_ptr<base::Progress>>();
+  return [progress, quiet](const char* what, int done, int all) {
+    if (quiet) {
+      return;
+    }
+    if (!*progress || done == 1) {
+      progress->reset();
+      *progress = std::make_unique<base::Progress>(what, all);
+    }
+    (*progress)->update(done);
+  };
+}
+
+// The trials that keep the constraints of the search. What has to be measured
+// for it is in the store afterwards.
+std::vector<search::Proposal> propose(
+    const search::SearchConfig& config, search::Use use, bool quiet) {
+  std::vector<search::Proposal> proposals = search::propose(config);
+  if (!search::measures(config, use)) {
+    return proposals;
+  }
+  base::make_directory(config.out);
+  const base::FolderLock lock(config.out);
+  store::Store store = store::Store::open(search::folder_of(config).store());
+  const search::Known known =
+      search::measure_in(store, config, proposals, use, measuring_bar(quiet));
+  const std::string sentence =
+      search::apply_constraints(config, known.costs, proposals);
+  if (use != search::Use::kJoin) {
+    store.set_metadata("constraints", sentence);
+  }
+  return proposals;
 }
 
 base::Json finite(double value) {
@@ -378,7 +400,8 @@ void with_ledger(
 
 void run_ask(const SearchFlags& flags, int count) {
   const search::SearchConfig config = read_config(flags);
-  const std::vector<search::Proposal> proposals = search::propose(config);
+  const std::vector<search::Proposal> proposals =
+      propose(config, search::Use::kAsk, true);
   with_ledger(config, proposals, [&](search::Ledger& ledger) {
     for (const base::Json& line : search::ask(proposals, ledger, count)) {
       print_line(line);
@@ -388,11 +411,13 @@ void run_ask(const SearchFlags& flags, int count) {
 
 void tell_results(
     const search::SearchConfig& config, const std::vector<base::Json>& lines) {
-  const std::vector<search::Proposal> proposals = search::propose(config);
+  const std::vector<search::Proposal> proposals =
+      propose(config, search::Use::kAsk, true);
   with_ledger(config, proposals, [&](search::Ledger& ledger) {
     for (const base::Json& line : lines) {
       print_line(search::tell(proposals, ledger, line));
     }
+    ledger.note_predictions();
   });
 }
 
@@ -459,34 +484,6 @@ void run_tell(const SearchFlags& flags) {
     tell_results(config, lines);
   } else {
     train_told(config, flags, lines);
-  }
-}
-
-// Where compute is time the scheduler goes by the speed of each kind of model,
-// which is measured before any trial trains. Kinds that the store has, from a
-// start before, are not measured again: that might change decisions.
-void measure_first(
-    const search::SearchConfig& config,
-    const std::vector<search::Proposal>& proposals,
-    bool quiet) {
-  if (config.scheduler.kind != "model" || config.objective != "seconds") {
-    return;
-  }
-  base::make_directory(config.out);
-  const base::FolderLock lock(config.out);
-  store::Store store = store::Store::open(search::folder_of(config).store());
-  std::map<std::string, double> speeds = search::Ledger::speeds(store);
-  std::vector<search::Proposal> unknown;
-  for (const search::Proposal& proposal : proposals) {
-    if (!speeds.contains(search::kind_of(proposal))) {
-      unknown.push_back(proposal);
-    }
-  }
-  constexpr int kMostKinds = 200;
-  if (const int left = kMostKinds - static_cast<int>(speeds.size());
-      left > 0 && !unknown.empty()) {
-    speeds.merge(measure_speeds(config, unknown, left, quiet));
-    search::Ledger::set_speeds(store, speeds);
   }
 }
 
@@ -616,6 +613,24 @@ void print_status(const std::string& location, const JsonOption& json) {
   }
 }
 
+void show_forecast(const search::SearchConfig& config, const JsonOption& json) {
+  std::vector<search::Proposal> proposals = search::propose(config);
+  std::string sentence;
+  if (!config.constraints.empty()) {
+    const search::Known known = search::measure(
+        config, proposals, {}, search::Use::kTrain, measuring_bar(false));
+    sentence = search::apply_constraints(config, known.costs, proposals);
+  }
+  const Forecast expected = forecast(config, proposals);
+  json.write_text(report::dump(to_json(config, proposals, expected)));
+  if (!json.instead()) {
+    print_forecast(config, proposals, expected);
+    if (!sentence.empty()) {
+      base::print("{}\n", sentence);
+    }
+  }
+}
+
 void run_search(const SearchFlags& flags) {
   const search::SearchConfig config = read_config(flags);
   // A missing GPU is an error of the whole search, not of its trials.
@@ -633,20 +648,17 @@ void run_search(const SearchFlags& flags) {
       {flags.config, folder.store(), folder.config(), folder.log()},
       flags.dry_run ? "" : config.out);
   base::check_folder(config.out, base::FolderKind::kSearch);
-  const std::vector<search::Proposal> proposals = search::propose(config);
   if (flags.dry_run) {
-    const Forecast expected = forecast(config, proposals);
-    flags.json.write_text(report::dump(to_json(config, proposals, expected)));
-    if (!flags.json.instead()) {
-      print_forecast(config, proposals, expected);
-    }
+    show_forecast(config, flags.json);
     return;
   }
   if (flags.join) {
     check_can_join(config);
-  } else {
-    measure_first(config, proposals, flags.quiet);
   }
+  const std::vector<search::Proposal> proposals = propose(
+      config,
+      flags.join ? search::Use::kJoin : search::Use::kTrain,
+      flags.quiet);
   const search::RunOptions options = run_options(flags);
   const search::RunResult result = [&] {
     const base::StopSignals signals;

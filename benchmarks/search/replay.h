@@ -190,11 +190,13 @@ class Player {
         kind == "asha" || kind == "model",
         "replay: expected model, asha, halving or random; got '{}'",
         kind);
-    const bool seconds = config_.objective == "seconds";
     Asynchronous scheduler(
         kind == "asha"
             ? asha_policy(std::move(order), rungs_, eta_)
-            : model_policy(candidates_, rungs_, {std::move(order), seconds, 0}),
+            : model_policy(
+                  candidates_,
+                  rungs_,
+                  {std::move(order), parse_objective(config_.objective), 0}),
         rungs_,
         1);
     for (;;) {

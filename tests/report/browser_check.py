@@ -148,6 +148,25 @@ def check_plots(browser, report):
             "document.getElementById('pareto-set').innerText")
         check("and names the one of the lowest loss",
               f"{best['final_loss']:.4f}" in text, text)
+    def points_of(plot):
+        return browser.evaluate(
+            f"document.querySelectorAll('#{plot} .point').length")
+
+    expected = report["expectations"]
+    check("plot-expected draws every expectation",
+          points_of("plot-expected") ==
+          (len(expected["points"]) if expected else 0))
+    found = report["importances"]
+    check("plot-importance has a bar for each axis and one for the rest",
+          points_of("plot-importance") ==
+          (len(found["axes"]) + 1 if found else 0))
+    hidden = browser.evaluate(
+        "document.getElementById('space-section').hidden")
+    lines = browser.evaluate(
+        "[...document.querySelectorAll('#plot-space .js-line')]"
+        ".filter(line => (line.getAttribute('d') ?? '').length > 10).length")
+    check("plot-space draws the trials, or is not there",
+          hidden == (lines == 0), f"{lines} lines")
     models = {trial["model"] for trial in report["trials"]
               if trial["final_loss"] is not None}
     legend = browser.evaluate(

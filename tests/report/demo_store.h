@@ -91,7 +91,13 @@ inline void make_demo_store(const std::filesystem::path& path) {
   store.set_metadata("finished", "2026-05-01T12:30:00Z");
   store.set_metadata("elapsed_seconds", 9000);
   store.set_metadata("seeds", {{"trials", {0, 1}}, {"draw", 7}});
-  store.set_metadata("search", {{"widths", {64, 128, 256}}, {"seed", 0}});
+  store.set_metadata(
+      "search",
+      {{"widths", {64, 128, 256}},
+       {"seed", 0},
+       {"objective", "flops, decode_ms"}});
+  base::Json costs = base::Json::object();
+  base::Json predictions = base::Json::array();
   base::Random random(5);
   const double nan = std::numeric_limits<double>::quiet_NaN();
   int count = 0;
@@ -133,12 +139,18 @@ inline void make_demo_store(const std::filesystem::path& path) {
       trial.final_loss = curve.back().val_loss;
       trial.flops = curve.back().flops;
       trial.seconds = curve.back().seconds;
+      costs[trial.structure + " " + trial.model] = {
+          {"decode_ms", 1e-3 * width / structure.advantage}};
+      predictions.push_back(
+          {trial.id, 300, std::log(trial.final_loss) + 0.01, 0.02});
       if (trial.structure.find("_moe") != std::string::npos) {
         trial.routers = demo_routers();
       }
       store.update(trial);
     }
   }
+  store.set_metadata("costs", costs);
+  store.set_metadata("predictions", predictions);
   for (const auto status : {store::Status::kFailed, store::Status::kDiverged}) {
     store::Trial trial;
     trial.id = "bad" + store::to_string(status);

@@ -96,6 +96,11 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{R"({"workers": 0})", "workers: expected"},
         BadCase{R"({"workers": 1000})", "to 256; got 1000"},
         BadCase{R"({"attempts": 0})", "attempts: expected"},
+        BadCase{R"({"objective": "second"})", "objective: expected flops"},
+        BadCase{R"({"constraints": ["memory"]})", "constraints: expected"},
+        BadCase{
+            R"({"objective": "memory", "confirm": {"top": 1}})",
+            "confirm.top: expected an objective"},
         BadCase{R"({"out": ""})", "out: expected a folder"}),
     base::testing::TestName());
 

@@ -70,6 +70,7 @@ struct World {
 struct Played {
   std::vector<std::size_t> order;  // of rungs trained
   std::optional<Belief> belief;    // at the end
+  std::vector<Prediction> predictions;
   std::vector<TrialState> trials;
   double compute = 0;  // whole trials, until the best one ended
   bool finished = false;
@@ -99,6 +100,7 @@ Played play(const World& world, const PlayOptions& options) {
     const Plan next = scheduler.plan(result.trials);
     result.finished = next.finished;
     result.belief = scheduler.belief();
+    result.predictions = scheduler.predictions();
     for (const std::size_t index : next.queue) {
       result.trials[index].status = Status::kQueued;
     }
@@ -267,8 +269,108 @@ TEST(ModelPolicy, SecondsAreAnotherObjective) {
     return sum / count;
   };
   const double in_flops = mean_time(play(world, {.model = model}));
-  model.seconds = true;
+  model.objectives = {Cost::kSeconds};
   EXPECT_LT(mean_time(play(world, {.model = model})), in_flops);
+}
+
+// How far the least loss of those that ended is from the least of all, in ln,
+// the mean over limits of the time of a token.
+double regret(const World& world, const Played& played) {
+  std::vector<double> limits;
+  for (const Candidate& candidate : world.candidates) {
+    limits.push_back(candidate.costs.decode_ms);
+  }
+  std::sort(limits.begin(), limits.end());
+  double sum = 0;
+  constexpr int kLimits = 10;
+  for (int i = 1; i <= kLimits; ++i) {
+    const double limit = limits[i * limits.size() / (kLimits + 1)];
+    double held = 6;  // a bad loss
+    double least = held;
+    for (std::size_t trial = 0; trial < world.losses.size(); ++trial) {
+      if (world.candidates[trial].costs.decode_ms <= limit) {
+        least = std::min(least, world.losses[trial].back());
+        if (played.trials[trial].status == Status::kDone) {
+          held = std::min(held, world.losses[trial].back());
+        }
+      }
+    }
+    sum += std::log(held / least) / kLimits;
+  }
+  return sum;
+}
+
+// Better structures decode more slowly.
+World decoding_world(std::uint64_t seed) {
+  World world(seed);
+  for (std::size_t i = 0; i < world.candidates.size(); ++i) {
+    Candidate& candidate = world.candidates[i];
+    candidate.costs.decode_ms =
+        1e-9 * candidate.width * world.seconds[i].back();
+  }
+  return world;
+}
+
+TEST(ModelPolicy, SeveralObjectivesFindMoreOfTheParetoSet) {
+  double one = 0;
+  double both = 0;
+  for (const std::uint64_t seed : {21, 22, 23}) {
+    const World world = decoding_world(seed);
+    PlayOptions options{.model = in_order(world), .disorder = {}, .most = 130};
+    options.model.stop_gain = 0;
+    one += regret(world, play(world, options));
+    options.model.objectives = {Cost::kFlops, Cost::kDecodeMs};
+    both += regret(world, play(world, options));
+  }
+  std::printf("regret %.4f for FLOPs, %.4f for both\n", one / 3, both / 3);
+  EXPECT_LT(both, 0.6 * one);
+}
+
+TEST(ModelPolicy, SeveralObjectivesEndToo) {
+  const World world = decoding_world(24);
+  ModelOptions model = in_order(world);
+  model.objectives = {Cost::kDecodeMs, Cost::kSeconds};
+  model.stop_gain = 0.03;
+  const Played played = play(world, {.model = model});
+  EXPECT_TRUE(played.finished);
+  EXPECT_LT(played.order.size(), world.losses.size());
+  EXPECT_LT(regret(world, played), 0.02);
+}
+
+TEST(ModelPolicy, OneCostOfAModelIsAnObjective) {
+  const World world = decoding_world(25);
+  ModelOptions model = in_order(world);
+  model.stop_gain = 0.03;
+  const auto time = [&](const Played& played) {
+    return world.candidates[played.belief->trial].costs.decode_ms;
+  };
+  const Played flops = play(world, {.model = model});
+  model.objectives = {Cost::kDecodeMs};
+  const Played decoding = play(world, {.model = model});
+  EXPECT_TRUE(decoding.finished);
+  EXPECT_LT(time(decoding), time(flops));
+}
+
+TEST(ModelPolicy, SaysWhatItExpected) {
+  const World world(26);
+  const Played played = play(world, {.model = in_order(world)});
+  ASSERT_GT(played.predictions.size(), 50U);
+  ASSERT_LT(played.predictions.size(), played.order.size());
+  double squares = 0;
+  double within = 0;
+  for (const Prediction& prediction : played.predictions) {
+    const double off =
+        std::log(world.losses[prediction.trial]
+                             [static_cast<std::size_t>(prediction.rung)]) -
+        prediction.log_loss;
+    squares += off * off;
+    within += std::abs(off) < 1.96 * prediction.deviation ? 1 : 0;
+  }
+  const auto count = static_cast<double>(played.predictions.size());
+  std::printf(
+      "off by %.4f, %.2f within\n", std::sqrt(squares / count), within / count);
+  EXPECT_LT(std::sqrt(squares / count), 0.05);
+  EXPECT_GT(within / count, 0.8);
 }
 
 // What is known of speeds before anything trains spares what is slow; those of
@@ -286,7 +388,7 @@ TEST(ModelPolicy, SpeedsMeasuredBeforeSpareTime) {
         }
       }
       ModelOptions model = in_order(world, seed);
-      model.seconds = true;
+      model.objectives = {Cost::kSeconds};
       model.stop_gain = 0.03;
       const Played played = play(world, {.model = model});
       for (std::size_t i = 0; i < played.trials.size(); ++i) {

@@ -301,6 +301,45 @@ TEST_F(SearchTest, DryRunShowsTheTrialsAndKeepsNothing) {
   EXPECT_FALSE(std::filesystem::exists(config_.out));
 }
 
+TEST_F(SearchTest, ConstraintsLeaveOutAndSeveralObjectivesGiveASet) {
+  SearchConfig config = tiny_config(make_data(folder_), folder_ / "out");
+  config.structures = {"dense", "monarch", "ffn_moe:E=4,k=2", "low_rank:0.5"};
+  config.widths = {16, 32, 64};
+  config.learning_rates = {2e-3, 6e-3};
+  config.scheduler.kind = "model";
+  config.scheduler.rungs = 2;
+  config.scheduler.stop_gain = 0;
+  config.objective = "flops, decode_ms, memory";
+  config.constraints = {"memory <= 1.5 MB", "decode_ms <= 1e4 ms"};
+  ASSERT_EQ(run(config, {"--dry-run"}), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("trials were not trained: memory <= 1.5 MB"));
+  EXPECT_FALSE(std::filesystem::exists(config.out));
+  ASSERT_EQ(run(config), 0) << err_;
+  const auto json = [&] {
+    return base::parse_json(read(Folder{config.out}.report_json()), "report");
+  };
+  const base::Json first = json();
+  EXPECT_THAT(
+      first["notices"].dump(), HasSubstr("decode_ms <= 1e4 leaves out 0"));
+  EXPECT_EQ(
+      first["pareto"]["objectives"],
+      base::Json({"flops", "decode_ms", "memory"}));
+  ASSERT_FALSE(first["pareto"]["trials"].empty());
+  for (const base::Json& row : first["pareto"]["trials"]) {
+    EXPECT_LE(row["memory"].get<double>(), 1.5e6);
+    EXPECT_GT(row["decode_ms"].get<double>(), 0);
+  }
+  EXPECT_FALSE(first["expectations"].is_null());
+  // Nothing is measured or trained again.
+  ASSERT_EQ(run(config), 0) << err_;
+  EXPECT_EQ(json()["metadata"]["layer_ms"], first["metadata"]["layer_ms"]);
+  EXPECT_EQ(json()["expectations"], first["expectations"]);
+
+  config.constraints = {"memory <= 1 kB"};
+  EXPECT_EQ(run(config), 2);
+  EXPECT_THAT(err_, HasSubstr("no trial of the search keeps memory <= 1 kB"));
+}
+
 TEST_F(SearchTest, TwoWorkersShareTheWork) {
   config_.workers = 2;
   config_.budget.tokens *= 10;

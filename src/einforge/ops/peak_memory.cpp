@@ -43,6 +43,15 @@ double peak_memory_bytes(torch::Device device) {
       std::max(peaks.bytes[device], since_reset(device)));
 }
 
+void restart_peak_memory(torch::Device device) {
+  if (!device.is_cpu()) {
+    Peaks& peaks = Peaks::all();
+    const std::lock_guard lock(peaks.mutex);
+    peaks.bytes[device] = 0;
+    c10::getDeviceAllocator(device.type())->resetPeakStats(device.index());
+  }
+}
+
 UncountedMemory::UncountedMemory(torch::Device device) : device_(device) {
   if (!device.is_cpu()) {
     Peaks& peaks = Peaks::all();

@@ -9,6 +9,9 @@ namespace einforge::ops {
 // @return NaN on the CPU, where torch does not count
 double peak_memory_bytes(torch::Device device);
 
+// Forgets what was held before, but not what is held now.
+void restart_peak_memory(torch::Device device);
+
 // What is allocated and freed while it lives does not count.
 class UncountedMemory {
  public:

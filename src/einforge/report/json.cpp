@@ -178,7 +178,71 @@ Json to_json(const BudgetTable& table, const Summary& summary) {
       {"structures", rows}};
 }
 
+Json to_json(const scaling::Importance& importance) {
+  return {
+      {"share", finite(importance.share)},
+      {"ci95", {finite(importance.ci95.low), finite(importance.ci95.high)}}};
+}
+
 }  // namespace
+
+Json pareto_json(const Summary& summary) {
+  const ParetoSet& pareto = summary.pareto;
+  Json rows = Json::array();
+  for (const std::size_t i : pareto.trials) {
+    const store::Trial& trial = summary.trials[i].trial;
+    Json row = {
+        {"trial", trial.id},
+        {"structure", trial.structure},
+        {"model", trial.model},
+        {"learning_rate", finite(trial.learning_rate)},
+        {"loss", finite(trial.final_loss)}};
+    for (std::size_t k = 0; k < pareto.objectives.size(); ++k) {
+      row[pareto.objectives[k]] = finite(pareto.costs[i][k]);
+    }
+    rows.push_back(std::move(row));
+  }
+  return {{"objectives", pareto.objectives}, {"trials", rows}};
+}
+
+Json importances_json(const Summary& summary) {
+  if (!summary.importances) {
+    return {};
+  }
+  const SpaceImportances& found = *summary.importances;
+  Json axes = Json::array();
+  for (std::size_t i = 0; i < found.axes.size(); ++i) {
+    Json axis = to_json(found.axes[i]);
+    axis["axis"] = summary.space.axes[i].name;
+    axis["levels"] = summary.space.axes[i].levels.size();
+    axes.push_back(std::move(axis));
+  }
+  return {
+      {"trials", found.trials},
+      {"axes", axes},
+      {"together", to_json(found.together)}};
+}
+
+Json expectations_json(const Summary& summary) {
+  const Expectations& found = summary.expectations;
+  if (found.points.empty()) {
+    return {};
+  }
+  Json points = Json::array();
+  for (const Expectation& point : found.points) {
+    points.push_back(
+        {{"trial", summary.trials[point.trial].trial.id},
+         {"step", point.step},
+         {"expected", finite(point.expected)},
+         {"deviation", finite(point.deviation)},
+         {"loss", finite(point.loss)}});
+  }
+  return {
+      {"rmse", finite(found.rmse)},
+      {"within_ci95", finite(found.within)},
+      {"rank_correlation", optional(found.rank_correlation)},
+      {"points", points}};
+}
 
 std::vector<std::size_t> thin_frontier(
     std::span<const scaling::FrontierPoint> frontier, std::size_t most) {
@@ -237,6 +301,9 @@ Json to_json(const Summary& summary) {
       {"notices", summary.notices},
       {"ranking", ranking_json(summary)},
       {"best_at_budget", budget_json(summary)},
+      {"pareto", pareto_json(summary)},
+      {"importances", importances_json(summary)},
+      {"expectations", expectations_json(summary)},
       {"trials", trials},
       {"fits",
        {{"flops", to_json(summary.compute)},

@@ -10,14 +10,17 @@
 
 namespace einforge::report {
 
-// {"baseline", "trials": [...], "ranking": [...], "fits": {"flops", "seconds"},
-// "bootstrap", "metadata"}; docs/report.md lists the keys. What is not known is
-// null, with a reason beside it.
+// docs/report.md lists the keys. What is not known is null, with a reason
+// beside it.
 base::Json to_json(const Summary& summary);
 
-// The parts "ranking" and "best_at_budget" of it.
+// Parts of it: "ranking", "best_at_budget", "pareto", "importances" and
+// "expectations"; the last two are null where there are none.
 base::Json ranking_json(const Summary& summary);
 base::Json budget_json(const Summary& summary);
+base::Json pareto_json(const Summary& summary);
+base::Json importances_json(const Summary& summary);
+base::Json expectations_json(const Summary& summary);
 
 // One analysis; the "fits" entries above and what `einforge fit --json` prints.
 base::Json to_json(const scaling::Analysis& analysis);

@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 
+#include "einforge/report/json.h"
 #include "einforge/report/summary.h"
 
 namespace einforge::report {
@@ -167,14 +168,15 @@ double load_of(const base::Json& metadata) {
              : 0;
 }
 
-// What the scheduler left out, in its own words.
+// What the constraints and the scheduler left out, in their own words.
 void note_outcome(const Summary& summary, std::vector<std::string>& notices) {
-  if (summary.metadata.is_object()) {
-    const auto outcome = summary.metadata.find("outcome");
-    if (outcome != summary.metadata.end() && outcome->is_string()) {
-      notices.push_back(*outcome);
-    }
+  static const base::Json::json_pointer kConstraints("/search/constraints");
+  const base::Json& metadata = summary.metadata;
+  if (metadata.contains(kConstraints) && !metadata.at(kConstraints).empty()) {
+    notices.push_back(text_at(metadata, "constraints"));
   }
+  notices.push_back(text_at(metadata, "outcome"));
+  std::erase(notices, "");
 }
 
 void note_machine(const Summary& summary, std::vector<std::string>& notices) {

@@ -11,6 +11,7 @@
 #include "einforge/report/config_parts.h"
 #include "einforge/report/confirmation.h"
 #include "einforge/report/json.h"
+#include "einforge/report/pareto.h"
 #include "einforge/report/style.h"
 #include "einforge/report/thin.h"
 
@@ -30,6 +31,7 @@ constexpr std::size_t kMostReasons = 300;
 // More lines in one plot are only a thicket.
 constexpr std::size_t kMostDrawn = 40;
 constexpr std::size_t kMostCurves = 600;
+constexpr std::size_t kMostLines = 2000;
 // More points than a plot is wide only make the page heavy.
 constexpr std::size_t kMostPoints = 600;
 constexpr std::size_t kMostPointsInAll = 60'000;
@@ -152,6 +154,7 @@ class PageData {
          {{"flops", fit(summary_.compute)},
           {"seconds", fit(summary_.wall_clock)}}}};
     add_trials(data);
+    add_space(data);
     data["curves"] = curves();
     add_routers(data);
     data["omitted"] = omitted_;
@@ -372,6 +375,74 @@ class PageData {
     omit("configs", without_config);
   }
 
+  // The space, what of it matters, costs and what the scheduler expected, all
+  // by the indices of trials among those listed.
+  void add_space(Json& data) const {
+    std::unordered_map<std::size_t, std::size_t> places;
+    for (std::size_t at = 0; at < listed_.size(); ++at) {
+      places.emplace(listed_[at], at);
+    }
+    Json axes = Json::array();
+    for (const Space::Axis& axis : summary_.space.axes) {
+      Json levels = Json::array();
+      for (const std::string& level : axis.levels) {
+        levels.push_back(clip(level, kLongestName));
+      }
+      axes.push_back({{"name", axis.name}, {"levels", levels}});
+    }
+    Json lines = Json::array();
+    for (const Space::Point& point : summary_.space.points) {
+      if (const auto place = places.find(point.trial);
+          place != places.end() && lines.size() < kMostLines) {
+        lines.push_back({place->second, point.levels});
+      }
+    }
+    data["space"] = {{"axes", axes}, {"lines", lines}};
+    data["importances"] = importances_json(summary_);
+
+    // Costs that are none of a trial's own numbers.
+    Json costs = Json::object();
+    for (const char* name : {"memory", "decode_ms"}) {
+      Json column = Json::array();
+      bool any = false;
+      for (const std::size_t i : listed_) {
+        const double cost =
+            cost_of(summary_.trials[i], summary_.metadata, name);
+        any |= std::isfinite(cost);
+        column.push_back(rounded(cost));
+      }
+      if (any) {
+        costs[name] = std::move(column);
+      }
+    }
+    data["costs"] = costs;
+    Json set = Json::array();
+    for (const std::size_t i : summary_.pareto.trials) {
+      if (const auto place = places.find(i); place != places.end()) {
+        set.push_back(place->second);
+      }
+    }
+    data["pareto"] = {
+        {"objectives", summary_.pareto.objectives}, {"trials", set}};
+
+    Json expectations = expectations_json(summary_);
+    if (!expectations.is_null()) {
+      Json& points = expectations["points"] = Json::array();
+      for (const Expectation& point : summary_.expectations.points) {
+        if (const auto place = places.find(point.trial);
+            place != places.end() && points.size() < kMostLines) {
+          points.push_back(
+              {place->second,
+               point.step,
+               rounded(point.expected),
+               rounded(point.deviation),
+               rounded(point.loss)});
+        }
+      }
+    }
+    data["expectations"] = std::move(expectations);
+  }
+
   // Beside the index of each one's trial among those listed.
   Json curves() const {
     Json json = Json::array();
@@ -450,6 +521,9 @@ class PageData {
     Json kept = Json::object();
     std::size_t bytes = 0;
     for (const auto& [key, value] : summary_.metadata.items()) {
+      if (key == "predictions" || key == "costs" || key == "layer_ms") {
+        continue;  // the plots have them
+      }
       bytes += key.size() + dump(value, -1).size();
       if (bytes > kMostMetadataBytes) {
         omit("metadata", 1);

@@ -9,7 +9,10 @@
 #include <utility>
 
 #include "einforge/base/hash.h"
+#include "einforge/report/expectations.h"
 #include "einforge/report/notices.h"
+#include "einforge/report/pareto.h"
+#include "einforge/report/space.h"
 #include "einforge/report/style.h"
 #include "einforge/scaling/curve.h"
 
@@ -262,7 +265,8 @@ std::vector<TrialRecord> read_trials(const store::Store& store) {
 
 TrialRecord make_record(
     store::Trial trial, std::vector<store::CurvePoint> curve) {
-  TrialRecord record{std::move(trial), std::move(curve)};
+  std::string kind = trial.structure + " " + trial.model;
+  TrialRecord record{std::move(trial), std::move(kind), std::move(curve)};
   record.trial.structure = display_name(record.trial.structure);
   mark_divergence(record);
   note_tokens(record);
@@ -321,6 +325,10 @@ Summary summarise(
       best_at_budget(summary.trials, scaling::Metric::kFlops);
   summary.best_by_seconds =
       best_at_budget(summary.trials, scaling::Metric::kSeconds);
+  summary.pareto = pareto_set(summary.trials, summary.metadata);
+  summary.space = space_of(summary.trials);
+  summary.importances = importances_of(summary.space, summary.trials);
+  summary.expectations = expectations_of(summary.trials, summary.metadata);
   summary.notices = notices(summary);
   if (options.progress) {
     options.progress(1);

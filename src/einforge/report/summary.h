@@ -8,6 +8,7 @@
 
 #include "einforge/base/json.h"
 #include "einforge/scaling/analysis.h"
+#include "einforge/scaling/importance.h"
 #include "einforge/store/store.h"
 
 namespace einforge::report {
@@ -15,6 +16,8 @@ namespace einforge::report {
 struct TrialRecord {
   // `structure` under its display name (style.h).
   store::Trial trial;
+  // Structure and model as the store has them; costs are by these.
+  std::string kind;
   std::vector<store::CurvePoint> curve;
   // Of the last point of the curve; 0 without one.
   double tokens = 0;
@@ -59,6 +62,52 @@ struct BudgetTable {
   std::vector<BestAtBudget> rows;  // best first
 };
 
+// What trials differ in: structures of kinds of layers, sizes, learning rate.
+struct Space {
+  struct Axis {
+    std::string name;
+    bool ordered = false;
+    std::vector<std::string> levels;
+  };
+  std::vector<Axis> axes;
+  struct Point {
+    std::size_t trial = 0;    // index in Summary::trials
+    std::vector<int> levels;  // beside the axes
+  };
+  std::vector<Point> points;
+};
+
+// Beside the axes of the space.
+struct SpaceImportances {
+  std::size_t trials = 0;
+  std::vector<scaling::Importance> axes;
+  scaling::Importance together;
+};
+
+// What the scheduler expected of a trial when it chose it, and what came.
+struct Expectation {
+  std::size_t trial = 0;  // index in Summary::trials
+  std::int64_t step = 0;
+  double expected = 0;   // loss
+  double deviation = 0;  // of its logarithm
+  double loss = 0;
+};
+struct Expectations {
+  std::vector<Expectation> points;
+  double rmse = 0;                         // of ln loss
+  double within = 0;                       // share in the 95% interval
+  std::optional<double> rank_correlation;  // Spearman's
+};
+
+// The trials that no other beats in loss and all costs of the objectives.
+struct ParetoSet {
+  std::vector<std::string> objectives;
+  // Beside Summary::trials and the objectives; NaN where unknown. FLOPs and
+  // seconds are of a token of training.
+  std::vector<std::vector<double>> costs;
+  std::vector<std::size_t> trials;  // by falling loss
+};
+
 // All that a report says, in numbers.
 struct Summary {
   std::string baseline;
@@ -73,6 +122,10 @@ struct Summary {
   scaling::Analysis wall_clock;
   BudgetTable best_by_compute;
   BudgetTable best_by_seconds;
+  ParetoSet pareto;
+  Space space;
+  std::optional<SpaceImportances> importances;
+  Expectations expectations;
   // What to know before quoting anything, a sentence each.
   std::vector<std::string> notices;
 };

@@ -132,7 +132,8 @@ std::string baseline_of(const std::vector<Proposal>& proposals) {
 std::vector<Candidate> candidates_of(
     const SearchConfig& config,
     const std::vector<Proposal>& proposals,
-    const std::map<std::string, double>& speeds) {
+    const std::map<std::string, double>& speeds,
+    const CostTable& costs) {
   std::map<std::string, ModelFeatures> models;
   std::map<std::string, int> kind_numbers;
   for (const Proposal& proposal : proposals) {
@@ -162,6 +163,9 @@ std::vector<Candidate> candidates_of(
     candidate.kind = kind_numbers.at(kind);
     if (const auto speed = speeds.find(kind); speed != speeds.end()) {
       candidate.speed = speed->second;
+    }
+    if (const auto cost = costs.find(kind); cost != costs.end()) {
+      candidate.costs = cost->second;
     }
     candidate.baseline = proposal.trial.structure == baseline;
     candidate.width = static_cast<double>(proposal.config.model.width);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "einforge/search/config.h"
+#include "einforge/search/costs.h"
 #include "einforge/search/space.h"
 
 namespace einforge::search {
@@ -24,6 +25,7 @@ struct Candidate {
   bool buildable = true;
   // FLOP/s of training it as they were measured before it trained; 0: unknown.
   double speed = 0;
+  ModelCosts costs;
   double width = 1;
   double omega = 0;  // means over the layers
   double psi = 1;
@@ -36,10 +38,11 @@ struct Candidate {
 // of the first proposal that can be built.
 std::string baseline_of(const std::vector<Proposal>& proposals);
 
-// Beside the proposals; `speeds` by kind_of(), as far as known.
+// Beside the proposals; `speeds` and `costs` by kind_of(), as far as known.
 std::vector<Candidate> candidates_of(
     const SearchConfig& config,
     const std::vector<Proposal>& proposals,
-    const std::map<std::string, double>& speeds = {});
+    const std::map<std::string, double>& speeds = {},
+    const CostTable& costs = {});
 
 }  // namespace einforge::search

@@ -6,6 +6,7 @@
 
 #include "einforge/base/error.h"
 #include "einforge/base/text.h"
+#include "einforge/search/objective.h"
 #include "einforge/store/location.h"
 
 namespace einforge::search {
@@ -70,7 +71,15 @@ void SearchConfig::validate() const {
       "scheduler.kind",
       scheduler.kind,
       {"grid", "random", "halving", "asha", "model"});
-  check_choice("objective", objective, {"flops", "seconds"});
+  const Cost first = parse_objective(objective).front();
+  base::check(
+      confirm.top == 0 || first == Cost::kFlops || first == Cost::kSeconds,
+      "confirm.top: expected an objective of which flops or seconds is the "
+      "first; got '{}'",
+      objective);
+  for (const std::string& constraint : constraints) {
+    parse_constraint(constraint);
+  }
   base::check(
       scheduler.kind != "model" || scheduler.within == "all",
       "scheduler.within: expected all with scheduler.kind model; got '{}'",

@@ -165,6 +165,7 @@ struct SearchConfig {
   std::vector<std::uint64_t> seeds = {0};
   BudgetConfig budget;
   std::string objective = "flops";
+  std::vector<std::string> constraints;
   SchedulerConfig scheduler;
   ConfirmConfig confirm;
   std::int64_t curve_points = 30;
@@ -230,8 +231,14 @@ struct SearchConfig {
     visit(
         "objective",
         self.objective,
-        "what the compute multiplier counts: flops, or seconds of training on "
-        "this device (scheduler model)");
+        "what the multiplier counts (scheduler model): flops, seconds of "
+        "training on this device, memory of a training step, decode_ms of one "
+        "token; several with commas between: the trials that no other beats");
+    visit(
+        "constraints",
+        self.constraints,
+        "what is left out before it trains: 'memory <= 40 GB' of a training "
+        "step, 'decode_ms <= 2' of one token through the linear layers");
     visit("scheduler", self.scheduler, "which trials run, and how far");
     visit(
         "confirm",

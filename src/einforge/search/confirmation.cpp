@@ -11,6 +11,7 @@
 
 #include "einforge/search/baseline_line.h"
 #include "einforge/search/candidate.h"
+#include "einforge/search/objective.h"
 
 namespace einforge::search {
 namespace {
@@ -18,8 +19,12 @@ namespace {
 using store::Status;
 using store::Trial;
 
+bool in_seconds(const SearchConfig& config) {
+  return parse_objective(config.objective).front() == Cost::kSeconds;
+}
+
 double compute_of(const SearchConfig& config, const store::CurvePoint& point) {
-  return config.objective == "seconds" ? point.seconds : point.flops;
+  return in_seconds(config) ? point.seconds : point.flops;
 }
 
 void add_points(
@@ -36,7 +41,7 @@ void add_points(
 }
 
 double compute_of(const SearchConfig& config, const Trial& trial) {
-  return config.objective == "seconds" ? trial.seconds : trial.flops;
+  return in_seconds(config) ? trial.seconds : trial.flops;
 }
 
 bool ended(const Trial& trial) {
@@ -218,7 +223,7 @@ std::string confirmed(const Confirmation& confirmation, Ledger& ledger) {
             baseline,
             std::exp(std::abs(gain)),
             gain < 0 ? "more" : "less",
-            config.objective == "seconds" ? "time" : "compute",
+            in_seconds(config) ? "time" : "compute",
             std::exp(std::abs(gain) - half),
             std::exp(std::abs(gain) + half),
             runs.gains.size(),

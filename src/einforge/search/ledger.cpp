@@ -1,5 +1,7 @@
 #include "einforge/search/ledger.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <system_error>
@@ -10,6 +12,7 @@
 #include "einforge/base/text.h"
 #include "einforge/data/metadata.h"
 #include "einforge/search/candidate.h"
+#include "einforge/search/costs.h"
 #include "einforge/search/identity.h"
 #include "einforge/search/model_policy.h"
 #include "einforge/search/process.h"
@@ -47,7 +50,11 @@ base::Json scheduler_identity(
     identity["kind"] = config.kind;
   }
   if (config.kind == "model") {
-    identity["objective"] = objective;
+    std::vector<std::string> names;
+    for (const Cost cost : parse_objective(objective)) {
+      names.emplace_back(to_string(cost));
+    }
+    identity["objective"] = fmt::format("{}", fmt::join(names, ","));
   }
   return identity;
 }
@@ -250,10 +257,11 @@ void Ledger::make_schedulers() {
       policy = asha_policy(std::move(order), rungs_, eta_);
     } else {
       policy = model_policy(
-          candidates_of(config_, proposals_, speeds(store_)),
+          candidates_of(
+              config_, proposals_, speeds(store_), read_costs(store_)),
           rungs_,
           {std::move(order),
-           config_.objective == "seconds",
+           parse_objective(config_.objective),
            config_.scheduler.stop_gain});
     }
     group.asynchronous = std::make_unique<Asynchronous>(
@@ -366,10 +374,8 @@ void Ledger::read_rungs(std::size_t place, TrialState& state) {
   state.rung_losses.clear();
   state.rung_seconds.clear();
   const std::vector<store::CurvePoint> curve = store_.curve(trials_[place].id);
-  const train::TrainConfig& config = proposals_[place].config;
   for (int rung = 0; rung < state.rung; ++rung) {
-    const std::int64_t step =
-        rung_steps(config.steps, config.eval_every, rung, rungs_, eta_);
+    const std::int64_t step = rung_steps_of(place, rung);
     const auto point = std::find_if(
         curve.begin(), curve.end(), [step](const store::CurvePoint& candidate) {
           return candidate.step == step;
@@ -428,9 +434,12 @@ void Ledger::schedule(Group& group, Changes& changes) {
 }
 
 std::int64_t Ledger::rung_end(std::size_t place) const {
+  return rung_steps_of(place, trials_[place].rung);
+}
+
+std::int64_t Ledger::rung_steps_of(std::size_t place, int rung) const {
   const train::TrainConfig& config = proposals_[place].config;
-  return rung_steps(
-      config.steps, config.eval_every, trials_[place].rung, rungs_, eta_);
+  return rung_steps(config.steps, config.eval_every, rung, rungs_, eta_);
 }
 
 std::map<std::string, double> Ledger::speeds(const store::Store& store) {
@@ -462,6 +471,24 @@ std::optional<Belief> Ledger::belief() const {
     }
   }
   return std::nullopt;
+}
+
+void Ledger::note_predictions() {
+  base::Json lines = base::Json::array();
+  for (const Group& group : groups_) {
+    if (group.asynchronous) {
+      for (const Prediction& prediction : group.asynchronous->predictions()) {
+        lines.push_back(
+            {trials_[group.places[prediction.trial]].id,
+             rung_steps_of(group.places[prediction.trial], prediction.rung),
+             prediction.log_loss,
+             prediction.deviation});
+      }
+    }
+  }
+  if (!lines.empty()) {
+    store_.set_metadata("predictions", lines);
+  }
 }
 
 bool Ledger::over(std::size_t place) const {

@@ -72,6 +72,9 @@ class Ledger {
       store::Store& store, const std::map<std::string, double>& speeds);
   // Of the scheduler; its trial is a place.
   std::optional<Belief> belief() const;
+  // Writes what the scheduler expected when it chose, for the report: [trial,
+  // step, ln loss there, its standard deviation].
+  void note_predictions();
   // The trial needs no more work.
   bool over(std::size_t place) const;
 
@@ -111,6 +114,7 @@ class Ledger {
   void take_over(std::size_t place, store::Trial trial);
   void write(const Changes& changes);
   void read_rungs(std::size_t place, TrialState& state);
+  std::int64_t rung_steps_of(std::size_t place, int rung) const;
 
   const SearchConfig& config_;
   const std::vector<Proposal>& proposals_;

@@ -1,6 +1,7 @@
 #include "einforge/search/model_policy.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <numbers>
@@ -44,9 +45,12 @@ class ModelPolicy : public Policy {
       : candidates_(std::move(candidates)),
         rungs_(rungs),
         options_(std::move(options)),
+        seconds_(
+            std::ranges::find(options_.objectives, Cost::kSeconds) !=
+            options_.objectives.end()),
         trials_(candidates_.size()) {
     choose_design();
-    if (options_.seconds) {
+    if (seconds_) {
       predict_speeds();
     }
   }
@@ -83,6 +87,8 @@ class ModelPolicy : public Policy {
   }
 
   std::optional<Belief> belief() const override { return held_; }
+
+  std::vector<Prediction> predictions() const override { return predictions_; }
 
  private:
   struct State {
@@ -193,7 +199,7 @@ class ModelPolicy : public Policy {
   // ln FLOPs per second, or 0 where compute is FLOPs: as trained, else as
   // measured before or predicted from that, else the mean of those trained.
   double log_speed(std::size_t trial) const {
-    if (!options_.seconds) {
+    if (!seconds_) {
       return 0;
     }
     const int kind = candidates_[trial].kind;
@@ -211,6 +217,19 @@ class ModelPolicy : public Policy {
 
   double compute(std::size_t trial, int rung) const {
     return flops(trial, rung) * std::exp(-log_speed(trial));
+  }
+
+  double log_cost(Cost which, std::size_t trial, int rung) const {
+    switch (which) {
+      case Cost::kFlops:
+        return std::log(flops(trial, rung));
+      case Cost::kSeconds:
+        return std::log(compute(trial, rung));
+      case Cost::kMemory:
+      case Cost::kDecodeMs:
+        break;
+    }
+    return std::log(candidates_[trial].costs.at(which));
   }
 
   LossPoint point(std::size_t trial, int rung) const {
@@ -236,9 +255,12 @@ class ModelPolicy : public Policy {
   }
 
   // What is too bad to matter is not to bend the rest.
+  static constexpr double kBad = 2;
   static double squash(double value) {
-    constexpr double kBad = 2;
     return value > kBad ? kBad + std::log1p(value - kBad) : value;
+  }
+  static double unsquash(double value) {
+    return value > kBad ? kBad + std::expm1(value - kBad) : value;
   }
 
   // What the process sees: at most so many, the latest of each trial and the
@@ -381,9 +403,11 @@ class ModelPolicy : public Policy {
     std::vector<ComputeLoss> points;
     for (std::size_t i = 0; i < ends.size(); ++i) {
       const auto [trial, rung, loss] = ends[i];
-      points.push_back(
-          {std::log(compute(trial, rung)),
-           log_loss(trial, rung, means[static_cast<Eigen::Index>(i)])});
+      const double cost = log_cost(options_.objectives.front(), trial, rung);
+      if (std::isfinite(cost)) {
+        points.push_back(
+            {cost, log_loss(trial, rung, means[static_cast<Eigen::Index>(i)])});
+      }
     }
     return fit_baseline(std::move(points));
   }
@@ -393,6 +417,7 @@ class ModelPolicy : public Policy {
     std::size_t trial = 0;
     double mean = 0;       // of ln M when it has ended
     double deviation = 0;  // of the same
+    double log_loss = 0;   // mean
   };
 
   // Of all trials that can be built and have not failed.
@@ -411,9 +436,10 @@ class ModelPolicy : public Policy {
         const std::size_t trial = ends[i].trial;
         const auto at = static_cast<Eigen::Index>(i);
         Outlook outlook{.trial = trial};
+        outlook.log_loss = log_loss(trial, last, expected.mean[at]);
         outlook.mean = baseline.log_multiplier(
-            std::log(compute(trial, last)),
-            log_loss(trial, last, expected.mean[at]));
+            log_cost(options_.objectives.front(), trial, last),
+            outlook.log_loss);
         outlook.deviation =
             fit_.scale / baseline.slope * std::sqrt(expected.variance[at]);
         result.push_back(outlook);
@@ -432,16 +458,126 @@ class ModelPolicy : public Policy {
     return result;
   }
 
+  // Several objectives: the least ln loss that is held, by limits of the costs.
+  class Front {
+   public:
+    // Logarithms of costs, (trials, objectives); rows of NaN for those that do
+    // not count.
+    explicit Front(Eigen::MatrixXd costs) : costs_(std::move(costs)) {
+      constexpr Eigen::Index kLimits = 256;
+      constexpr double kSame = 0.05;  // costs that differ by less do not count
+      limits_.resize(kLimits, costs_.cols());
+      for (Eigen::Index cost = 0; cost < costs_.cols(); ++cost) {
+        const auto column = costs_.col(cost).array();
+        const double least = column.isNaN().select(INFINITY, column).minCoeff();
+        const double most = column.isNaN().select(-INFINITY, column).maxCoeff();
+        for (Eigen::Index i = 0; i < kLimits; ++i) {
+          // The first has no limits.
+          limits_(i, cost) = i == 0 || most - least < kSame
+                                 ? most
+                                 : least + (most - least) * halton(i, cost);
+        }
+      }
+      held_ = Eigen::VectorXd::Constant(kLimits, INFINITY);
+    }
+
+    void hold(std::size_t trial, double log_loss) {
+      worst_ = std::max(worst_, log_loss);
+      for (Eigen::Index i = 0; i < limits_.rows(); ++i) {
+        if (within(trial, i)) {
+          held_[i] = std::min(held_[i], log_loss);
+        }
+      }
+    }
+
+    // Of holding a trial too, whose ln loss is normal.
+    double expected_gain(
+        std::size_t trial, double log_loss, double deviation) const {
+      if (worst_ == -INFINITY) {
+        return INFINITY;  // nothing is held
+      }
+      double sum = 0;
+      for (Eigen::Index i = 0; i < limits_.rows(); ++i) {
+        if (within(trial, i)) {
+          sum += search::expected_gain(
+              std::min(held_[i], worst_) - log_loss, deviation);
+        }
+      }
+      return sum / static_cast<double>(limits_.rows());
+    }
+
+   private:
+    bool within(std::size_t trial, Eigen::Index limit) const {
+      return (costs_.row(static_cast<Eigen::Index>(trial)).array() <=
+              limits_.row(limit).array())
+          .all();
+    }
+
+    // The i-th of a sequence that fills (0, 1) evenly, another for each cost.
+    static double halton(Eigen::Index index, Eigen::Index cost) {
+      constexpr std::array<Eigen::Index, 4> kBases = {2, 3, 5, 7};
+      const Eigen::Index base = kBases[static_cast<std::size_t>(cost)];
+      double result = 0;
+      double share = 1;
+      for (; index > 0; index /= base) {
+        share /= static_cast<double>(base);
+        result += share * static_cast<double>(index % base);
+      }
+      return result;
+    }
+
+    Eigen::MatrixXd costs_;
+    Eigen::MatrixXd limits_;  // (limits, objectives)
+    Eigen::VectorXd held_;
+    double worst_ = -INFINITY;
+  };
+
+  // What is held of the trials that have ended, or, before any has, of those
+  // that began, at their worst. None for one objective.
+  std::optional<Front> front(
+      const std::vector<Outlook>& outlooks,
+      bool ended,
+      const BaselineLine& baseline) const {
+    if (options_.objectives.size() == 1) {
+      return std::nullopt;
+    }
+    Eigen::MatrixXd costs = Eigen::MatrixXd::Constant(
+        static_cast<Eigen::Index>(candidates_.size()),
+        static_cast<Eigen::Index>(options_.objectives.size()),
+        NAN);
+    for (std::size_t i = 0; i < candidates_.size(); ++i) {
+      for (std::size_t cost = 0;
+           candidates_[i].buildable && cost < options_.objectives.size();
+           ++cost) {
+        costs(static_cast<Eigen::Index>(i), static_cast<Eigen::Index>(cost)) =
+            log_cost(options_.objectives[cost], i, rungs_ - 1);
+      }
+    }
+    Front result(std::move(costs));
+    for (const Outlook& outlook : outlooks) {
+      const State& state = trials_[outlook.trial];
+      if (ended && state.rung == rungs_ && !state.pending) {
+        result.hold(outlook.trial, outlook.log_loss);
+      } else if (!ended && state.rung > 0) {
+        result.hold(
+            outlook.trial,
+            outlook.log_loss + 2 * outlook.deviation * baseline.slope);
+      }
+    }
+    return result;
+  }
+
   std::optional<std::size_t> choose() {
     believe();
     const BaselineLine baseline = baseline_line();
     const int last = rungs_ - 1;
+    const std::vector<Outlook> all = outlooks(baseline);
     std::vector<Outlook> open;  // of trials that can go on
     double best = -INFINITY;
     double floor = -INFINITY;
     bool baseline_ended = false;
     bool baseline_pending = false;
-    for (const Outlook& outlook : outlooks(baseline)) {
+    for (const Outlook& outlook : all) {
       const State& state = trials_[outlook.trial];
       baseline_pending |= candidates_[outlook.trial].baseline && state.pending;
       if (state.rung == rungs_ && !state.pending) {
@@ -463,12 +599,20 @@ class ModelPolicy : public Policy {
     }
     const bool ended = best > -INFINITY;
     best = ended ? best : floor;
+    const std::optional<Front> held = front(all, ended, baseline);
+    const auto improvement_of = [&](const Outlook& outlook) {
+      return held ? held->expected_gain(
+                        outlook.trial,
+                        outlook.log_loss,
+                        outlook.deviation * baseline.slope) /
+                        baseline.slope
+                  : expected_gain(outlook.mean - best, outlook.deviation);
+    };
     double most = 0;
     double gain = 0;
     std::optional<std::size_t> chosen;
     for (const Outlook& outlook : open) {
-      const double improvement =
-          expected_gain(outlook.mean - best, outlook.deviation);
+      const double improvement = improvement_of(outlook);
       gain = std::max(gain, improvement);
       const double cost =
           compute(outlook.trial, last) -
@@ -480,7 +624,7 @@ class ModelPolicy : public Policy {
     }
     if (held_) {
       held_->gain = gain;
-      held_->hopeless = hopeless(open);
+      held_->hopeless = hopeless(open, held, baseline);
     }
     // A process that has seen little may be too sure: it is given as many
     // decisions as it began with to be surprised.
@@ -489,16 +633,40 @@ class ModelPolicy : public Policy {
       chosen = baseline_ended || baseline_pending ? std::nullopt
                                                   : best_baseline(open);
     }
-    return chosen ? std::optional(advance(*chosen)) : std::nullopt;
+    if (!chosen) {
+      return std::nullopt;
+    }
+    predict_next(*chosen);
+    return advance(*chosen);
   }
 
-  std::size_t hopeless(const std::vector<Outlook>& open) const {
+  // Notes what the trial is expected to have at the end of its next rung.
+  void predict_next(std::size_t trial) {
+    const int rung = trials_[trial].rung;
+    const GaussianProcess::Prediction expected =
+        process_->predict(inputs({{trial, rung, NAN}}));
+    predictions_.push_back(
+        {trial,
+         rung,
+         log_loss(trial, rung, unsquash(expected.mean[0])),
+         fit_.scale * std::sqrt(expected.variance[0] + process_->noise())});
+  }
+
+  std::size_t hopeless(
+      const std::vector<Outlook>& open,
+      const std::optional<Front>& front,
+      const BaselineLine& baseline) const {
     constexpr double kInterval = 1.96;
     const double least = held_->log_multiplier - kInterval * held_->deviation;
     return static_cast<std::size_t>(
         std::ranges::count_if(open, [&](const Outlook& outlook) {
+          const double upper = kInterval * outlook.deviation;
           return trials_[outlook.trial].rung == 0 &&
-                 outlook.mean + kInterval * outlook.deviation < least;
+                 (front ? front->expected_gain(
+                              outlook.trial,
+                              outlook.log_loss - upper * baseline.slope,
+                              0) <= 0
+                        : outlook.mean + upper < least);
         }));
   }
 
@@ -518,6 +686,7 @@ class ModelPolicy : public Policy {
   std::vector<Candidate> candidates_;
   int rungs_;
   ModelOptions options_;
+  bool seconds_;  // compute is time
   std::vector<State> trials_;
   std::vector<std::size_t> design_;
   std::size_t begun_ = 0;  // of the design
@@ -529,6 +698,7 @@ class ModelPolicy : public Policy {
   Fit fit_;
   std::optional<GaussianProcess> process_;
   std::optional<Belief> held_;
+  std::vector<Prediction> predictions_;
 };
 
 }  // namespace

@@ -213,6 +213,7 @@ class Runner {
 
   void note_end() {
     if (!nothing_to_do_ && fatal_.empty()) {
+      ledger_->note_predictions();
       note_elapsed();
       ledger_->store().set_metadata("finished", utc_now());
     }

@@ -71,6 +71,14 @@ struct Belief {
   std::size_t hopeless = 0;
 };
 
+// What a policy expected when it chose a trial.
+struct Prediction {
+  std::size_t trial = 0;
+  int rung = 0;          // that it was to train to the end of
+  double log_loss = 0;   // there
+  double deviation = 0;  // of the same as it is measured
+};
+
 // Decides the next step of an asynchronous search: which trial trains to the
 // end of its next rung. It sees results in the order of its own decisions, not
 // in that of their arrival.
@@ -88,6 +96,8 @@ class Policy {
   virtual std::optional<std::size_t> next(std::size_t pending) = 0;
   // As of its last decision; none where it has none.
   virtual std::optional<Belief> belief() const { return std::nullopt; }
+  // In the order of its decisions; none for those that it took without.
+  virtual std::vector<Prediction> predictions() const { return {}; }
 };
 
 // Plays a policy. Decision n is taken when the results of all decisions up to
@@ -105,6 +115,7 @@ class Asynchronous {
   // Of the trials, always the same in the same order.
   Plan plan(std::span<const TrialState> trials);
   std::optional<Belief> belief() const { return policy_->belief(); }
+  std::vector<Prediction> predictions() const { return policy_->predictions(); }
 
  private:
   struct Decision {

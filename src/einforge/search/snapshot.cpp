@@ -6,6 +6,7 @@
 
 #include "einforge/search/candidate.h"
 #include "einforge/search/estimate.h"
+#include "einforge/search/objective.h"
 #include "einforge/search/scheduler.h"
 
 namespace einforge::search {
@@ -65,6 +66,20 @@ TrialCost cost_of(
   return cost;
 }
 
+const char* multiplier_name(Cost cost) {
+  switch (cost) {
+    case Cost::kSeconds:
+      return "wall-clock";
+    case Cost::kMemory:
+      return "memory";
+    case Cost::kDecodeMs:
+      return "decoding";
+    case Cost::kFlops:
+      break;
+  }
+  return "compute";
+}
+
 // "best so far: btt:0.25 gpt d64 L1 lr 0.002: compute multiplier 1.62 (95%: 1.4
 // to 1.87) over dense; going on may gain 2.3%"
 std::string text_of(
@@ -78,7 +93,7 @@ std::string text_of(
       "best so far: {}: {} multiplier {:.3g} (95%: {:.3g} to {:.3g}) over {}; "
       "going on may gain {:.1f}%",
       label(trial),
-      config.objective == "seconds" ? "wall-clock" : "compute",
+      multiplier_name(parse_objective(config.objective).front()),
       std::exp(belief.log_multiplier),
       std::exp(belief.log_multiplier - spread),
       std::exp(belief.log_multiplier + spread),

@@ -6,8 +6,11 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <optional>
 #include <system_error>
 
+#include "einforge/ops/peak_memory.h"
+#include "einforge/train/device.h"
 #include "einforge/train/trainer.h"
 
 namespace einforge::search {
@@ -15,8 +18,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// 0 when it cannot be trained.
-double measure(const Proposal& proposal, const std::filesystem::path& scratch) {
+// None when it cannot be trained.
+std::optional<Measured> measure(
+    const Proposal& proposal, const std::filesystem::path& scratch) {
   // Enough to pass the allocator's first steps; no more than half a second.
   constexpr std::int64_t kMostSteps = 20;
   constexpr auto kEnough = std::chrono::milliseconds(500);
@@ -43,6 +47,8 @@ double measure(const Proposal& proposal, const std::filesystem::path& scratch) {
     }
   };
   options.should_stop = [&] { return steps > 1 && last - first > kEnough; };
+  const torch::Device device = train::resolve_device(config.device);
+  ops::restart_peak_memory(device);
   try {
     train::train(config, options);
   } catch (const std::exception&) {
@@ -51,14 +57,17 @@ double measure(const Proposal& proposal, const std::filesystem::path& scratch) {
   std::error_code ignored;
   std::filesystem::remove_all(scratch, ignored);
   const double seconds = std::chrono::duration<double>(last - first).count();
-  return steps > 1 && seconds > 0
-             ? flops_per_step * static_cast<double>(steps - 1) / seconds
-             : 0;
+  if (steps < 2 || seconds <= 0) {
+    return std::nullopt;
+  }
+  return Measured{
+      flops_per_step * static_cast<double>(steps - 1) / seconds,
+      train::peak_memory_bytes(device)};
 }
 
 }  // namespace
 
-std::map<std::string, double> measure_speeds(
+std::map<std::string, Measured> measure_speeds(
     const std::vector<Proposal>& proposals,
     int threads,
     const std::filesystem::path& scratch,
@@ -73,7 +82,7 @@ std::map<std::string, double> measure_speeds(
   torch::set_num_threads(threads);
   const int count = static_cast<int>(kinds.size());
   const int measured = std::min(count, most_kinds);
-  std::map<std::string, double> speeds;
+  std::map<std::string, Measured> result;
   int index = 0;
   int done = 0;
   for (const auto& [kind, proposal] : kinds) {
@@ -81,12 +90,12 @@ std::map<std::string, double> measure_speeds(
     if (index++ * measured / count < done) {
       continue;
     }
-    if (const double speed = measure(*proposal, scratch); speed > 0) {
-      speeds[kind] = speed;
+    if (const auto measured = measure(*proposal, scratch)) {
+      result[kind] = *measured;
     }
     on_kind(++done, measured);
   }
-  return speeds;
+  return result;
 }
 
 }  // namespace einforge::search

@@ -157,6 +157,9 @@ function drawPlots() {
   drawLoss("plot-compute", "flops", state.by);
   drawLoss("plot-clock", "seconds", state.by);
   drawPareto(state.cost);
+  drawSpace();
+  drawImportances();
+  drawExpected();
   drawTaxonomy();
   drawCurves(state.loss);
   for (const node of document.querySelectorAll("[data-structure]")) {
@@ -179,7 +182,8 @@ $("omissions").textContent = omissions();
 $("failures").append(...failures());
 $("origin").append(origin());
 choice("budget-by", "budget", [["flops", "FLOPs"], ["seconds", "seconds"]], drawBudget);
-choice("pareto-by", "pareto", [["flops", "FLOPs"], ["seconds", "seconds"]],
+choice("pareto-by", "pareto", ["flops", "seconds", ...Object.keys(data.costs)]
+    .map(name => [name, COSTS[name].label]),
   metric => { state.cost = metric; drawPareto(metric); });
 choice("colour-by", "colour", [["structure", "structure"], ["omega", "ω"],
   ["psi", "ψ"], ["nu", "ν"]], by => { state.by = by; drawPlots(); });
@@ -189,6 +193,7 @@ drawRanking();
 drawBudget("flops");
 drawTrials();
 showRouters();
+showParetoSet();
 lossLegends();
 modelLegend();
 drawPlots();

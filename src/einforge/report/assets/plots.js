@@ -300,15 +300,28 @@ function paretoSet(points) {
   return sorted.filter(p => p.loss < least && ((least = p.loss), true));
 }
 
+// What a trial costs by a metric, as the axis and as text.
+const COSTS = {
+  flops: {label: "FLOPs", title: "training FLOPs of a token", unit: v => human(v) + " FLOPs",
+          of: t => t.tokens > 0 ? t.flops / t.tokens : null},
+  seconds: {label: "seconds", title: "training time of a token", time: true, unit: milliseconds,
+            of: t => t.tokens > 0 ? t.seconds / t.tokens : null},
+  memory: {label: "memory", title: "memory of a training step", unit: v => human(v) + "B",
+           of: t => data.costs.memory?.[trials.indexOf(t)]},
+  decode_ms: {label: "decoding", title: "one token through the linear layers, ms",
+              unit: v => significant(v) + " ms",
+              of: t => data.costs.decode_ms?.[trials.indexOf(t)]},
+};
+
 function drawPareto(metric) {
-  const isTime = metric === "seconds";
+  const {title, time, unit, of} = COSTS[metric];
   const points = trials
-    .filter(t => t.status === "done" && t.final_loss > 0 && t.tokens > 0 && t[metric] > 0)
-    .map(t => ({trial: t, loss: t.final_loss, cost: t[metric] / t.tokens}));
-  const cost = p => isTime ? milliseconds(p.cost) : human(p.cost) + " FLOPs";
+    .map(t => ({trial: t, loss: t.final_loss, cost: of(t)}))
+    .filter(p => p.trial.status === "done" && p.loss > 0 && p.cost > 0);
+  const cost = p => unit(p.cost);
   const text = p => `${hoverName(p.trial.structure)}<br>${hoverText(short(p.trial.model))}, ` +
     `rate ${significant(p.trial.learning_rate)}<br>` +
-    `${cost(p)} a token, loss ${loss(p.loss)}`;
+    `${cost(p)}, loss ${loss(p.loss)}`;
   const front = paretoSet(points);
   const traces = [{
     type: "scatter", mode: "lines", x: front.map(p => p.cost), y: front.map(p => p.loss),
@@ -328,9 +341,8 @@ function drawPareto(metric) {
   }
   const [low, high] = extent(points.map(p => p.cost));
   draw("plot-pareto", traces, {
-    xaxis: {type: "log", title: {text: isTime ? "training time of a token"
-                                              : "training FLOPs of a token"},
-            ...(low > 0 && high < Infinity ? costTicks(low, high, isTime) : {})},
+    xaxis: {type: "log", title: {text: title},
+            ...(low > 0 && high < Infinity ? costTicks(low, high, time) : {})},
     yaxis: lossAxis(extent(points.map(p => p.loss))),
   }, "Final loss of every trial against its cost of a token; the sentence below names those " +
      "that no other beats in both");
@@ -339,6 +351,122 @@ function drawPareto(metric) {
   if (front.length > named.length) named.push(`${front.length - named.length} more`);
   $("pareto-set").textContent = front.length
     ? `Not beaten in both, the cheapest first: ${named.join("; ")}.` : "No trial has ended.";
+}
+
+// The set of all objectives together, where there are several.
+function showParetoSet() {
+  const {objectives, trials: set} = data.pareto;
+  if (objectives.length < 2 || !set.length) return;
+  const named = set.slice(0, 20).map(i => {
+    const t = trials[i];
+    const costs = objectives.map(o => COSTS[o].unit(COSTS[o].of(t))).join(", ");
+    return `${short(t.structure.structure)} ${short(t.model)} ` +
+      `(loss ${loss(t.final_loss)}, ${costs})`;
+  });
+  if (set.length > named.length) named.push(`${set.length - named.length} more`);
+  $("pareto-all").textContent = `Not beaten in loss and all of ` +
+    `${objectives.map(o => COSTS[o].label).join(", ")}: ${named.join("; ")}.`;
+}
+
+// ---- The space ------------------------------------------------------------
+
+const trialName = t => `${hoverName(t.structure)}<br>${hoverText(short(t.model))}, ` +
+  `rate ${significant(t.learning_rate)}`;
+
+function drawSpace() {
+  const {axes, lines} = data.space;
+  $("space-section").hidden = axes.length < 2 || lines.length < 2;
+  if ($("space-section").hidden) return;
+  const place = (level, i) => axes[i].levels.length < 2 ? 0.5 : level / (axes[i].levels.length - 1);
+  const losses = lines.map(([i]) => Math.log(trials[i].final_loss));
+  const [low, high] = extent(losses);
+  // Outliers would leave all others at one end.
+  const middle = [...losses].sort((a, b) => a - b)[losses.length >> 1];
+  const top = Math.min(high, low + 3 * Math.max(middle - low, 1e-9));
+  const height = l => top > low ? Math.min(1, (l - low) / (top - low)) : 0.5;
+  const ids = [...axes.map((_, i) => i), axes.length];
+  // In a few traces, which are fast to draw; the worst first, so that the best
+  // lie on top.
+  const SHADES = 8;
+  const traces = Array.from({length: SHADES}, (_, shade) => ({
+    type: "scatter", mode: "lines", x: [], y: [], text: [], hoverinfo: "text",
+    opacity: 0.08 + 0.8 * ((shade + 1) / SHADES) ** 3,
+    line: {width: shade === SHADES - 1 ? 2 : 1, color: css("--accent")}}));
+  lines.forEach(([i, levels], k) => {
+    const share = height(losses[k]);
+    const trace = traces[Math.min(SHADES - 1, Math.floor(SHADES * (1 - share)))];
+    const text = `${trialName(trials[i])}<br>loss ${loss(trials[i].final_loss)}`;
+    trace.x.push(...ids, null);
+    trace.y.push(...levels.map(place), share, null);
+    trace.text.push(...ids.map(() => text), null);
+  });
+  const marks = [];
+  const write = (x, y, text) => marks.push({
+    x, y, text, showarrow: false, xanchor: "left", xshift: 4,
+    font: {size: 11, color: css("--muted")}});
+  axes.forEach((axis, i) => {
+    const every = Math.ceil(axis.levels.length / 16);
+    axis.levels.forEach((level, l) => {
+      if (l % every === 0) write(i, place(l, i), hoverText(level.slice(0, 24)));
+    });
+  });
+  for (const share of [0, 0.5, 1]) {
+    write(axes.length, share, loss(Math.exp(low + share * (top - low))) +
+      (share === 1 && top < high ? " or more" : ""));
+  }
+  draw("plot-space", traces, {
+    xaxis: {tickvals: ids, ticktext: [...axes.map(a => a.name), "loss"],
+            range: [-0.1, axes.length + 0.35], side: "top"},
+    yaxis: {visible: false, range: [-0.05, 1.05]}, annotations: marks,
+  }, "Parallel coordinates of the trials: their axes and the final loss");
+}
+
+function drawImportances() {
+  const found = data.importances;
+  $("importance-part").hidden = !found;
+  if (!found) return;
+  const rows = [...found.axes.map(a => [a.axis, a]), ["combinations", found.together]]
+    .sort((a, b) => a[1].share - b[1].share);
+  draw("plot-importance", [{
+    type: "bar", orientation: "h", y: rows.map(r => r[0]), x: rows.map(r => 100 * r[1].share),
+    marker: {color: css("--accent")}, hovertemplate: "%{y}: %{x:.1f}%<extra></extra>",
+    error_x: {type: "data", symmetric: false, thickness: 1.3, color: css("--muted"),
+              array: rows.map(r => Math.max(0, 100 * (r[1].ci95[1] - r[1].share))),
+              arrayminus: rows.map(r => Math.max(0, 100 * (r[1].share - r[1].ci95[0])))},
+  }], {xaxis: {title: {text: "share of the variance of ln loss, %"}, rangemode: "tozero"},
+       yaxis: {}}, "Importance of each axis");
+  $("importance-note").textContent = `From ${found.trials} trials, by the functional analysis of ` +
+    "variance of regression trees (Hutter, Hoos and Leyton-Brown 2014), each grown on trials " +
+    "drawn with replacement. Combinations: what no axis explains alone; noise is a part of it.";
+}
+
+// ---- Expected and observed ------------------------------------------------
+
+function drawExpected() {
+  const found = data.expectations;
+  $("expected-section").hidden = !found;
+  if (!found) return;
+  const points = found.points.map(([i, step, expected, deviation, seen]) =>
+    ({t: trials[i], step, expected, seen, factor: Math.exp(1.96 * deviation)}));
+  const ends = extent(points.flatMap(p => [p.expected, p.seen]));
+  draw("plot-expected", [
+    {type: "scatter", mode: "lines", x: ends, y: ends, hoverinfo: "skip",
+     line: {width: 1.2, dash: "dot", color: css("--muted")}},
+    {type: "scatter", mode: "markers", x: points.map(p => p.expected), y: points.map(p => p.seen),
+     marker: {size: 7, color: css("--accent")},
+     error_x: {type: "data", symmetric: false, thickness: 1, width: 0, color: css("--whisker"),
+               array: points.map(p => p.expected * (p.factor - 1)),
+               arrayminus: points.map(p => p.expected * (1 - 1 / p.factor))},
+     text: points.map(p => `${trialName(p.t)}<br>at step ${p.step}: expected ` +
+       `${loss(p.expected)}, came ${loss(p.seen)}`),
+     hovertemplate: "%{text}<extra></extra>"},
+  ], {xaxis: {title: {text: "expected loss"}}, yaxis: {title: {text: "loss"}}},
+  "Loss that came against the loss that was expected");
+  $("expected-note").textContent = `${plural(found.points.length, "decision")}: ` +
+    `the loss was off by ${significant(100 * found.rmse, 2)}% (root of the mean square), ` +
+    `${significant(100 * found.within_ci95, 2)}% of the intervals hold it` +
+    (known(found.rank_correlation)
+      ? `, and the rank correlation is ${significant(found.rank_correlation, 2)}.` : ".");
 }
 
 // ---- Multipliers against omega, psi, nu -----------------------------------
