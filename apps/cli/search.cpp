@@ -169,6 +169,21 @@ int threads_per_worker(const search::SearchConfig& config) {
          static_cast<int>(config.processes_per_trial);
 }
 
+// A bar for each of the things that are measured.
+search::OnMeasured measuring_bar(bool quiet) {
+  auto progress = std::make_shared<std::unique_ptr<base::Progress>>();
+  return [progress, quiet](const char* what, int done, int all) {
+    if (quiet) {
+      return;
+    }
+    if (!*progress || done == 1) {
+      progress->reset();
+      *progress = std::make_unique<base::Progress>(what, all);
+    }
+    (*progress)->update(done);
+  };
+}
+
 Forecast forecast(
     const search::SearchConfig& config,
     const std::vector<search::Proposal>& proposals) {
@@ -201,21 +216,6 @@ Forecast forecast(
   result.total_seconds =
       search::seconds_left(costs, static_cast<int>(config.workers));
   return result;
-}
-
-// A bar for each of the things that are measured.
-search::OnMeasured measuring_bar(bool quiet) {
-  auto progress = std::make_shared<std::unique_ptr<base::Progress>>();
-  return [progress, quiet](const char* what, int done, int all) {
-    if (quiet) {
-      return;
-    }
-    if (!*progress || done == 1) {
-      progress->reset();
-      *progress = std::make_unique<base::Progress>(what, all);
-    }
-    (*progress)->update(done);
-  };
 }
 
 // The trials that keep the constraints of the search. What has to be measured

@@ -302,7 +302,7 @@ TEST_F(SearchTest, DryRunShowsTheTrialsAndKeepsNothing) {
 }
 
 TEST_F(SearchTest, ConstraintsLeaveOutAndSeveralObjectivesGiveASet) {
-  SearchConfig config = tiny_config(make_data(folder_), folder_ / "out");
+  SearchConfig config = testing::tiny_config(data_, folder_ / "out");
   config.structures = {"dense", "monarch", "ffn_moe:E=4,k=2", "low_rank:0.5"};
   config.widths = {16, 32, 64};
   config.learning_rates = {2e-3, 6e-3};
@@ -316,7 +316,8 @@ TEST_F(SearchTest, ConstraintsLeaveOutAndSeveralObjectivesGiveASet) {
   EXPECT_FALSE(std::filesystem::exists(config.out));
   ASSERT_EQ(run(config), 0) << err_;
   const auto json = [&] {
-    return base::parse_json(read(Folder{config.out}.report_json()), "report");
+    return base::parse_json(
+        testing::read(Folder{config.out}.report_json()), "report");
   };
   const base::Json first = json();
   EXPECT_THAT(

@@ -81,19 +81,19 @@ std::map<std::string, Measured> measure_speeds(
   }
   torch::set_num_threads(threads);
   const int count = static_cast<int>(kinds.size());
-  const int measured = std::min(count, most_kinds);
+  const int wanted = std::min(count, most_kinds);
   std::map<std::string, Measured> result;
   int index = 0;
   int done = 0;
   for (const auto& [kind, proposal] : kinds) {
-    // Every (count / measured)-th.
-    if (index++ * measured / count < done) {
+    // Every (count / wanted)-th.
+    if (index++ * wanted / count < done) {
       continue;
     }
     if (const auto measured = measure(*proposal, scratch)) {
       result[kind] = *measured;
     }
-    on_kind(++done, measured);
+    on_kind(++done, wanted);
   }
   return result;
 }
