@@ -119,10 +119,9 @@ void measure_layers(
     layers.push_back(std::move(part));
   }
   known.layers.merge(measure_decode(
-      layers,
-      config.train,
-      threads_of_trial(config),
-      [&](int done, int all) { on_measured("timing one token", done, all); }));
+      layers, config.train, threads_of_trial(config), [&](int done, int all) {
+        on_measured("timing one token", done, all);
+      }));
   for (const auto& [kind, proposal] : kinds) {
     double& time = known.costs[kind].decode_ms;
     time =
