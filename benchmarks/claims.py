@@ -22,17 +22,17 @@ the stores there. A text of one paragraph per line.
 import argparse
 import csv
 import json
-import lzma
 import math
 import os
 import pathlib
 import shutil
 import signal
-import sqlite3
 import statistics
 import subprocess
 import sys
 import time
+
+from experiment import copy_store, environment, prepare_text, rows
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = ("S1", "S2", "S3", "S4", "S5", "S6", "S7", "fit")
@@ -142,31 +142,6 @@ def parse_arguments():
     return options
 
 
-def rows(store, query):
-    if not store.exists():
-        return []
-    connection = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
-
-
-def copy_store(source, target):
-    """Whole, even while somebody writes to it."""
-    if not source.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    a, b = sqlite3.connect(source), sqlite3.connect(new)
-    a.backup(b)
-    b.execute("PRAGMA journal_mode=DELETE")
-    a.close()
-    b.close()
-    new.replace(target)
-
-
 class OutOfTime(Exception):
     pass
 
@@ -183,36 +158,9 @@ class Experiment:
 
     # ---- Running the program ------------------------------------------------
 
-    def environment(self):
-        """With the libraries of the torch that this Python has."""
-        result = dict(os.environ)
-        folders = [self.program.parent.parent / "lib"]
-        for site in sys.path:
-            if (pathlib.Path(site) / "torch/lib").is_dir():
-                folders += [pathlib.Path(site) / "torch/lib",
-                            *pathlib.Path(site).glob("nvidia/*/lib")]
-                break
-        known = result.get("LD_LIBRARY_PATH")
-        result["LD_LIBRARY_PATH"] = os.pathsep.join(
-            [str(folder) for folder in folders] + ([known] if known else []))
-        return result
-
     def prepare(self):
-        if self.options.dry_run or (self.data / "meta.json").exists():
-            return
-        text = self.options.text
-        if text is None:
-            sys.exit(f"claims: expected --text or a prepared {self.data}")
-        process = subprocess.Popen(
-            [self.program, "data", "prepare", "-", "--tokens", "chars96",
-             "--document-separator", "line", "--out", self.data],
-            stdin=subprocess.PIPE, env=self.environment())
-        with (lzma.open(text) if text.suffix == ".xz" else
-              open(text, "rb")) as file:
-            shutil.copyfileobj(file, process.stdin, 1 << 20)
-        process.stdin.close()
-        if process.wait() != 0:
-            sys.exit("claims: the text could not be prepared")
+        if not self.options.dry_run:
+            prepare_text(self.program, self.options.text, self.data, "claims")
 
     def command(self, words, folder, settings):
         settings = {**self.scale["settings"],
@@ -258,7 +206,7 @@ class Experiment:
         # A session of its own: of a terminal's Ctrl-C it would have two, and
         # end without checkpoints.
         process = subprocess.Popen(
-            command + ["--quiet"], env=self.environment(),
+            command + ["--quiet"], env=environment(self.program),
             stdout=subprocess.DEVNULL, start_new_session=True)
         try:
             code = process.wait(None if math.isinf(left) else left)
@@ -351,7 +299,7 @@ class Experiment:
                          {**settings, "structures": structures,
                           "widths": [width]}) + ["--count", "256"],
             check=True, stdout=subprocess.PIPE, text=True,
-            env=self.environment()).stdout
+            env=environment(self.program)).stdout
         for line in map(json.loads, asked.splitlines()):
             trial = ids.get(key(line["structure"], line["config"]))
             source = trunk / f"trials/{trial}/checkpoints/step_{step:08}"
@@ -501,7 +449,8 @@ class Experiment:
             raise OutOfTime
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(json.dumps(settings))
-        done = subprocess.run(command, env=self.environment(), check=False,
+        done = subprocess.run(command, check=False,
+                              env=environment(self.program),
                               capture_output=True, text=True)
         row = {"stage": "S7", "part": "seconds", "structure": structure,
                "width": width, "layers": layers, "status": "done"}

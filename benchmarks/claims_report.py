@@ -8,6 +8,7 @@ import subprocess
 
 from claims_fit import EQUAL, Cost, Study, best_rate, equal_tokens, holm
 from claims_fit import mean_interval
+from experiment import environment
 
 MAIN = ("S2", "S3", "S4")
 MOE8, MOE16 = "btt_moe:E=8,k=2", "btt_moe:E=16,k=2"
@@ -118,7 +119,7 @@ def hull(experiment, runs, folder):
                            {run["structure"] for run in runs}):
         done = subprocess.run(
             [str(experiment.program), "fit", str(path), "--baseline", baseline,
-             "--json"], env=experiment.environment(), check=False,
+             "--json"], env=environment(experiment.program), check=False,
             capture_output=True, text=True)
         if done.returncode != 0:
             found[baseline] = {"note": done.stderr.strip()}

@@ -18,16 +18,14 @@ the stores there.
 
 import argparse
 import json
-import lzma
 import math
-import os
 import pathlib
-import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
+
+from experiment import copy_store, environment, prepare_text, rows
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 METRICS = ("flops", "seconds")
@@ -77,46 +75,6 @@ def read_toml(path):
     return tomllib.loads(path.read_text())
 
 
-def environment(program):
-    """With the libraries of a bundle and of the torch that this Python has."""
-    result = dict(os.environ)
-    folders = [program.parent.parent / "lib"]
-    for site in sys.path:
-        torch = pathlib.Path(site) / "torch/lib"
-        if torch.is_dir():
-            folders += [torch, *pathlib.Path(site).glob("nvidia/*/lib")]
-            break
-    known = result.get("LD_LIBRARY_PATH")
-    result["LD_LIBRARY_PATH"] = os.pathsep.join(
-        [str(folder) for folder in folders] + ([known] if known else []))
-    return result
-
-
-def rows(store, query):
-    if not store.exists():
-        return []
-    connection = sqlite3.connect(store)
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
-
-
-def copy_store(source, target):
-    """Whole, even while somebody writes to it."""
-    if not source.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    a, b = sqlite3.connect(source), sqlite3.connect(new)
-    a.backup(b)
-    b.execute("PRAGMA journal_mode=DELETE")
-    a.close()
-    b.close()
-    new.replace(target)
-
-
 class Experiment:
     def __init__(self, options):
         self.options = options
@@ -138,7 +96,8 @@ class Experiment:
     def run(self):
         self.results.mkdir(parents=True, exist_ok=True)
         if self.options.stages != ["fit"]:  # which reads the stores alone
-            self.prepare()
+            prepare_text(
+                self.program, self.options.text, self.data, "quality")
         for store, name in self.stores.items():
             if not store.exists():
                 copy_store(self.results / name, store)
@@ -151,23 +110,6 @@ class Experiment:
         finally:
             for store, name in self.stores.items():
                 copy_store(store, self.results / name)
-
-    def prepare(self):
-        if (self.data / "meta.json").exists():
-            return
-        text = self.options.text
-        if text is None:
-            sys.exit(f"quality: expected --text or a prepared {self.data}")
-        process = subprocess.Popen(
-            [self.program, "data", "prepare", "-", "--document-separator",
-             "line", "--out", self.data], stdin=subprocess.PIPE,
-            env=environment(self.program))
-        with (lzma.open(text) if text.suffix == ".xz" else
-              open(text, "rb")) as file:
-            shutil.copyfileobj(file, process.stdin, 1 << 20)
-        process.stdin.close()
-        if process.wait() != 0:
-            sys.exit("quality: the text could not be prepared")
 
     def search(self, folder, structures, deadline, settings):
         """Whether it ended by itself."""
