@@ -163,12 +163,6 @@ struct Forecast {
   double total_flops = 0;
 };
 
-// Of all processes that train its trial.
-int threads_per_worker(const search::SearchConfig& config) {
-  return search::threads_per_process(config) *
-         static_cast<int>(config.processes_per_trial);
-}
-
 // A bar for each of the things that are measured.
 search::OnMeasured measuring_bar(bool quiet) {
   auto progress = std::make_shared<std::unique_ptr<base::Progress>>();
@@ -192,7 +186,7 @@ Forecast forecast(
   const auto bar = measuring_bar(false);
   const auto speeds = search::measure_speeds(
       proposals,
-      threads_per_worker(config),
+      search::threads_per_worker(config),
       scratch.path() / "trial",
       kMostKinds,
       [&](int done, int all) { bar("measuring speeds", done, all); });
@@ -326,8 +320,8 @@ void print_forecast(
       human_time(expected.total_seconds),
       config.workers,
       config.workers == 1 ? "" : "s",
-      threads_per_worker(config),
-      threads_per_worker(config) == 1 ? "" : "s");
+      search::threads_per_worker(config),
+      search::threads_per_worker(config) == 1 ? "" : "s");
 }
 
 // Writes the report and prints what the search came to.

@@ -44,6 +44,11 @@ int threads_per_process(const SearchConfig& config) {
   return std::max(1, available_cores() / processes);
 }
 
+int threads_per_worker(const SearchConfig& config) {
+  return threads_per_process(config) *
+         static_cast<int>(config.processes_per_trial);
+}
+
 std::vector<std::string> device_groups(const SearchConfig& config) {
   if (config.devices.empty()) {
     return {config.train.device};
@@ -90,8 +95,7 @@ base::Json describe_hardware(const SearchConfig& config) {
     json["gpu"] = proc_value((gpu.path() / "information").c_str(), "Model");
   }
   json["workers"] = config.workers;
-  json["threads_per_worker"] =
-      config.processes_per_trial * threads_per_process(config);
+  json["threads_per_worker"] = threads_per_worker(config);
   json["processes_per_trial"] = config.processes_per_trial;
   return json;
 }

@@ -12,6 +12,9 @@ namespace einforge::search {
 // train; at least one.
 int threads_per_process(const SearchConfig& config);
 
+// Of all processes that train a worker's trial.
+int threads_per_worker(const SearchConfig& config);
+
 // What the search runs on, for the report.
 base::Json describe_hardware(const SearchConfig& config);
 

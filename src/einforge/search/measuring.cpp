@@ -22,12 +22,6 @@ bool wants_speeds(const SearchConfig& config, Use use) {
              0;
 }
 
-// Of all processes that train a trial.
-int threads_of_trial(const SearchConfig& config) {
-  return threads_per_process(config) *
-         static_cast<int>(config.processes_per_trial);
-}
-
 // The first proposal of each kind that can be built.
 std::map<std::string, const Proposal*> kinds_of(
     const std::vector<Proposal>& proposals) {
@@ -66,7 +60,7 @@ void measure_models(
     const base::TemporaryFolder scratch;
     measured = measure_speeds(
         unknown,
-        threads_of_trial(config),
+        threads_per_worker(config),
         scratch.path() / "trial",
         left,
         [&](int done, int all) { on_measured("measuring speeds", done, all); });
@@ -119,7 +113,7 @@ void measure_layers(
     layers.push_back(std::move(part));
   }
   known.layers.merge(measure_decode(
-      layers, config.train, threads_of_trial(config), [&](int done, int all) {
+      layers, config.train, threads_per_worker(config), [&](int done, int all) {
         on_measured("timing one token", done, all);
       }));
   for (const auto& [kind, proposal] : kinds) {

@@ -238,8 +238,8 @@ class Runner {
         left,
         config_.workers,
         config_.workers == 1 ? "" : "s",
-        threads_ * config_.processes_per_trial,
-        threads_ * config_.processes_per_trial == 1 ? "" : "s",
+        threads_per_worker(config_),
+        threads_per_worker(config_) == 1 ? "" : "s",
         config_.out));
   }
 

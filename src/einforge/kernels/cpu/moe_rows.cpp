@@ -1,6 +1,6 @@
 #include "einforge/kernels/cpu/moe_rows.h"
 
-#include <array>
+#include "einforge/kernels/cpu/dot.h"
 
 namespace einforge::kernels::cpu {
 
@@ -30,25 +30,9 @@ void moe_gate_gradient(
     std::int64_t active,
     std::int64_t features,
     float* grad) {
-  constexpr std::int64_t kSums = 16;  // side by side
   for (std::int64_t pair = 0; pair < tokens * active; ++pair) {
-    const float* row = rows + pair * features;
-    const float* token = x + pair / active * features;
-    std::array<float, kSums> sums{};
-    std::int64_t c = 0;
-    for (; c + kSums <= features; c += kSums) {
-      for (std::int64_t i = 0; i < kSums; ++i) {
-        sums[static_cast<std::size_t>(i)] += row[c + i] * token[c + i];
-      }
-    }
-    float sum = 0;
-    for (; c < features; ++c) {
-      sum += row[c] * token[c];
-    }
-    for (const float part : sums) {
-      sum += part;
-    }
-    grad[pair] = sum;
+    grad[pair] = dot<float>(
+        rows + pair * features, x + pair / active * features, features);
   }
 }
 

@@ -11,9 +11,6 @@ namespace einforge::kernels::cpu {
 // elements alone.
 inline constexpr std::int64_t kRmsCapPart = std::int64_t{1} << 14;
 
-// sum of a[i] b[i]
-double dot(const float* a, const float* b, std::int64_t count);
-
 // y[i] = scale x[i]
 void scaled(const float* x, double scale, float* y, std::int64_t count);
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "einforge/kernels/cpu/dot.h"
 #include "einforge/kernels/cpu/rms_cap.h"
 
 #ifndef INTRA_OP_PARALLEL
@@ -40,7 +41,8 @@ double dot(const float* a, const float* b, std::int64_t elements) {
       (elements + cpu::kRmsCapPart - 1) / cpu::kRmsCapPart));
   for_each_part(
       elements, [&](std::int64_t part, std::int64_t at, std::int64_t count) {
-        parts[static_cast<std::size_t>(part)] = cpu::dot(a + at, b + at, count);
+        parts[static_cast<std::size_t>(part)] =
+            cpu::dot<double>(a + at, b + at, count);
       });
   double sum = 0;
   for (const double part : parts) {
