@@ -128,7 +128,15 @@ def make_step(structure, options):
         STRUCTURES[structure], options.width,
         options.layers, options.context, options.vocabulary,
         64).to(options.device)
-    forward = torch.compile(model) if options.compile else model
+
+    def loss_of(batch):
+        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+            logits = model(batch[:, :-1])
+        return F.cross_entropy(
+            logits.float().flatten(0, 1), batch[:, 1:].flatten())
+
+    # The loss too: its passes over the logits become one.
+    forward = torch.compile(loss_of) if options.compile else loss_of
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0,
         fused=True)
@@ -137,11 +145,7 @@ def make_step(structure, options):
             options.device)
 
     def step(i):
-        batch = data[i % len(data)]
-        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
-            logits = forward(batch[:, :-1])
-        loss = F.cross_entropy(
-            logits.float().flatten(0, 1), batch[:, 1:].flatten())
+        loss = forward(data[i % len(data)])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -196,6 +200,8 @@ def main():
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "tokens_per_step": options.batch * options.context,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated()
+                             if options.device == "cuda" else None,
         "rows": [
             {
                 "structure": name,

@@ -3,8 +3,14 @@
 beside the same GPT in plain PyTorch, eager and compiled, as JSON.
 
 GPTs of 6 layers, context 128, batch 512, bfloat16. Of each run: the median of
-its rows once kernels are chosen, the memory that tensors took at most, and,
-with --profile, where the time of a step goes.
+its rows once kernels are chosen, the memory that tensors took at most, the
+share of the GPU's peak (MFU), and, with --profile, where the time of a step
+goes. --vocabulary trains on random tokens of so many symbols in place of the
+shipped text: GPT-2 124M is
+
+    .venv/bin/python benchmarks/gpt_gpu.py --layers 12 --context 1024 \\
+        --batch 32 --vocabulary 50304 --runs dense:768 monarch:768 \\
+        btt_moe:E=16,k=2:768 --out results/h200/gpt2
 
     .venv/bin/python benchmarks/gpt_gpu.py --out results/h200/gpt
     .venv/bin/python benchmarks/gpt_gpu.py --steps 20 \\
@@ -19,12 +25,15 @@ import subprocess
 import sys
 import tempfile
 
+import numpy
 import torch
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNS = ["dense:1024", "monarch:1024", "ffn_moe:E=8,k=2:1024",
         "btt_moe:E=16,k=2:1024", "dense:768", "monarch:768",
         "btt_moe:E=16,k=2:768", "dense:512", "btt_moe:E=16,k=2:512"]
+# FLOP/s of bfloat16 with float32 sums, without sparsity (NVIDIA's data sheets).
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12}
 
 
 def run_program(command, **options):
@@ -46,7 +55,7 @@ def train(options, structure, width, folder):
         "--set", f"model.width={width}"]
     if options.profile:
         command.append("--profile")
-    run_program(command)
+    flops = json.loads(run_program([*command, "--json"]))["flops_per_token"]
     rows = [json.loads(line) for line in
             (run / "log.jsonl").read_text().splitlines()]
     logged = [row for row in rows if row.get("train_loss")]
@@ -60,6 +69,7 @@ def train(options, structure, width, folder):
         "step_milliseconds": 1e3 * options.batch * options.context /
                              statistics.median(speed),
         "peak_memory_bytes": logged[-1]["peak_memory_bytes"],
+        "flops_per_token": flops,
         "train_loss": logged[-1]["train_loss"]}
     if options.profile:
         name = f"profile_{structure.split(':')[0]}_{width}.json"
@@ -77,15 +87,18 @@ def eager(options, width, compiled):
         sys.executable, ROOT / "benchmarks/gpt_eager.py", "--device", "cuda",
         "--structures", "dense", "--width", str(width), "--layers",
         str(options.layers), "--batch", str(options.batch), "--context",
-        str(options.context), "--steps", "3"]
-    output = run_program(command + (["--compile"] if compiled else []))
-    speed = json.loads(output)["rows"][0]["median_tokens_per_s"]
+        str(options.context), "--vocabulary", str(options.vocabulary or 96),
+        "--steps", "3"]
+    output = json.loads(
+        run_program(command + (["--compile"] if compiled else [])))
+    speed = output["rows"][0]["median_tokens_per_s"]
     return {
         "implementation": "torch.compile" if compiled else "PyTorch eager",
         "structure": "dense",
         "width": width,
         "tokens_per_second": speed,
-        "step_milliseconds": 1e3 * options.batch * options.context / speed}
+        "step_milliseconds": 1e3 * options.batch * options.context / speed,
+        "peak_memory_bytes": output["peak_memory_bytes"]}
 
 
 def command_of(options):
@@ -93,8 +106,27 @@ def command_of(options):
     return " ".join([
         "python benchmarks/gpt_gpu.py --runs", *options.runs,
         f"--steps {options.steps} --layers {options.layers}",
-        f"--batch {options.batch} --context {options.context}"] +
-        ["--profile"] * options.profile + ["--no-torch"] * options.no_torch)
+        f"--batch {options.batch} --context {options.context}",
+        f"--vocabulary {options.vocabulary}"] +
+        ["--profile"] * options.profile + ["--no-torch"] * options.no_torch +
+        ["--no-eager"] * options.no_eager)
+
+
+def prepare(options, folder):
+    if not options.vocabulary:
+        run_program(
+            [options.program, "data", "prepare", ROOT / "examples/data",
+             "--tokens", "chars96", "--out", folder / "data"])
+        return
+    kind = "<u2" if options.vocabulary <= 1 << 16 else "<u4"
+    for part, size in (("train", 1 << 22), ("val", 1 << 18)):
+        numpy.random.default_rng(size).integers(
+            options.vocabulary, size=size).astype(kind).tofile(
+                folder / f"{part}.bin")
+    run_program(
+        [options.program, "data", "import", folder / "train.bin", "--val",
+         folder / "val.bin", "--vocab", str(options.vocabulary), "--out",
+         folder / "data"])
 
 
 def main():
@@ -108,57 +140,70 @@ def main():
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--vocabulary", type=int, default=0,
+                        help="of random tokens; 0: the shipped text")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--no-torch", action="store_true",
                         help="leave out plain PyTorch")
+    parser.add_argument("--no-eager", action="store_true",
+                        help="plain PyTorch compiled alone")
     parser.add_argument("--out", type=pathlib.Path, help="a folder")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("expected a GPU that CUDA sees; found none")
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    name = torch.cuda.get_device_name()
+    peak = next((flops for gpu, flops in PEAK_FLOPS.items() if gpu in name),
+                None)
+    result = {
+        "command": command_of(options),
+        "hardware": name,
+        "versions": {
+            "einforge": run_program([options.program, "--version"]).strip(),
+            "torch": torch.__version__},
+        "seed": 0,
+        "layers": options.layers,
+        "context": options.context,
+        "batch": options.batch,
+        "vocabulary": options.vocabulary or 96,
+        "peak_flops": peak,
+        "rows": []}
 
-    def add(row):
-        rows.append(row)
-        memory = row.get("peak_memory_bytes")
+    def add(row, flops):
+        if peak:
+            row["mfu"] = row["tokens_per_second"] * flops / peak
+        result["rows"].append(row)
         print(f"{row['implementation']:13} {row['structure']:18} "
               f"{row['width']:5} {row['tokens_per_second']:9,.0f} tokens/s "
-              f"{row['step_milliseconds']:7.2f} ms per step" +
-              (f" {memory / 1e9:5.1f} GB" if memory else ""), file=sys.stderr)
+              f"{row['step_milliseconds']:7.2f} ms per step "
+              f"{row['peak_memory_bytes'] / 1e9:5.1f} GB" +
+              (f", MFU {row['mfu']:.1%}" if peak else ""), file=sys.stderr)
+        if options.out:
+            (options.out / "gpt.json").write_text(
+                json.dumps(result, indent=2) + "\n")
 
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        run_program(
-            [options.program, "data", "prepare", ROOT / "examples/data",
-             "--tokens", "chars96", "--out", folder / "data"])
+        prepare(options, folder)
         (folder / "config.json").write_text(json.dumps({
             "model": {"layers": options.layers, "context": options.context},
             "data": {"path": str(folder / "data"),
                      "batch_size": options.batch},
             "device": "cuda", "dtype": "bfloat16", "steps": options.steps,
             "log_every": 5, "eval_every": 0, "eval_batches": 1,
-            "checkpoint_every": 0}))
+            "checkpoint_every": -1}))
         for run in options.runs:
             structure, _, width = run.rpartition(":")
-            add(train(options, structure, int(width), folder))
+            row = train(options, structure, int(width), folder)
+            flops = row["flops_per_token"]
+            add(row, flops)
             if structure == "dense" and not options.no_torch:
                 for compiled in (False, True):
-                    add(eager(options, int(width), compiled))
-    version = run_program([options.program, "--version"]).strip()
-    text = json.dumps({
-        "command": command_of(options),
-        "hardware": torch.cuda.get_device_name(),
-        "versions": {"einforge": version, "torch": torch.__version__},
-        "seed": 0,
-        "layers": options.layers,
-        "context": options.context,
-        "batch": options.batch,
-        "rows": rows}, indent=2) + "\n"
-    if options.out:
-        (options.out / "gpt.json").write_text(text)
-    else:
-        print(text, end="")
+                    if compiled or not options.no_eager:
+                        add(eager(options, int(width), compiled), flops)
+    if not options.out:
+        print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

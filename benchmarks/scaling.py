@@ -3,9 +3,9 @@
 
 For each width and structure, 1, 2, 4 and 8 processes with an equal batch per
 process (weak scaling) and with an equal batch in all (strong), with and without
-the optimiser's state in shards. Writes scaling.json and scaling.svg; started
-again it goes on with what is missing. A search of many trials, one GPU each,
-comes last (--trials).
+the optimiser's state in shards. Runs of one process come first, two at a time
+on two GPUs. Writes scaling.json and scaling.svg; started again it goes on with
+what is missing. A search of many trials, one GPU each, comes last (--trials).
 
     scripts/scaling.sh --out results/h200x8 --minutes 28
     scripts/scaling.sh --device cpu --processes 1 2 --widths 64 --layers 2 \\
@@ -18,11 +18,14 @@ which NCCL ran and nothing else did (unknown on a CPU).
 """
 
 import argparse
+import concurrent.futures
 import html
 import json
 import math
+import os
 import pathlib
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -31,6 +34,8 @@ import time
 from provenance import provenance
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Sharded: the optimiser's state.
+MODES = ["weak", "weak-sharded", "strong", "strong-sharded"]
 
 
 def parse_arguments():
@@ -53,9 +58,15 @@ def parse_arguments():
     parser.add_argument("--batch", type=int, default=256,
                         help="sequences per process (weak), in all (strong)")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--log-every", type=int, default=6)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES,
+                        help="the order too")
     parser.add_argument("--trials", type=int, default=16,
                         help="of the search, one process each; 0: none")
-    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--minutes", type=float, default=math.inf,
+                        help="begin nothing after so many")
+    parser.add_argument("--limit", type=float, default=600,
+                        help="seconds of one run")
     options = parser.parse_args()
     options.program = options.program.resolve()
     if not options.program.exists():
@@ -91,6 +102,17 @@ def length(spans):
     return total
 
 
+def children(parent):
+    found = []
+    for status in pathlib.Path("/proc").glob("[0-9]*/status"):
+        try:
+            if f"\nPPid:\t{parent}\n" in status.read_text():
+                found.append(int(status.parent.name))
+        except OSError:
+            pass  # it has ended
+    return found
+
+
 class Scaling:
     def __init__(self, options):
         self.options = options
@@ -110,14 +132,24 @@ class Scaling:
             capture_output=True, text=True, check=False)
         return done.stdout.strip().splitlines()
 
-    def call(self, *arguments):
-        done = subprocess.run(
-            [self.options.program, *map(str, arguments)], check=False,
-            capture_output=True, text=True)
-        if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or ["no output"]
+    def call(self, *arguments, limit=None, **environment):
+        """Its output. Of a run that takes too long nothing is left."""
+        with subprocess.Popen(
+                [self.options.program, *map(str, arguments)], text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env={**os.environ, **environment}) as process:
+            try:
+                output, errors = process.communicate(timeout=limit)
+            except subprocess.TimeoutExpired:
+                for child in children(process.pid):
+                    os.kill(child, signal.SIGKILL)
+                process.kill()
+                process.communicate()
+                raise RuntimeError(f"not over after {limit:.0f} s") from None
+        if process.returncode != 0:
+            lines = errors.strip().splitlines() or ["no output"]
             raise RuntimeError(lines[-1])
-        return done.stdout
+        return output
 
     def prepare(self):
         options = self.options
@@ -131,7 +163,8 @@ class Scaling:
             "model": {"layers": options.layers, "context": options.context,
                       "head_width": min(64, *options.widths)},
             "data": {"path": str(data)}, "device": options.device,
-            "steps": options.steps, "log_every": 5, "eval_every": 0,
+            "steps": options.steps, "log_every": options.log_every,
+            "eval_every": 0,
             "eval_batches": 1, "checkpoint_every": -1}
         (options.work / "train.json").write_text(json.dumps(train))
         (options.work / "search.json").write_text(json.dumps({
@@ -142,20 +175,21 @@ class Scaling:
 
     def cases(self):
         options = self.options
-        for width in options.widths:
-            for structure in options.structures:
-                for count in options.processes:
-                    for kind in ("weak", "strong"):
-                        for shard in (False, True):
-                            if count == 1 and (shard or kind == "strong"):
-                                continue  # the same run
+        for mode in options.modes:
+            kind, _, sharded = mode.partition("-")
+            for count in options.processes:
+                for width in options.widths:
+                    for structure in options.structures:
+                        # One process trains the same in all modes.
+                        if count > 1 or mode == options.modes[0]:
                             yield {"width": width, "structure": structure,
                                    "processes": count, "kind": kind,
-                                   "sharded_optimizer": shard}
+                                   "sharded_optimizer": bool(sharded)}
 
-    def train(self, case):
+    def train(self, case, gpu=None):
+        """The row of a case; on one GPU among several by its number."""
         options = self.options
-        run = options.work / "run"
+        run = options.work / f"run_{gpu or 0}"
         shutil.rmtree(run, ignore_errors=True)
         count = case["processes"]
         batch = options.batch * (count if case["kind"] == "weak" else 1)
@@ -163,26 +197,32 @@ class Scaling:
             "train", options.work / "train.json", "--out", run, "--set",
             f"model.structure.all={case['structure']}", "--set",
             f"model.width={case['width']}", "--set",
-            f"data.batch_size={batch}", "--profile"]
+            f"data.batch_size={batch}"]
         if count > 1:
-            arguments += ["--processes", count]
+            arguments += ["--processes", count, "--profile=3"]
         if case["sharded_optimizer"]:
             arguments.append("--shard-optimizer")
+        visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
         row = {**case, "batch": batch}
+        begin = time.monotonic()
         try:
-            self.call(*arguments)
+            self.call(*arguments, limit=options.limit, **visible)
         except RuntimeError as error:
             return {**row, "error": str(error)}
         log = [json.loads(line) for line in
                (run / "log.jsonl").read_text().splitlines()]
         late = [r for r in log if r["step"] > options.steps / 3]
-        trace = json.loads((run / "profile.json").read_text())
+        exposed = None
+        if count > 1:
+            exposed = exposed_share(
+                json.loads((run / "profile.json").read_text()))
         return {
             **row,
             "tokens_per_second": statistics.median(
                 r["tokens_per_second"] for r in late),
             "peak_memory_bytes": log[-1].get("peak_memory_bytes"),
-            "exposed_communication": exposed_share(trace)}
+            "exposed_communication": exposed,
+            "seconds_with_start": time.monotonic() - begin}
 
     def search(self, workers):
         """Trials per second; seeds differ alone, so that all cost the same."""
@@ -223,17 +263,31 @@ class Scaling:
         self.prepare()
         keys = ("width", "structure", "processes", "kind", "sharded_optimizer")
         done = {tuple(row[key] for key in keys)
-                for row in self.report["rows"]}
-        for case in self.cases():
-            if tuple(case[key] for key in keys) in done:
-                continue
+                for row in self.report["rows"] if "error" not in row}
+        self.report["rows"] = [
+            row for row in self.report["rows"] if "error" not in row]
+        cases = [case for case in self.cases()
+                 if tuple(case[key] for key in keys) not in done]
+        gpus = range(min(2, len(self.report.get("gpus", []))))
+        while cases:
             if time.monotonic() > self.deadline:
                 print("scaling: out of time; the same command goes on")
                 return
-            row = self.train(case)
-            self.report["rows"].append(row)
+            batch = [cases.pop(0)]
+            while (cases and len(batch) < len(gpus) and
+                   batch[0]["processes"] == cases[0]["processes"] == 1):
+                batch.append(cases.pop(0))
+            if batch[0]["processes"] > 1:
+                rows = [self.train(batch[0])]
+            else:
+                with concurrent.futures.ThreadPoolExecutor(
+                        len(batch)) as pool:
+                    rows = list(pool.map(
+                        self.train, batch, gpus or [None]))
+            self.report["rows"] += rows
             self.write()
-            print(line(row), flush=True)
+            for row in rows:
+                print(line(row), flush=True)
         for workers in self.options.processes if self.options.trials else []:
             if any(s["workers"] == workers for s in self.report["search"]):
                 continue
