@@ -5,8 +5,9 @@ over Gloo on a CPU.
 For each structure, in float32: the gradients of the first steps (as Adam's first
 moment has them), the losses, and the weights with and without shards, by one
 process and by several; the same run resumed by as many, bit for bit, and by
-one; the same started by torchrun, where it is installed. And what becomes of
-the processes when one of them is killed or stopped. Prints a line for each and
+one; the same started by torchrun, where it is installed. Trials of a search by teams
+of processes. And what becomes of the processes when one of them is killed or
+stopped. Prints a line for each and
 ends with 1 where one is not as it should be.
 
     scripts/check_processes.py --device cuda --out results/h200x2/processes.json
@@ -31,6 +32,7 @@ import numpy
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from experiment import rows  # noqa: E402
 from provenance import provenance  # noqa: E402
 
 STEPS = 20
@@ -91,6 +93,7 @@ class Checks:
         self.options = options
         self.folder = folder
         self.rows = []
+        self.live = set()  # process ids of what runs
         self.lock = threading.Lock()
         self.begin = time.monotonic()
         self.data = folder / "data"
@@ -102,13 +105,16 @@ class Checks:
                 [str(word) for word in command], stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE, text=True,
                 start_new_session=True) as process:
+            self.live.add(process.pid)
             try:
                 _, errors = process.communicate(timeout=self.options.limit)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                end(process.pid)
                 process.communicate()
                 raise RuntimeError(
                     f"not over after {self.options.limit} s") from None
+            finally:
+                self.live.discard(process.pid)
         if process.returncode != expected:
             lines = errors.strip().splitlines() or ["no output"]
             raise RuntimeError(f"exit code {process.returncode}: {lines[-1]}")
@@ -237,6 +243,33 @@ class Checks:
         self.note("torchrun", len(self.losses(folder)) == STEPS,
                   steps=len(self.losses(folder)))
 
+    def team(self):
+        """The losses of a search's trials, each by one process and by all."""
+        count = self.options.processes
+        train = json.loads(
+            pathlib.Path(self.config("dense")[2]).read_text())
+        file = self.folder / "team.json"
+        file.write_text(json.dumps({
+            "train": train, "structures": ["dense", "monarch"],
+            "learning_rates": [3e-4, 6e-4], "widths": [128], "bootstrap": 0,
+            "curve_points": 1, "budget": {"tokens": STEPS * train["data"][
+                "batch_size"] * train["model"]["context"]}}))
+        losses = []
+        for size in (1, count):
+            folder = self.folder / f"team_{size}"
+            devices = ["--device", ",".join(
+                f"cuda:{i}" for i in range(count))]
+            self.run([self.options.program, "search", file, "--quiet",
+                      "--out", folder, "--set",
+                      f"processes_per_trial={size}", *(
+                          devices if self.options.device == "cuda" else [])])
+            losses.append(dict(rows(
+                folder / "trials.db", "SELECT id, final_loss FROM trials")))
+        one, several = losses
+        far = max(abs(one[key] - several[key]) for key in one)
+        self.note("team", len(one) == 4 and far < MOST_OF_LOSSES,
+                  trials=len(one), most_difference=far)
+
     def hit(self, number, rank):
         """Of one that is killed or stopped: when the others end, what they
         say, who is left, and that the run goes on."""
@@ -250,6 +283,7 @@ class Checks:
                 [str(word) for word in [*run, *endless]], text=True,
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 start_new_session=True) as process:
+            self.live.add(process.pid)
             try:
                 self.wait_for(lambda: list(
                     (folder / "checkpoints").glob("step_*")), process)
@@ -260,7 +294,8 @@ class Checks:
                 seconds = time.monotonic() - begin
             finally:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    end(process.pid)
+                self.live.discard(process.pid)
             left = [pid for pid in ranks.values()
                     if pathlib.Path(f"/proc/{pid}").exists()]
             for pid in left:
@@ -288,19 +323,29 @@ class Checks:
         last = self.options.processes - 1
         work = [(self.structure, s) for s in self.options.structures]
         work += [(self.hit, signal.SIGKILL, last), (self.hit, signal.SIGKILL, 0),
-                 (self.hit, signal.SIGSTOP, last), (self.torchrun,)]
+                 (self.hit, signal.SIGSTOP, last), (self.team,),
+                 (self.torchrun,)]
 
         def guarded(job):
             try:
                 job[0](*job[1:])
             except (RuntimeError, OSError, KeyError, ValueError,
-                    subprocess.SubprocessError) as error:
+                    TypeError, subprocess.SubprocessError) as error:
                 self.note(job[0].__name__, False, error=str(error),
                           of=" ".join(map(str, job[1:])))
 
         with ThreadPoolExecutor(self.options.jobs) as pool:
             list(pool.map(guarded, work))
         return all(row["good"] for row in self.rows)
+
+
+def end(launcher):
+    """It and its processes, now."""
+    for pid in [*children(launcher).values(), launcher]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 def children(launcher):
@@ -322,7 +367,15 @@ def children(launcher):
 def main():
     options = parse_arguments()
     with tempfile.TemporaryDirectory() as name:
-        good = Checks(options, pathlib.Path(name)).all()
+        checks = Checks(options, pathlib.Path(name))
+
+        def give_up(*_):
+            for launcher in list(checks.live):
+                end(launcher)
+            os._exit(1)
+
+        signal.signal(signal.SIGTERM, give_up)
+        good = checks.all()
     sys.exit(0 if good else 1)
 
 

@@ -64,6 +64,7 @@ struct SearchFlags {
   std::optional<std::int64_t> workers;
   std::string stop_when;
   bool dry_run = false;
+  int check_times = 0;
   bool join = false;
   bool status = false;
   bool retry_failed = false;
@@ -156,11 +157,19 @@ std::string own_command() {
   return fmt::format("{}", fmt::join(words, " "));
 }
 
+base::Json versions() {
+  return {
+      {"einforge", base::version()},
+      {"compiler", base::compiler()},
+      {"torch", TORCH_VERSION}};
+}
+
 // What a search is expected to take.
 struct Forecast {
   std::vector<double> seconds;  // beside the proposals; infinity: unknown
   double total_seconds = 0;
   double total_flops = 0;
+  std::vector<search::PredictedStep> checked;
 };
 
 // A bar for each of the things that are measured.
@@ -180,7 +189,8 @@ search::OnMeasured measuring_bar(bool quiet) {
 
 Forecast forecast(
     const search::SearchConfig& config,
-    const std::vector<search::Proposal>& proposals) {
+    const std::vector<search::Proposal>& proposals,
+    int check_times) {
   constexpr int kMostKinds = 40;
   const base::TemporaryFolder scratch;
   const auto bar = measuring_bar(false);
@@ -190,11 +200,18 @@ Forecast forecast(
       scratch.path() / "trial",
       kMostKinds,
       [&](int done, int all) { bar("measuring speeds", done, all); });
+  Forecast result;
+  result.checked = search::check_predictions(
+      proposals,
+      speeds,
+      scratch.path() / "trial",
+      check_times,
+      static_cast<std::uint64_t>(config.scheduler.seed),
+      [&](int done, int all) { bar("checking predictions", done, all); });
   const double share = search::expected_share_left(
       0,
       static_cast<int>(search::rung_count(config.scheduler)),
       static_cast<int>(config.scheduler.eta));
-  Forecast result;
   std::vector<search::TrialCost> costs;
   for (const search::Proposal& proposal : proposals) {
     search::TrialCost& cost = costs.emplace_back();
@@ -237,6 +254,32 @@ base::Json finite(double value) {
   return std::isfinite(value) ? base::Json(value) : base::Json(nullptr);
 }
 
+// Of steps that were predicted, over what they were, sorted.
+std::vector<double> errors_of(
+    const std::vector<search::PredictedStep>& checked) {
+  std::vector<double> errors;
+  for (const search::PredictedStep& step : checked) {
+    errors.push_back(std::abs(step.predicted_ms / step.measured_ms - 1));
+  }
+  std::ranges::sort(errors);
+  return errors;
+}
+
+base::Json to_json(const std::vector<search::PredictedStep>& checked) {
+  base::Json steps = base::Json::array();
+  for (const search::PredictedStep& step : checked) {
+    steps.push_back(
+        {{"kind", step.kind},
+         {"predicted_ms", step.predicted_ms},
+         {"measured_ms", step.measured_ms}});
+  }
+  const std::vector<double> errors = errors_of(checked);
+  return {
+      {"median_error", errors[errors.size() / 2]},
+      {"worst_error", errors.back()},
+      {"steps", steps}};
+}
+
 base::Json to_json(
     const search::SearchConfig& config,
     const std::vector<search::Proposal>& proposals,
@@ -259,11 +302,19 @@ base::Json to_json(
          {"status", store::to_string(proposal.trial.status)},
          {"reason", proposal.trial.reason}});
   }
-  return {
+  base::Json json = {
       {"name", config.name},
       {"trials", trials},
       {"flops", expected.total_flops},
       {"seconds", finite(expected.total_seconds)}};
+  if (!expected.checked.empty()) {
+    json["command"] = own_command();
+    json["hardware"] = search::describe_hardware(config);
+    json["versions"] = versions();
+    json["seed"] = config.scheduler.seed;
+    json["check"] = to_json(expected.checked);
+  }
+  return json;
 }
 
 std::string human_time(double seconds) {
@@ -322,6 +373,15 @@ void print_forecast(
       config.workers == 1 ? "" : "s",
       search::threads_per_worker(config),
       search::threads_per_worker(config) == 1 ? "" : "s");
+  if (!expected.checked.empty()) {
+    const std::vector<double> errors = errors_of(expected.checked);
+    base::print(
+        "steps of {} kinds of models that were predicted: off by {:.1f}% "
+        "(median), {:.1f}% at most\n",
+        errors.size(),
+        100 * errors[errors.size() / 2],
+        100 * errors.back());
+  }
 }
 
 // Writes the report and prints what the search came to.
@@ -365,10 +425,7 @@ search::RunOptions run_options(const SearchFlags& flags) {
   search::RunOptions options;
   options.worker_command = {kOwnProgram, "search-worker"};
   options.command = own_command();
-  options.versions = {
-      {"einforge", base::version()},
-      {"compiler", base::compiler()},
-      {"torch", TORCH_VERSION}};
+  options.versions = versions();
   options.should_stop = base::StopSignals::requested;
   options.retry_failed = flags.retry_failed;
   options.join = flags.join;
@@ -607,7 +664,10 @@ void print_status(const std::string& location, const JsonOption& json) {
   }
 }
 
-void show_forecast(const search::SearchConfig& config, const JsonOption& json) {
+void show_forecast(
+    const search::SearchConfig& config,
+    int check_times,
+    const JsonOption& json) {
   std::vector<search::Proposal> proposals = search::propose(config);
   std::string sentence;
   if (!config.constraints.empty()) {
@@ -615,7 +675,7 @@ void show_forecast(const search::SearchConfig& config, const JsonOption& json) {
         config, proposals, {}, search::Use::kTrain, measuring_bar(false));
     sentence = search::apply_constraints(config, known.costs, proposals);
   }
-  const Forecast expected = forecast(config, proposals);
+  const Forecast expected = forecast(config, proposals, check_times);
   json.write_text(report::dump(to_json(config, proposals, expected)));
   if (!json.instead()) {
     print_forecast(config, proposals, expected);
@@ -643,7 +703,7 @@ void run_search(const SearchFlags& flags) {
       flags.dry_run ? "" : config.out);
   base::check_folder(config.out, base::FolderKind::kSearch);
   if (flags.dry_run) {
-    show_forecast(config, flags.json);
+    show_forecast(config, flags.check_times, flags.json);
     return;
   }
   if (flags.join) {
@@ -772,6 +832,13 @@ void add_search(CLI::App& app) {
       ->type_name("RULE");
   search->add_flag(
       "--dry-run", flags->dry_run, "show the trials, their cost and time");
+  add_number(
+      *search,
+      "--check-times",
+      flags->check_times,
+      "with --dry-run: train so many models whose times are predicted for a "
+      "few steps too, and say how far off these were",
+      {0, 10000});
   search->add_flag(
       "--retry-failed",
       flags->retry_failed,

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include "einforge/base/error.h"
@@ -299,6 +300,29 @@ TEST_F(SearchTest, DryRunShowsTheTrialsAndKeepsNothing) {
   ASSERT_EQ(run(config_, {"--dry-run"}), 0) << err_;
   EXPECT_THAT(out_, HasSubstr("cannot be built"));
   EXPECT_FALSE(std::filesystem::exists(config_.out));
+}
+
+TEST_F(SearchTest, DryRunChecksTheTimesThatItPredicts) {
+  config_.structures = {"dense"};
+  config_.space.qkv = {"dense", "monarch", "low_rank:0.5"};
+  config_.space.attention_out = {"dense", "monarch", "low_rank:0.5"};
+  config_.space.ffn_in = {"dense", "monarch", "low_rank:0.5"};
+  ASSERT_EQ(run(config_, {"--dry-run", "--check-times", "4", "--json"}), 0)
+      << err_;
+  const base::Json plan = base::Json::parse(out_);
+  std::set<std::string> checked;
+  for (const base::Json& step : plan["check"]["steps"]) {
+    checked.insert(step["kind"]);
+    EXPECT_GT(step["predicted_ms"].get<double>(), 0);
+    EXPECT_GT(step["measured_ms"].get<double>(), 0);
+  }
+  EXPECT_EQ(checked.size(), 4U);
+  EXPECT_GE(
+      plan["check"]["worst_error"].get<double>(),
+      plan["check"]["median_error"].get<double>());
+  for (const base::Json& trial : plan["trials"]) {
+    EXPECT_GT(trial["seconds"].get<double>(), 0);
+  }
 }
 
 TEST_F(SearchTest, ConstraintsLeaveOutAndSeveralObjectivesGiveASet) {

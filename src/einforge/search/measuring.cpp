@@ -54,15 +54,14 @@ void measure_models(
     }
   }
   constexpr int kMostKinds = 200;
-  const int left = kMostKinds - static_cast<int>(known.speeds.size());
   std::map<std::string, Measured> measured;
-  if (left > 0 && !unknown.empty()) {
+  if (!unknown.empty()) {
     const base::TemporaryFolder scratch;
     measured = measure_speeds(
         unknown,
         threads_per_worker(config),
         scratch.path() / "trial",
-        left,
+        kMostKinds,
         [&](int done, int all) { on_measured("measuring speeds", done, all); });
   }
   for (const auto& [kind, found] : measured) {

@@ -31,9 +31,9 @@ using OnMeasured = std::function<void(const char* what, int done, int all)>;
 bool measures(const SearchConfig& config, Use use);
 
 // Measures what the objectives and the constraints ask for and `known` has not.
-// Speeds and memory of at most 200 kinds; the memory of the others, and all of
-// it on a CPU, is estimated_memory(), times what the measured ones were over
-// theirs (median).
+// Speeds and memory by measure_speeds(), of at most 200 kinds that it trains;
+// the memory of those that it knows nothing of, and all of it on a CPU, is
+// estimated_memory(), times what the known ones were over theirs (median).
 Known measure(
     const SearchConfig& config,
     const std::vector<Proposal>& proposals,

@@ -1,5 +1,6 @@
 #include "einforge/train/trainer.h"
 
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 #include <torch/utils.h>
 
@@ -79,9 +80,14 @@ std::optional<base::FolderLock> lock(
 torch::Device device_of(
     const TrainConfig& config, const distributed::World& world) {
   check_parts(config, world.size());
-  return resolve_device(
+  const torch::Device device = resolve_device(
       config.device,
       world.is_alone() ? std::nullopt : std::optional(world.local_rank()));
+  if (device.is_cuda()) {
+    // What names no GPU takes this one, not the first.
+    c10::impl::VirtualGuardImpl(device.type()).setDevice(device);
+  }
+  return device;
 }
 
 std::vector<torch::Tensor> tensors_of(
