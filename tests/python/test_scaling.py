@@ -1,5 +1,6 @@
 """benchmarks/scaling.py: what it makes of traces and rows."""
 
+import argparse
 import pathlib
 import sys
 import unittest
@@ -24,6 +25,20 @@ class ScalingTest(unittest.TestCase):
         self.assertAlmostEqual(scaling.exposed_share(trace), 0.3)
         trace["traceEvents"].pop(3)
         self.assertIsNone(scaling.exposed_share(trace))
+
+    def test_cases(self):
+        run = scaling.Scaling.__new__(scaling.Scaling)
+        run.options = argparse.Namespace(
+            modes=["weak", "strong-sharded"], processes=[1, 2, 4],
+            widths=[32, 64], structures=["dense", "monarch"])
+        cases = list(run.cases())
+        self.assertEqual(len({str(case) for case in cases}), len(cases))
+        # Four alone, and in each mode four by two and four by four.
+        self.assertEqual([case["processes"] for case in cases],
+                         [1] * 4 + ([2] * 4 + [4] * 4) + ([2] * 4 + [4] * 4))
+        self.assertEqual(
+            [(case["kind"], case["sharded_optimizer"]) for case in cases],
+            [("weak", False)] * 12 + [("strong", True)] * 8)
 
     def test_picture_and_lines(self):
         row = {"structure": "btt_moe:E=16,k=2", "width": 64, "kind": "weak",
