@@ -276,7 +276,9 @@ class Checks:
         name = signal.Signals(number).name
         folder = self.folder / f"{name}_{rank}"
         run = [*self.config("monarch"), "--out", folder, "--processes",
-               self.options.processes, "--patience", 5]
+               self.options.processes]
+        if number == signal.SIGSTOP:  # which the launcher does not see
+            run += ["--patience", 5]
         endless = ["--set", "steps=100000000", "--set", "checkpoint_every=5",
                    "--set", "keep_checkpoints=2"]
         with subprocess.Popen(

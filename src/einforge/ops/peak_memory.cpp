@@ -48,7 +48,12 @@ void restart_peak_memory(torch::Device device) {
     Peaks& peaks = Peaks::all();
     const std::lock_guard lock(peaks.mutex);
     peaks.bytes[device] = 0;
-    c10::getDeviceAllocator(device.type())->resetPeakStats(device.index());
+    // There is none before the device's first tensor.
+    if (c10::DeviceAllocator* allocator =
+            c10::getDeviceAllocator(device.type());
+        allocator->initialized()) {
+      allocator->resetPeakStats(device.index());
+    }
   }
 }
 
