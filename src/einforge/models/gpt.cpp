@@ -80,9 +80,7 @@ torch::Tensor Block::ffn(const torch::Tensor& x) {
   if (ffn_ != nullptr) {
     return ffn_->forward(x);
   }
-  const torch::Tensor hidden =
-      torch::gelu(ffn_in_->forward(x), "tanh");  // (batch, time, ffn width)
-  return ffn_out_->forward(hidden);
+  return ffn_out_->forward(with_gelu(*ffn_in_, x));
 }
 
 Residual Block::forward(const Residual& x) {

@@ -4,6 +4,7 @@
 #include "einforge/nn/moe_ffn.h"
 #include "einforge/nn/moe_linear.h"
 #include "einforge/nn/padded_linear.h"
+#include "einforge/ops/gelu.h"
 
 namespace einforge::models {
 namespace {
@@ -62,6 +63,14 @@ std::shared_ptr<nn::TokenLayer> make_ffn_moe(
       linear,
       generator,
       out.base_width);
+}
+
+torch::Tensor with_gelu(nn::TokenLayer& layer, const torch::Tensor& x) {
+  if (!ops::gelu_adds_bias(x)) {
+    return ops::gelu(layer.forward(x));
+  }
+  const auto [y, bias] = layer.forward_unbiased(x);
+  return ops::gelu(y, bias);
 }
 
 std::shared_ptr<nn::MoeRouter> make_router(

@@ -22,6 +22,9 @@ std::shared_ptr<nn::TokenLayer> make_ffn_moe(
     const MoeConfig& moe,
     const at::Generator& generator);
 
+// gelu(layer(x)), which adds the layer's bias where that saves a pass.
+torch::Tensor with_gelu(nn::TokenLayer& layer, const torch::Tensor& x);
+
 // The router that stands before several mixtures like the planned one.
 std::shared_ptr<nn::MoeRouter> make_router(
     const LinearPlan& plan,

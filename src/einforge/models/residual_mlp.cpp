@@ -35,9 +35,7 @@ torch::Tensor ResidualMlpBlock::forward(const torch::Tensor& x) {
   if (ffn_ != nullptr) {
     return x + ffn_->forward(normed);
   }
-  const torch::Tensor hidden =
-      torch::gelu(ffn_in_->forward(normed), "tanh");  // (batch, ffn width)
-  return x + ffn_out_->forward(hidden);
+  return x + ffn_out_->forward(with_gelu(*ffn_in_, normed));
 }
 
 ResidualMlp::ResidualMlp(
@@ -58,8 +56,7 @@ ResidualMlp::ResidualMlp(
 }
 
 torch::Tensor ResidualMlp::forward(const torch::Tensor& x) {
-  torch::Tensor h = norm_->forward(
-      torch::gelu(input_->forward(x), "tanh"));  // (batch, width)
+  torch::Tensor h = norm_->forward(with_gelu(*input_, x));  // (batch, width)
   for (const auto& block : blocks_) {
     h = block->forward(h);
   }

@@ -84,18 +84,30 @@ torch::Tensor EinsumLinear::core_b() const {
   return cap_ ? ops::rms_cap(core_b_, optional(gain_b_), max_rms_b_) : core_b_;
 }
 
+torch::Tensor EinsumLinear::apply(
+    const torch::Tensor& x, const torch::Tensor& bias) const {
+  return structure_.dense
+             ? torch::linear(x, weight_, bias)
+             : ops::einsum_linear(x, core_a(), core_b(), optional(bias));
+}
+
 torch::Tensor EinsumLinear::forward(
     const torch::Tensor& x, const std::optional<ops::MoeRouting>& /*unused*/) {
-  torch::Tensor y;  // (..., d_out)
-  if (structure_.dense) {
-    y = torch::linear(x, weight_, bias_);
-  } else if (inference_ && !torch::GradMode::is_enabled()) {
-    y = infer(x);
-  } else {
-    y = ops::einsum_linear(x, core_a(), core_b(), optional(bias_));
-  }
+  torch::Tensor y = infers() ? infer(x) : apply(x, bias_);  // (..., d_out)
   Observer::show(*this, x, y);
   return y;
+}
+
+ops::Unbiased EinsumLinear::forward_unbiased(
+    const torch::Tensor& x, const std::optional<ops::MoeRouting>& routing) {
+  if (infers() || Observer::is_there()) {
+    return {forward(x, routing), {}};
+  }
+  return {apply(x, {}), bias_};
+}
+
+bool EinsumLinear::infers() const {
+  return inference_ && !structure_.dense && !torch::GradMode::is_enabled();
 }
 
 void EinsumLinear::set_inference(bool on) {

@@ -42,6 +42,10 @@ class EinsumLinear : public TokenLayer {
       const torch::Tensor& x,
       const std::optional<ops::MoeRouting>& routing = std::nullopt) override;
 
+  ops::Unbiased forward_unbiased(
+      const torch::Tensor& x,
+      const std::optional<ops::MoeRouting>& routing = std::nullopt) override;
+
   // The dense matrix that does the same: forward(x) = x merge()^T + bias.
   // @return (d_out, d_in)
   torch::Tensor merge();
@@ -65,6 +69,8 @@ class EinsumLinear : public TokenLayer {
   torch::Tensor core_a() const;
   torch::Tensor core_b() const;
 
+  torch::Tensor apply(const torch::Tensor& x, const torch::Tensor& bias) const;
+
   // What parameters were made into, in one dtype.
   struct Prepared {
     torch::ScalarType dtype = torch::kFloat32;
@@ -75,6 +81,7 @@ class EinsumLinear : public TokenLayer {
     torch::Tensor bias;
     torch::Tensor merged;  // once it is used
   };
+  bool infers() const;
   torch::Tensor infer(const torch::Tensor& x);
   const Prepared& prepare(torch::ScalarType dtype);
 

@@ -4,6 +4,7 @@
 
 #include "einforge/nn/observer.h"
 #include "einforge/ops/autocast_dtype.h"
+#include "einforge/ops/gelu.h"
 #include "einforge/ops/moe_grouped.h"
 
 namespace einforge::nn {
@@ -11,10 +12,6 @@ namespace {
 
 structure::Structure dense(std::int64_t d_in, std::int64_t d_out) {
   return structure::realise(structure::parse("dense"), d_in, d_out);
-}
-
-torch::Tensor activate(const torch::Tensor& x) {
-  return torch::gelu(x, "tanh");
 }
 
 MoeOptions with_own_init(MoeOptions options) {
@@ -84,7 +81,7 @@ torch::Tensor FfnMoe::forward(
       ops::moe_dispatch(routing.experts, experts());
   const torch::Tensor rows =
       ops::moe_gather(x.reshape({-1, width_}), dispatch);  // (T k, width)
-  const torch::Tensor hidden = activate(
+  const torch::Tensor hidden = ops::gelu(
       ops::moe_grouped_linear(rows, in_, dispatch.offsets));  // (T k, hidden)
   torch::Tensor y = ops::moe_combine(
                         ops::moe_grouped_linear(hidden, out_, dispatch.offsets),
@@ -92,7 +89,7 @@ torch::Tensor FfnMoe::forward(
                         routing.gates)
                         .view(x.sizes());  // (..., width)
   if (shared_in_ != nullptr) {
-    y = y + shared_out_->forward(activate(shared_in_->forward(x)));
+    y = y + shared_out_->forward(ops::gelu(shared_in_->forward(x)));
   }
   if (bias_.defined()) {
     y = y + bias_.to(y.scalar_type());

@@ -17,6 +17,10 @@ std::optional<torch::Tensor> optional(const torch::Tensor& tensor) {
   return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
 }
 
+torch::Tensor with_bias(const torch::Tensor& y, const torch::Tensor& bias) {
+  return bias.defined() ? y + bias.to(y.scalar_type()) : y;
+}
+
 }  // namespace
 
 MoeLinear::MoeLinear(
@@ -76,18 +80,20 @@ MoeLinear::MoeLinear(
 }
 
 torch::Tensor MoeLinear::mix(
-    const torch::Tensor& x, const std::optional<ops::MoeRouting>& given) {
+    const torch::Tensor& x,
+    const std::optional<ops::MoeRouting>& given,
+    const torch::Tensor& bias) {
   if (!expert_.dense) {
     const torch::Tensor a =
         cap_ ? ops::rms_cap(core_a_, optional(gain_a_), max_rms_a_) : core_a_;
     const torch::Tensor b =
         cap_ ? ops::rms_cap(core_b_, optional(gain_b_), max_rms_b_) : core_b_;
     if (!given && router() != nullptr) {
-      return router()->forward_btt(x, a, b, optional(bias_));
+      return router()->forward_btt(x, a, b, optional(bias));
     }
     const ops::MoeRouting routing = route(x, given);
     return with_bias(
-        ops::btt_moe_linear(x, a, b, routing.experts, routing.gates));
+        ops::btt_moe_linear(x, a, b, routing.experts, routing.gates), bias);
   }
   const ops::MoeRouting routing = route(x, given);
   auto y_sizes = x.sizes().vec();
@@ -96,22 +102,35 @@ torch::Tensor MoeLinear::mix(
       ops::moe_dispatch(routing.experts, experts());
   const torch::Tensor rows =
       ops::moe_gather(x.reshape({-1, expert_.d_in}), dispatch);  // (T k, d_in)
-  return with_bias(ops::moe_combine(
-                       ops::moe_grouped_linear(rows, weight_, dispatch.offsets),
-                       dispatch,
-                       routing.gates)
-                       .view(y_sizes));
-}
-
-torch::Tensor MoeLinear::with_bias(const torch::Tensor& y) const {
-  return bias_.defined() ? y + bias_.to(y.scalar_type()) : y;
+  return with_bias(
+      ops::moe_combine(
+          ops::moe_grouped_linear(rows, weight_, dispatch.offsets),
+          dispatch,
+          routing.gates)
+          .view(y_sizes),
+      bias);
 }
 
 torch::Tensor MoeLinear::forward(
-    const torch::Tensor& input, const std::optional<ops::MoeRouting>& routing) {
+    const torch::Tensor& x, const std::optional<ops::MoeRouting>& routing) {
+  return apply(x, routing, bias_);
+}
+
+ops::Unbiased MoeLinear::forward_unbiased(
+    const torch::Tensor& x, const std::optional<ops::MoeRouting>& routing) {
+  if (Observer::is_there()) {
+    return {forward(x, routing), {}};
+  }
+  return {apply(x, routing, {}), bias_};
+}
+
+torch::Tensor MoeLinear::apply(
+    const torch::Tensor& input,
+    const std::optional<ops::MoeRouting>& routing,
+    const torch::Tensor& bias) {
   // Once for the router and the experts, which keep it for backward.
   const torch::Tensor x = ops::in_autocast_dtype(input);
-  torch::Tensor y = mix(x, routing);  // (..., d_out)
+  torch::Tensor y = mix(x, routing, bias);  // (..., d_out)
   if (shared_ != nullptr) {
     y = y + shared_->forward(x);
   }

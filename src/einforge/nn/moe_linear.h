@@ -37,13 +37,23 @@ class MoeLinear : public MoeLayer {
       const torch::Tensor& x,
       const std::optional<ops::MoeRouting>& routing = std::nullopt) override;
 
+  ops::Unbiased forward_unbiased(
+      const torch::Tensor& x,
+      const std::optional<ops::MoeRouting>& routing = std::nullopt) override;
+
   const structure::Structure& expert() const { return expert_; }
 
  private:
-  // With the bias, without the shared expert.
+  // A bias that is undefined is not added.
+  torch::Tensor apply(
+      const torch::Tensor& input,
+      const std::optional<ops::MoeRouting>& given,
+      const torch::Tensor& bias);
+  // Without the shared expert.
   torch::Tensor mix(
-      const torch::Tensor& x, const std::optional<ops::MoeRouting>& given);
-  torch::Tensor with_bias(const torch::Tensor& y) const;
+      const torch::Tensor& x,
+      const std::optional<ops::MoeRouting>& given,
+      const torch::Tensor& bias);
 
   structure::Structure expert_;
   bool cap_;

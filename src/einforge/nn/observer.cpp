@@ -16,6 +16,10 @@ Observer::~Observer() {
   newest = before_;
 }
 
+bool Observer::is_there() {
+  return newest != nullptr;
+}
+
 void Observer::show(
     const Layer& layer, const torch::Tensor& x, const torch::Tensor& y) {
   if (newest != nullptr) {

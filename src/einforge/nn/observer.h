@@ -22,6 +22,8 @@ class Observer {
   Observer& operator=(const Observer&) = delete;
   ~Observer();
 
+  // Whether one lives.
+  static bool is_there();
   // For layers, at the end of a forward pass.
   static void show(
       const Layer& layer, const torch::Tensor& x, const torch::Tensor& y);

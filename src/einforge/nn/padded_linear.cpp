@@ -22,10 +22,17 @@ PaddedLinear::PaddedLinear(
 
 torch::Tensor PaddedLinear::forward(
     const torch::Tensor& x, const std::optional<ops::MoeRouting>& /*unused*/) {
-  const std::int64_t zeros = structure_.sizes.d_in() - structure_.d_in;
-  const torch::Tensor y = inner_->forward(torch::constant_pad_nd(x, {0, zeros}))
-                              .narrow(-1, 0, structure_.d_out);
+  const torch::Tensor y = forward_unbiased(x).y;
   return bias_.defined() ? y + bias_.to(y.scalar_type()) : y.contiguous();
+}
+
+ops::Unbiased PaddedLinear::forward_unbiased(
+    const torch::Tensor& x, const std::optional<ops::MoeRouting>& /*unused*/) {
+  const std::int64_t zeros = structure_.sizes.d_in() - structure_.d_in;
+  return {
+      inner_->forward(torch::constant_pad_nd(x, {0, zeros}))
+          .narrow(-1, 0, structure_.d_out),
+      bias_};
 }
 
 torch::Tensor PaddedLinear::merge() {

@@ -20,6 +20,10 @@ class PaddedLinear : public TokenLayer {
       const torch::Tensor& x,
       const std::optional<ops::MoeRouting>& routing = std::nullopt) override;
 
+  ops::Unbiased forward_unbiased(
+      const torch::Tensor& x,
+      const std::optional<ops::MoeRouting>& routing = std::nullopt) override;
+
   // The dense matrix that does the same.
   // @return (d_out, d_in)
   torch::Tensor merge();

@@ -4,6 +4,7 @@
 
 #include "einforge/nn/layer.h"
 #include "einforge/ops/moe_routing.h"
+#include "einforge/ops/unbiased.h"
 
 namespace einforge::nn {
 
@@ -18,6 +19,14 @@ class TokenLayer : public Layer {
   virtual torch::Tensor forward(
       const torch::Tensor& x,
       const std::optional<ops::MoeRouting>& routing = std::nullopt) = 0;
+
+  // The same for a reader that adds the bias as it reads: a layer may leave it
+  // to that, or not.
+  virtual ops::Unbiased forward_unbiased(
+      const torch::Tensor& x,
+      const std::optional<ops::MoeRouting>& routing = std::nullopt) {
+    return {forward(x, routing), {}};
+  }
 };
 
 }  // namespace einforge::nn

@@ -7,6 +7,7 @@
 #include "einforge/ops/cuda/btt_moe_fused.h"
 #include "einforge/ops/cuda/device.h"
 #include "einforge/ops/cuda/fastest.h"
+#include "einforge/ops/cuda/gelu.h"
 #include "einforge/ops/cuda/kronecker_linear.h"
 #include "einforge/ops/cuda/layer_norm.h"
 #include "einforge/ops/cuda/merge.h"
@@ -201,6 +202,18 @@ Tensor router_loss_backward(
     const Tensor& /*counts*/,
     double /*balance_weight*/,
     double /*z_weight*/) {
+  not_built();
+}
+
+bool takes_gelu(const Tensor& /*x*/, const Tensor& /*bias*/) {
+  return false;
+}
+
+bool gelu_adds_bias(const Tensor& /*x*/) {
+  return false;
+}
+
+Tensor gelu(const Tensor& /*x*/, const Tensor& /*bias*/) {
   not_built();
 }
 
