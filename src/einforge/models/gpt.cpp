@@ -76,19 +76,24 @@ Block::Block(
   ffn_out_ = register_module("ffn_out", linear("ffn_out"));
 }
 
-torch::Tensor Block::ffn(const torch::Tensor& x) {
+ops::Unbiased Block::ffn(const torch::Tensor& x, bool unbiased) {
   if (ffn_ != nullptr) {
-    return ffn_->forward(x);
+    return {ffn_->forward(x), {}};
   }
-  return ffn_out_->forward(with_gelu(*ffn_in_, x));
+  const torch::Tensor hidden =
+      with_gelu(*ffn_in_, x);  // (batch, time, ffn width)
+  return unbiased ? ffn_out_->forward_unbiased(hidden)
+                  : ops::Unbiased{ffn_out_->forward(hidden), {}};
 }
 
 Residual Block::forward(const Residual& x) {
-  const auto [stream, attention_in] =
-      attention_norm_->add(x.stream, x.branch, multiplier_);
-  const auto [mixed, ffn_in] =
-      ffn_norm_->add(stream, attention_->forward(attention_in), multiplier_);
-  return {mixed, ffn(ffn_in)};
+  const auto [stream, attention_in] = attention_norm_->add(
+      x.stream, x.branch, multiplier_, attention_->readers());
+  // Whether norms add the branches' biases: all of a model are alike.
+  const bool unbiased = ffn_norm_->adds_bias(stream);
+  const auto [mixed, ffn_in] = ffn_norm_->add(
+      stream, attention_->forward(attention_in, unbiased), multiplier_);
+  return {mixed, ffn(ffn_in[0], unbiased)};
 }
 
 Gpt::Gpt(
@@ -125,7 +130,7 @@ torch::Tensor Gpt::hidden(const torch::Tensor& x) {
   for (const auto& block : blocks_) {
     h = block->forward(h);
   }
-  return norm_->add(h.stream, h.branch, multiplier_).normed;
+  return norm_->add(h.stream, h.branch, multiplier_).normed[0];
 }
 
 torch::Tensor Gpt::forward(const torch::Tensor& x) {

@@ -13,7 +13,7 @@ namespace einforge::models {
 // m = sqrt(3 / layers), which the next LayerNorm adds as it reads them.
 struct Residual {
   torch::Tensor stream;  // (batch, time, width)
-  torch::Tensor branch;  // the same, or undefined for none
+  ops::Unbiased branch;  // the same, or undefined for none
 };
 
 // One pre-LayerNorm transformer block: x + m attention(norm(x)), then
@@ -28,7 +28,7 @@ class Block : public nn::Layer {
   Residual forward(const Residual& x);
 
  private:
-  torch::Tensor ffn(const torch::Tensor& x);
+  ops::Unbiased ffn(const torch::Tensor& x, bool unbiased);
 
   double multiplier_;
   std::shared_ptr<nn::LayerNorm> attention_norm_;

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "einforge/nn/layer_norm.h"
 #include "einforge/nn/moe_router.h"
@@ -29,6 +31,13 @@ class Attention : public Layer {
   // @return (batch, time, width)
   // FLOPs beside the four layers': 4 width (time + 1) / 2 per token.
   torch::Tensor forward(const torch::Tensor& x);
+
+  // How many of its layers read x.
+  std::size_t readers() const { return router_ == nullptr ? 3 : 4; }
+
+  // The same of an x that comes once for each reader, so that their gradients
+  // need not be added one to another; the last layer may leave its bias.
+  ops::Unbiased forward(const std::vector<torch::Tensor>& x, bool unbiased);
 
  private:
   std::int64_t head_width_;

@@ -23,8 +23,15 @@ torch::Tensor LayerNorm::forward(const torch::Tensor& x) {
 }
 
 ops::ResidualNorm LayerNorm::add(
-    const torch::Tensor& x, const torch::Tensor& branch, double scale) {
-  return ops::residual_norm(x, branch, scale, gain_, bias_, kEpsilon);
+    const torch::Tensor& x,
+    const ops::Unbiased& branch,
+    double scale,
+    std::size_t readers) const {
+  return ops::residual_norm(x, branch, scale, gain_, bias_, kEpsilon, readers);
+}
+
+bool LayerNorm::adds_bias(const torch::Tensor& x) const {
+  return ops::residual_norm_adds_bias(x, gain_, bias_);
 }
 
 }  // namespace einforge::nn

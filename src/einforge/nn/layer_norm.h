@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "einforge/nn/layer.h"
@@ -17,10 +18,15 @@ class LayerNorm : public Layer {
   // @return the shape of x
   torch::Tensor forward(const torch::Tensor& x);
 
-  // Of x + scale branch, or of x where branch is undefined, and that itself;
-  // what is normed comes in autocast's dtype.
+  // ops::residual_norm().
   ops::ResidualNorm add(
-      const torch::Tensor& x, const torch::Tensor& branch, double scale);
+      const torch::Tensor& x,
+      const ops::Unbiased& branch,
+      double scale,
+      std::size_t readers = 1) const;
+
+  // ops::residual_norm_adds_bias().
+  bool adds_bias(const torch::Tensor& x) const;
 
  private:
   torch::Tensor gain_;  // (width)

@@ -12,16 +12,33 @@ using torch::Tensor;
 
 ResidualNorm residual_norm(
     const Tensor& x,
-    const Tensor& branch,
+    const Unbiased& branch,
     double scale,
     const Tensor& gain,
     const Tensor& bias,
-    double epsilon) {
+    double epsilon,
+    std::size_t readers) {
   if (fused::takes_residual_norm(x, branch, gain, bias)) {
-    return fused::residual_norm(x, branch, scale, gain, bias, epsilon);
+    return fused::residual_norm(x, branch, scale, gain, bias, epsilon, readers);
   }
-  const Tensor sum = branch.defined() ? torch::add(x, branch, scale) : x;
-  return {sum, in_autocast_dtype(layer_norm(sum, gain, bias, epsilon))};
+  Tensor sum = x;
+  if (branch.y.defined()) {
+    sum = torch::add(
+        x,
+        branch.bias.defined()
+            ? branch.y + branch.bias.to(branch.y.scalar_type())
+            : branch.y,
+        scale);
+  }
+  return {
+      sum,
+      std::vector<Tensor>(
+          readers, in_autocast_dtype(layer_norm(sum, gain, bias, epsilon)))};
+}
+
+bool residual_norm_adds_bias(
+    const Tensor& x, const Tensor& gain, const Tensor& bias) {
+  return fused::takes_residual_norm(x, {}, gain, bias);
 }
 
 }  // namespace einforge::ops

@@ -157,7 +157,11 @@ __global__ void __launch_bounds__(kThreads) residual_norm_kernel(
   __shared__ float2 variances[kWarps];
   const Rows<kRowWarps> rows{p.width};
   const Elements gain = rows.load(p.gain);
-  const Elements bias = p.bias == nullptr ? Elements{} : rows.load(p.bias);
+  const auto optional = [&](const float* values) {
+    return values == nullptr ? Elements{} : rows.load(values);
+  };
+  const Elements bias = optional(p.bias);
+  const Elements branch_bias = optional(p.branch_bias);
   rows.for_rows(p.rows, [&](int64_t row) {
     const bool exists = row < p.rows;
     const int64_t at = row * p.width;
@@ -166,7 +170,7 @@ __global__ void __launch_bounds__(kThreads) residual_norm_kernel(
       const Elements b = rows.load(branch + at);
 #pragma unroll
       for (int i = 0; i < kElements; ++i) {
-        e.of[i] += p.scale * b.of[i];
+        e.of[i] += p.scale * (b.of[i] + branch_bias.of[i]);
       }
       rows.store(sum + at, e);
     }
@@ -201,42 +205,63 @@ __global__ void __launch_bounds__(kThreads) residual_norm_kernel(
   });
 }
 
+__host__ __device__ int parts_of(const ResidualNormGradients& gradients) {
+  return gradients.branch == nullptr ? 2 : 3;
+}
+
 // With n = y without gain and bias, s = 1 / sqrt(var + epsilon), g = gain dy:
 //   dx      = s (g - mean(g) - n mean(g n)) + dsum,   dbranch = scale dx
 //   dgain   = sum over rows of dy n,                  dbias   = that of dy
-template <int kRowWarps>
+//   dbranch_bias = that of scale dx
+// where dy is the sum of what kReaders give.
+template <int kRowWarps, int kReaders>
 __global__ void __launch_bounds__(kThreads, 2) residual_norm_backward_kernel(
     const __grid_constant__ ResidualNormLaunch p,
     const float* __restrict__ sum,
     const float2* __restrict__ moments,
     const float* __restrict__ dsum,
-    const __nv_bfloat16* __restrict__ dy,
+    const __grid_constant__ ResidualNormReaders readers,
     float* __restrict__ partials,
     const __grid_constant__ ResidualNormGradients gradients) {
   using Of = Rows<kRowWarps>;
   __shared__ float2 means[2][kWarps];
-  __shared__ float columns[kWarps * kWarpWidth];
+  __shared__ __align__(16) float columns[kWarps * kWarpWidth];
   const Of rows{p.width};
-  const Elements gain = rows.load(p.gain);
+  float* gain = columns;  // there are no registers left for it
+  if (rows.row == 0) {
+    rows.store(gain, rows.load(p.gain));
+  }
+  __syncthreads();
   const float share = 1.0F / static_cast<float>(p.width);
   Elements dgain{};
   Elements dbias{};
+  Elements dx_sum{};
   int turn = 0;
   rows.for_rows(p.rows, [&](int64_t row) {
     const bool exists = row < p.rows;
     const int64_t at = row * p.width;
     Elements n = exists ? rows.load(sum + at) : Elements{};
-    Elements g = exists ? rows.load(dy + at) : Elements{};
+    Elements g = exists ? rows.load(readers.dy[0] + at) : Elements{};
+#pragma unroll
+    for (int reader = 1; reader < kReaders; ++reader) {
+      const Elements more =
+          exists ? rows.load(readers.dy[reader] + at) : Elements{};
+#pragma unroll
+      for (int i = 0; i < kElements; ++i) {
+        g.of[i] += more.of[i];
+      }
+    }
     const Elements other =
         exists && dsum != nullptr ? rows.load(dsum + at) : Elements{};
     const float2 moment = exists ? moments[row] : float2{0.0F, 0.0F};
     float2 mean{0.0F, 0.0F};
+    const Elements factor = rows.load(gain);
 #pragma unroll
     for (int i = 0; i < kElements; ++i) {
       n.of[i] = (n.of[i] - moment.x) * moment.y;
       dgain.of[i] += g.of[i] * n.of[i];
       dbias.of[i] += g.of[i];
-      g.of[i] *= gain.of[i];
+      g.of[i] *= factor.of[i];
       mean.x += g.of[i];
       mean.y += g.of[i] * n.of[i];
     }
@@ -247,6 +272,7 @@ __global__ void __launch_bounds__(kThreads, 2) residual_norm_backward_kernel(
 #pragma unroll
     for (int i = 0; i < kElements; ++i) {
       g.of[i] = moment.y * (g.of[i] - mean.x - n.of[i] * mean.y) + other.of[i];
+      dx_sum.of[i] += g.of[i];
     }
     if (exists) {
       rows.store(gradients.x + at, g);
@@ -259,12 +285,13 @@ __global__ void __launch_bounds__(kThreads, 2) residual_norm_backward_kernel(
       }
     }
   });
-  // Row by row of the block; first all of the gain, then of the bias.
+  // Row by row of the block; first all of the gain, then of the biases.
   constexpr int kMostWidth = kRowWarps * kWarpWidth;
-  float* result = partials + static_cast<int64_t>(blockIdx.x) * 2 * p.width;
-  for (const Elements* part : {&dgain, &dbias}) {
+  const int parts = parts_of(gradients);
+  float* result = partials + static_cast<int64_t>(blockIdx.x) * parts * p.width;
+  const auto store_sum = [&](const Elements& part) {
     __syncthreads();
-    rows.store(columns + rows.row * kMostWidth, *part);
+    rows.store(columns + rows.row * kMostWidth, part);
     __syncthreads();
     for (int c = static_cast<int>(threadIdx.x); c < p.width; c += kThreads) {
       float total = 0.0F;
@@ -275,6 +302,15 @@ __global__ void __launch_bounds__(kThreads, 2) residual_norm_backward_kernel(
       result[c] = total;
     }
     result += p.width;
+  };
+  store_sum(dgain);
+  store_sum(dbias);
+  if (parts > 2) {
+#pragma unroll
+    for (float& value : dx_sum.of) {
+      value *= p.scale;
+    }
+    store_sum(dx_sum);
   }
 }
 
@@ -326,7 +362,7 @@ cudaError_t residual_norm(
 }
 
 size_t residual_norm_backward_bytes(int width) {
-  return sizeof(float) * kMostBlocks * 2 * static_cast<size_t>(width);
+  return sizeof(float) * kMostBlocks * 3 * static_cast<size_t>(width);
 }
 
 cudaError_t residual_norm_backward(
@@ -334,7 +370,7 @@ cudaError_t residual_norm_backward(
     const float* sum,
     const float2* moments,
     const float* dsum,
-    const __nv_bfloat16* dy,
+    const ResidualNormReaders& readers,
     void* workspace,
     const ResidualNormGradients& gradients,
     cudaStream_t stream) {
@@ -343,15 +379,28 @@ cudaError_t residual_norm_backward(
   }
   auto* partials = static_cast<float*>(workspace);
   unsigned blocks = 0;
+  bool is_run = false;
   with_warps(p.width, [&](auto warps) {
     blocks = blocks_for(p.rows, warps);
-    residual_norm_backward_kernel<warps><<<blocks, kThreads, 0, stream>>>(
-        p, sum, moments, dsum, dy, partials, gradients);
+    const auto run = [&](auto count) {
+      if (readers.count == count) {
+        residual_norm_backward_kernel<warps, count>
+            <<<blocks, kThreads, 0, stream>>>(
+                p, sum, moments, dsum, readers, partials, gradients);
+        is_run = true;
+      }
+    };
+    run(std::integral_constant<int, 1>{});
+    run(std::integral_constant<int, 3>{});
+    run(std::integral_constant<int, 4>{});
   });
+  if (!is_run) {
+    return cudaErrorInvalidValue;
+  }
   return column_sums(
       partials,
       static_cast<int>(blocks),
-      2 * p.width,
+      parts_of(gradients) * p.width,
       gradients.affine,
       stream);
 }

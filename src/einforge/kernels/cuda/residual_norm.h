@@ -8,7 +8,7 @@
 
 // What stands between the layers of a transformer, in one pass over memory:
 //
-//   sum = x + scale branch
+//   sum = x + scale (branch + branch_bias)
 //   y   = gain (sum - mean(sum)) / sqrt(var(sum) + epsilon) + bias
 //
 // over the rows of a float32 stream, with branch and y in bfloat16.
@@ -22,9 +22,11 @@ struct ResidualNormLaunch {
   int64_t rows = 0;  // above 0
   int width = 0;
   const float* gain = nullptr;  // (width)
-  const float* bias = nullptr;  // (width) or null; forward alone
   float scale = 0;              // of the branch
-  float epsilon = 0;            // forward alone
+  // Forward alone.
+  const float* bias = nullptr;         // (width) or null
+  const float* branch_bias = nullptr;  // (width) or null
+  float epsilon = 0;
 };
 
 // @param branch (rows, width) or null, as is then `sum`, which is x
@@ -41,10 +43,18 @@ struct ResidualNormLaunch {
 // Bytes of the partial sums.
 [[nodiscard]] size_t residual_norm_backward_bytes(int width);
 
+// The gradients of y, each (rows, width), of as many readers as gave one.
+struct ResidualNormReaders {
+  static constexpr int kMost = 4;
+  const __nv_bfloat16* dy[kMost] = {};
+  int count = 0;  // 1, 3 or 4
+};
+
 struct ResidualNormGradients {
   float* x = nullptr;               // (rows, width)
   __nv_bfloat16* branch = nullptr;  // (rows, width) or null
-  // (2, width): of gain and bias. Their sums have a fixed order.
+  // (3, width): of gain, bias and, where there is a branch, its bias. Their
+  // sums have a fixed order.
   float* affine = nullptr;
 };
 
@@ -54,7 +64,7 @@ struct ResidualNormGradients {
     const float* sum,
     const float2* moments,
     const float* dsum,
-    const __nv_bfloat16* dy,
+    const ResidualNormReaders& readers,
     void* workspace,
     const ResidualNormGradients& gradients,
     cudaStream_t stream);

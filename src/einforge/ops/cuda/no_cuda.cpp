@@ -219,7 +219,7 @@ Tensor gelu(const Tensor& /*x*/, const Tensor& /*bias*/) {
 
 bool takes_residual_norm(
     const Tensor& /*x*/,
-    const Tensor& /*branch*/,
+    const Unbiased& /*branch*/,
     const Tensor& /*gain*/,
     const Tensor& /*bias*/) {
   return false;
@@ -227,11 +227,12 @@ bool takes_residual_norm(
 
 ResidualNorm residual_norm(
     const Tensor& /*x*/,
-    const Tensor& /*branch*/,
+    const Unbiased& /*branch*/,
     double /*scale*/,
     const Tensor& /*gain*/,
     const Tensor& /*bias*/,
-    double /*epsilon*/) {
+    double /*epsilon*/,
+    std::size_t /*readers*/) {
   not_built();
 }
 

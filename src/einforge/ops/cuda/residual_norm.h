@@ -7,17 +7,18 @@ namespace einforge::ops::fused {
 
 bool takes_residual_norm(
     const torch::Tensor& x,
-    const torch::Tensor& branch,
+    const Unbiased& branch,
     const torch::Tensor& gain,
     const torch::Tensor& bias);
 
 // Differentiable, twice too.
 ResidualNorm residual_norm(
     const torch::Tensor& x,
-    const torch::Tensor& branch,
+    const Unbiased& branch,
     double scale,
     const torch::Tensor& gain,
     const torch::Tensor& bias,
-    double epsilon);
+    double epsilon,
+    std::size_t readers);
 
 }  // namespace einforge::ops::fused
