@@ -46,13 +46,14 @@ def run_program(command, **options):
     return done.stdout
 
 
-def train(options, structure, width, folder):
+def train(options, structure, width, graph, folder):
     """The row of one run; its profile beside the results."""
     run = folder / "run"
     command = [
         options.program, "train", folder / "config.json", "--out", run,
         "--set", f"model.structure.all={structure}",
-        "--set", f"model.width={width}"]
+        "--set", f"model.width={width}",
+        "--set", f"cuda_graph={str(graph).lower()}"]
     if options.profile:
         command.append("--profile")
     flops = json.loads(run_program([*command, "--json"]))["flops_per_token"]
@@ -65,6 +66,7 @@ def train(options, structure, width, folder):
         "implementation": "einforge",
         "structure": structure,
         "width": width,
+        "cuda_graph": graph,
         "tokens_per_second": statistics.median(speed),
         "step_milliseconds": 1e3 * options.batch * options.context /
                              statistics.median(speed),
@@ -72,7 +74,8 @@ def train(options, structure, width, folder):
         "flops_per_token": flops,
         "train_loss": logged[-1]["train_loss"]}
     if options.profile:
-        name = f"profile_{structure.split(':')[0]}_{width}.json"
+        without = "" if graph else "_without_graph"
+        name = f"profile_{structure.split(':')[0]}_{width}{without}.json"
         profile = json.loads((run / "profile_summary.json").read_text())
         row["gpu_idle_share"] = profile["gpu_idle_share"]
         if options.out:
@@ -107,7 +110,8 @@ def command_of(options):
         "python benchmarks/gpt_gpu.py --runs", *options.runs,
         f"--steps {options.steps} --layers {options.layers}",
         f"--batch {options.batch} --context {options.context}",
-        f"--vocabulary {options.vocabulary}"] +
+        f"--vocabulary {options.vocabulary} --cuda-graph",
+        *(str(graph).lower() for graph in options.cuda_graph)] +
         ["--profile"] * options.profile + ["--no-torch"] * options.no_torch +
         ["--no-eager"] * options.no_eager)
 
@@ -142,6 +146,10 @@ def main():
     parser.add_argument("--context", type=int, default=128)
     parser.add_argument("--vocabulary", type=int, default=0,
                         help="of random tokens; 0: the shipped text")
+    parser.add_argument("--cuda-graph", nargs="+", default=[True],
+                        type=lambda text: {"true": True, "false": False}[text],
+                        metavar="true|false",
+                        help="both: each run with CUDA graphs and without")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--no-torch", action="store_true",
                         help="leave out plain PyTorch")
@@ -178,6 +186,9 @@ def main():
               f"{row['width']:5} {row['tokens_per_second']:9,.0f} tokens/s "
               f"{row['step_milliseconds']:7.2f} ms per step "
               f"{row['peak_memory_bytes'] / 1e9:5.1f} GB" +
+              (f", idle {row['gpu_idle_share']:.1%}"
+               if row.get("gpu_idle_share") is not None else "") +
+              ("" if row.get("cuda_graph", True) else ", without graphs") +
               (f", MFU {row['mfu']:.1%}" if peak else ""), file=sys.stderr)
         if options.out:
             (options.out / "gpt.json").write_text(
@@ -191,13 +202,14 @@ def main():
             "data": {"path": str(folder / "data"),
                      "batch_size": options.batch},
             "device": "cuda", "dtype": "bfloat16", "steps": options.steps,
-            "log_every": 5, "eval_every": 0, "eval_batches": 1,
+            "log_every": 10, "eval_every": 0, "eval_batches": 1,
             "checkpoint_every": -1}))
         for run in options.runs:
             structure, _, width = run.rpartition(":")
-            row = train(options, structure, int(width), folder)
-            flops = row["flops_per_token"]
-            add(row, flops)
+            for graph in options.cuda_graph:
+                row = train(options, structure, int(width), graph, folder)
+                flops = row["flops_per_token"]
+                add(row, flops)
             if structure == "dense" and not options.no_torch:
                 for compiled in (False, True):
                     if compiled or not options.no_eager:

@@ -49,7 +49,8 @@ TEST_F(TrainerTest, ResumesBitwise) {
 
 #ifdef EINFORGE_HAVE_CUDA
 // On a GPU, at widths, heads and contexts that nobody chose: several of torch's
-// operators have gradients there whose order of sums depends on sizes.
+// operators have gradients there whose order of sums depends on sizes. Few
+// cases and no large widths, since kernels of each are compiled and measured.
 TEST_F(TrainerTest, ResumesBitwiseOnTheGpu) {
   if (!torch::cuda::is_available()) {
     GTEST_SKIP() << "no GPU";
@@ -59,16 +60,16 @@ TEST_F(TrainerTest, ResumesBitwiseOnTheGpu) {
     return list[random.below(list.size())];
   };
   const std::vector<std::string> structures{
-      "dense", "monarch", "btt_moe:E=4,k=2", "ffn_moe:E=4,k=2"};
-  for (int i = 0; i < 6; ++i) {
-    TrainConfig c = config(structures[static_cast<std::size_t>(i % 4)]);
+      "dense", "monarch", "btt_moe:E=4,k=2", "ffn_moe:E=4,k=2", "monarch"};
+  for (std::size_t i = 0; i < structures.size(); ++i) {
+    TrainConfig c = config(structures[i]);
     c.model.head_width = one_of(std::vector<std::int64_t>{48, 64, 96});
     c.model.width =
-        c.model.head_width * static_cast<std::int64_t>(2 + random.below(20));
+        c.model.head_width * static_cast<std::int64_t>(2 + random.below(6));
     c.model.context = one_of(std::vector<std::int64_t>{100, 128, 400, 640});
     c.data.batch_size = 8 + 4000 / c.model.context;
     c.device = "cuda";
-    c.dtype = i == 5 ? "float32" : "bfloat16";
+    c.dtype = i == 4 ? "float32" : "bfloat16";
     c.steps = 6;
     c.log_every = 1;
     c.eval_every = 0;

@@ -108,8 +108,7 @@ ops::MoeRouteOptions MoeRouter::route_options() const {
 void MoeRouter::observe(
     const torch::Tensor& logits, const torch::Tensor& chosen) {
   Observer::show(*this, {}, logits);
-  logits_ = logits.detach();
-  chosen_ = chosen;
+  seen_ = {logits.detach(), chosen};
   auxiliary_loss_ = torch::Tensor();
   counts_ = torch::Tensor();
   if (is_training() && waits_) {
@@ -118,7 +117,7 @@ void MoeRouter::observe(
   } else if (is_training() && logits.size(0) > 0) {
     torch::Tensor counts;  // (E)
     std::tie(auxiliary_loss_, counts) = ops::moe_router_loss(
-        logits, chosen_, options_.balance_weight, options_.z_weight);
+        logits, chosen, options_.balance_weight, options_.z_weight);
     if (load_.defined()) {
       load_.add_(counts);
     }
@@ -145,25 +144,26 @@ void MoeRouter::finish_loss(const torch::Tensor& counts) {
   }
 }
 
-RouterHealth MoeRouter::health(const SumOverAll& sum) const {
-  if (!logits_.defined() || logits_.size(0) == 0) {
+torch::Tensor MoeRouter::health_sums() const {
+  if (!seen_.logits.defined() || seen_.logits.size(0) == 0) {
     throw std::logic_error("nn: a router that saw no token has no health");
   }
   const torch::NoGradGuard no_grad;
-  // Reduced where it lies and copied once: the logits are (T, E).
-  const torch::Tensor logits = logits_.to(torch::kFloat64);
+  // Reduced where it lies: the logits are (T, E).
+  const torch::Tensor logits = seen_.logits.to(torch::kFloat64);
   const torch::Tensor p = logits.softmax(-1);
-  const torch::Tensor all = torch::cat(
-      {count(chosen_, experts_).to(torch::kFloat64),
+  return torch::cat(
+      {count(seen_.chosen, experts_).to(torch::kFloat64),
        p.mean(0),
        torch::stack(
            {entropy(p).mean(), logits.logsumexp(-1).square().mean()})});
-  const double parts = sum ? sum(all) : 1;
-  const torch::Tensor read = all.to(torch::kCPU);
-  const torch::Tensor load = read.narrow(0, 0, experts_);
+}
+
+RouterHealth MoeRouter::health(const torch::Tensor& sums, int processes) const {
+  const torch::Tensor load = sums.narrow(0, 0, experts_);
   const torch::Tensor share = load / load.sum();
   RouterHealth health;
-  const double* value = read.const_data_ptr<double>();
+  const double* value = sums.const_data_ptr<double>();
   for (std::int64_t e = 0; e < experts_; ++e) {
     health.tokens.push_back(static_cast<std::int64_t>(value[e]));
   }
@@ -172,10 +172,11 @@ RouterHealth MoeRouter::health(const SumOverAll& sum) const {
   health.aggregate_entropy = entropy(share).item<double>() + 0.0;
   health.balance_loss =
       static_cast<double>(experts_) *
-      (share * read.narrow(0, experts_, experts_)).sum().item<double>() / parts;
+      (share * sums.narrow(0, experts_, experts_)).sum().item<double>() /
+      processes;
   value += experts_;
-  health.token_entropy = *value++ / parts;
-  health.z_loss = *value++ / parts;
+  health.token_entropy = *value++ / processes;
+  health.z_loss = *value++ / processes;
   health.dead = std::ranges::count(health.tokens, 0);
   health.largest_share = load.max().item<double>() *
                          static_cast<double>(active_) /

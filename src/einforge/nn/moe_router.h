@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -79,14 +78,24 @@ class MoeRouter : public Layer {
   const torch::Tensor& counts() const { return counts_; }
   void finish_loss(const torch::Tensor& counts);
 
-  // Sums a float64 vector over all processes, in place, and returns their
-  // number; each has as many tokens.
-  using SumOverAll = std::function<int(const torch::Tensor&)>;
+  // What a forward pass showed it, detached: logits (T, E), and the chosen
+  // experts (T, k) int32.
+  struct Seen {
+    torch::Tensor logits;
+    torch::Tensor chosen;
+  };
+  // Of the last forward pass, and to put another in its place.
+  const Seen& seen() const { return seen_; }
+  void set_seen(Seen seen) { seen_ = std::move(seen); }
 
-  // Of the last forward pass; waits for the device.
-  // @param sum where a batch is spread over processes
-  // @throw std::logic_error before one that had tokens
-  RouterHealth health(const SumOverAll& sum = {}) const;
+  // Of seen(), on the device: what health is made of, (2 E + 2) float64. Those
+  // of processes that have as many tokens each may be added.
+  // @throw std::logic_error before a pass that had tokens
+  torch::Tensor health_sums() const;
+  // @param sums on the CPU, of so many processes
+  RouterHealth health(const torch::Tensor& sums, int processes = 1) const;
+  // Of seen(); waits for the device.
+  RouterHealth health() const { return health(health_sums().cpu()); }
 
   // Moves the balancing bias by the load since the last call; for the trainer,
   // once an optimiser step. Nothing without a bias_rate. Does not wait for the
@@ -110,9 +119,7 @@ class MoeRouter : public Layer {
   // without a bias_rate.
   torch::Tensor bias_;  // (E), float32
   torch::Tensor load_;  // (E), int64: since the last update
-  // Of the last forward pass, detached.
-  torch::Tensor logits_;  // (T, E)
-  torch::Tensor chosen_;  // (T, k) int32
+  Seen seen_;
   torch::Tensor auxiliary_loss_;
   bool waits_ = false;
   torch::Tensor counts_;

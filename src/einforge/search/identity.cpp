@@ -39,6 +39,7 @@ std::string trial_id(const train::TrainConfig& config) {
   json.erase("log_every");
   json.erase("checkpoint_every");
   json.erase("keep_checkpoints");
+  json.erase("cuda_graph");
   static const base::Json kAbsent =
       base::to_json(train::recorded_config(base::Json::object())).flatten();
   // Sorted: the order of the fields is no part of the trial.

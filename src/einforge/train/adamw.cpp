@@ -44,9 +44,27 @@ AdamW::AdamW(
   step_ = torch::zeros({}, options.requires_grad(false));
   norm_ = torch::zeros({}, options.requires_grad(false));
   failed_step_ = torch::zeros({}, options.requires_grad(false));
+  std::vector<double> multipliers;
+  for (const Group& group : groups_) {
+    multipliers.push_back(group.rule.lr_multiplier);
+  }
+  // Torch's kernel for a GPU reads float32, the one for the CPU any number.
+  multipliers_ = torch::tensor(multipliers, torch::kFloat64)
+                     .to(step_.device(),
+                         step_.is_cpu() ? torch::kFloat64 : torch::kFloat32);
+  rates_ = torch::empty_like(multipliers_);
 }
 
-void AdamW::step(std::int64_t step, double rate_factor) {
+void AdamW::prepare(std::int64_t step, double rate_factor) {
+  step_.fill_(static_cast<double>(step));
+  at::mul_out(
+      rates_,
+      multipliers_,
+      at::scalar_tensor(config_.learning_rate * rate_factor, torch::kFloat64));
+}
+
+// All that outlasts it is written in place.
+void AdamW::update() {
   const torch::NoGradGuard no_grad;
   std::vector<torch::Tensor> all;
   for (const Group& group : groups_) {
@@ -60,24 +78,26 @@ void AdamW::step(std::int64_t step, double rate_factor) {
   // The squares of a finite gradient may overflow float32, not float64.
   const torch::Tensor norm =
       at::stack(at::_foreach_norm(all, 2, torch::kFloat64)).norm();
-  norm_ = norm.to(torch::kFloat32);
-  torch::Tensor clipped = norm;
+  norm_.copy_(norm);
   std::optional<torch::Tensor> divisor;
   if (config_.clip_norm > 0) {
-    clipped = norm.clamp_max(config_.clip_norm);
     // The kernel divides the gradients by this in its own pass over them.
     divisor = (norm_ / config_.clip_norm).clamp_min(1);
   }
-  step_.fill_(static_cast<double>(step));
-  // The second moments are float32.
-  static const double kMost = std::sqrt(std::numeric_limits<float>::max());
-  const torch::Tensor usable = norm_.isfinite().logical_and(clipped <= kMost);
-  failed_step_ =
-      torch::where(usable.logical_or(failed_step_ > 0), failed_step_, step_);
+  // The second moments are float32, and clipped gradients have this norm.
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  static const float kMost = std::sqrt(kLargest);
+  const bool fits_clipped = config_.clip_norm > 0 && config_.clip_norm <= kMost;
+  const torch::Tensor usable = norm_ <= (fits_clipped ? kLargest : kMost);
+  at::where_out(
+      failed_step_, usable.logical_or(failed_step_), failed_step_, step_);
   // The kernel's flag for leaving all as it is.
-  const torch::Tensor skip = (failed_step_ > 0).to(torch::kFloat32);
+  const torch::Tensor skip = failed_step_.sign();
+  const std::vector<torch::Tensor> rates = rates_.unbind();
   auto gradient = all.begin();
+  auto rate = rates.begin();
   for (Group& group : groups_) {
+    const torch::Tensor& group_rate = *rate++;
     std::vector<torch::Tensor> parameters;
     std::vector<torch::Tensor> gradients;
     std::vector<torch::Tensor> first;
@@ -104,7 +124,7 @@ void AdamW::step(std::int64_t step, double rate_factor) {
         second,
         /*max_exp_avg_sqs=*/{},
         steps,
-        config_.learning_rate * rate_factor * group.rule.lr_multiplier,
+        group_rate,
         config_.beta1,
         config_.beta2,
         group.rule.decay ? config_.weight_decay : 0.0,

@@ -34,7 +34,14 @@ class AdamW {
   // whose gradients are no numbers, or so large that their norm (or, clipped,
   // their squares) overflow float32, changes nothing, nor does any after it.
   // Throws c10::Error when a parameter has no gradient.
-  void step(std::int64_t step, double rate_factor);
+  void step(std::int64_t step, double rate_factor) {
+    prepare(step, rate_factor);
+    update();
+  }
+  // Its two parts: what the device is told of the step, and the step, which a
+  // CUDA graph can repeat.
+  void prepare(std::int64_t step, double rate_factor);
+  void update();
 
   // Of the gradients of the last step, before clipping, summed in float64: a
   // float32 scalar on the parameters' device, infinite where it overflows.
@@ -77,6 +84,9 @@ class AdamW {
   bool shard_;
   std::vector<Group> groups_;
   torch::Tensor step_;
+  // Of each group: of the rule and of the step.
+  torch::Tensor multipliers_;
+  torch::Tensor rates_;
   torch::Tensor norm_;
   torch::Tensor failed_step_;
 };

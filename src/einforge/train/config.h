@@ -114,6 +114,7 @@ struct TrainConfig {
   std::uint64_t seed = 0;
   std::string device = "auto";
   std::string dtype = "auto";
+  bool cuda_graph = true;
 
   template <typename Self, typename Visit>
   static void fields(Self& self, Visit&& visit) {
@@ -160,6 +161,10 @@ struct TrainConfig {
     visit("seed", self.seed, "of weights and data order");
     visit("device", self.device, "auto, cpu, cuda or cuda:N");
     visit("dtype", self.dtype, "auto, float32 or bfloat16 (autocast)");
+    visit(
+        "cuda_graph",
+        self.cuda_graph,
+        "on a GPU, record a step once and repeat it (docs/training.md)");
   }
   // Before the keys of `json` are read: their defaults, where it has a preset.
   static void prepare(TrainConfig& config, base::Json& json);

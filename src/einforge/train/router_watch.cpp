@@ -253,16 +253,41 @@ void RouterWatch::update_biases() {
   }
 }
 
-std::vector<RouterRow> RouterWatch::look() const {
-  std::vector<RouterRow> rows;
+torch::Tensor RouterWatch::health_sums() const {
+  std::vector<torch::Tensor> sums;
   for (const auto& [layer, router] : routers_) {
+    sums.push_back(router->health_sums());
+  }
+  return torch::cat(sums);
+}
+
+std::vector<RouterRow> RouterWatch::rows(const torch::Tensor& sums) const {
+  world_.sum(sums);  // one message for all routers
+  const torch::Tensor read = sums.cpu();
+  std::vector<RouterRow> rows;
+  std::int64_t at = 0;
+  for (const auto& [layer, router] : routers_) {
+    const std::int64_t size = 2 * router->experts() + 2;
     rows.push_back(
-        {layer, router->active(), router->health([&](const auto& part) {
-           world_.sum(part);
-           return world_.size();
-         })});
+        {layer,
+         router->active(),
+         router->health(read.narrow(0, at, size), world_.size())});
+    at += size;
   }
   return rows;
+}
+
+RouterWatch::Aside::Aside(RouterWatch& watch) : watch_(watch) {
+  for (const auto& [layer, router] : watch_.routers_) {
+    seen_.push_back(router->seen());
+  }
+}
+
+RouterWatch::Aside::~Aside() {
+  auto seen = seen_.begin();
+  for (const auto& [layer, router] : watch_.routers_) {
+    router->set_seen(std::move(*seen++));
+  }
 }
 
 }  // namespace einforge::train

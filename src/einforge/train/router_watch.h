@@ -94,8 +94,23 @@ class RouterWatch {
   // Moves the balancing biases; once an optimiser step.
   void update_biases();
 
-  // Of the last forward pass; waits for the device.
-  std::vector<RouterRow> look() const;
+  // Of the last forward pass: what rows are made of, on the device.
+  torch::Tensor health_sums() const;
+  // Adds those of other processes to them; waits for the device.
+  std::vector<RouterRow> rows(const torch::Tensor& sums) const;
+
+  // Forward passes while it lives leave no trace in health_sums().
+  class Aside {
+   public:
+    explicit Aside(RouterWatch& watch);
+    Aside(const Aside&) = delete;
+    Aside& operator=(const Aside&) = delete;
+    ~Aside();
+
+   private:
+    RouterWatch& watch_;
+    std::vector<nn::MoeRouter::Seen> seen_;
+  };
 
  private:
   std::vector<std::pair<std::string, nn::MoeRouter*>> routers_;

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <unordered_map>
 #include <utility>
 
 #include "einforge/base/console.h"
@@ -90,6 +92,21 @@ torch::Device device_of(
   return device;
 }
 
+// The same for all runs of this thread, as torch keeps memory by stream.
+std::optional<c10::Stream> own_stream(torch::Device device, bool wanted) {
+  if (!wanted) {
+    return std::nullopt;
+  }
+  thread_local std::unordered_map<torch::Device, c10::Stream> streams;
+  const auto known = streams.find(device);
+  if (known != streams.end()) {
+    return known->second;
+  }
+  const c10::impl::VirtualGuardImpl guard(device.type());
+  return streams.emplace(device, guard.getStreamFromGlobalPool(device))
+      .first->second;
+}
+
 std::vector<torch::Tensor> tensors_of(
     const std::vector<nn::Parameter>& parameters) {
   std::vector<torch::Tensor> tensors;
@@ -122,6 +139,8 @@ Trainer::Trainer(const TrainConfig& config, const TrainOptions& options)
       summary_(summarise(config)),
       device_(device_of(config, world_)),
       dtype_(resolve_dtype(config.dtype, device_)),
+      records_(config.cuda_graph && device_.is_cuda()),
+      stream_(own_stream(device_, records_ && world_.is_alone())),
       lock_(lock(world_, options.directory)),
       checkpoints_(
           options.directory / "checkpoints",

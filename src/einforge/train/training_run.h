@@ -1,5 +1,6 @@
 #pragma once
 
+#include <c10/core/StreamGuard.h>
 #include <torch/types.h>
 
 #include <chrono>
@@ -12,9 +13,11 @@
 
 #include "einforge/base/files.h"
 #include "einforge/base/progress.h"
+#include "einforge/data/batch.h"
 #include "einforge/distributed/gradient_sums.h"
 #include "einforge/distributed/world.h"
 #include "einforge/models/model.h"
+#include "einforge/ops/cuda/graphs.h"
 #include "einforge/train/adamw.h"
 #include "einforge/train/checkpoint.h"
 #include "einforge/train/machine_load.h"
@@ -43,6 +46,24 @@ class Trainer {
   // One pass that changes nothing, before the clock starts.
   void warm_up();
   void step();
+  // The work of a step on the device: a micro-batch's, and the rest.
+  void learn(const data::Batch& batch);
+  void update();
+  // Records them for repetition, or says why not; runs nothing.
+  void record();
+  // What record() has made, and what its parts read and write.
+  struct Recording {
+    explicit Recording(torch::Device device) : graphs(device) {}
+    ops::CudaGraphs graphs;
+    data::Batch batch;
+    torch::Tensor health_sums;
+    std::size_t learn = 0;       // the first micro-batch
+    std::size_t learn_more = 0;  // the others, whose gradients are added
+    std::size_t update = 0;
+    std::size_t look = 0;  // where there are routers
+  };
+  // Whether a step draws random numbers.
+  bool draws() const;
   // Starts and ends profiling, between steps.
   void profile();
   // Waits for the device, adds the losses since the last call to the means and
@@ -80,6 +101,11 @@ class Trainer {
   ModelSummary summary_;
   torch::Device device_;
   torch::ScalarType dtype_;
+  // Where steps are recorded: not on the default stream, and all that a step
+  // touches is on one. The memory is given back after all that lies in it.
+  bool records_;
+  c10::OptionalStreamGuard stream_;
+  std::optional<Recording> recording_;
   std::optional<base::FolderLock> lock_;  // rank 0's
   CheckpointFolder checkpoints_;
   // Name and content of the tokenizer's file, which every checkpoint has.
@@ -103,6 +129,7 @@ class Trainer {
   torch::Tensor loss_sum_;
   torch::Tensor with_routers_sum_;
   std::int64_t loss_count_ = 0;
+  std::int64_t steps_here_ = 0;  // of this process
   std::chrono::steady_clock::time_point mark_ =
       std::chrono::steady_clock::now();
   // Where tokens per second are counted from.

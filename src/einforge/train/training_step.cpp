@@ -7,6 +7,7 @@
 #include <cmath>
 #include <utility>
 
+#include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/base/text.h"
 #include "einforge/train/device.h"
@@ -48,42 +49,113 @@ void Trainer::warm_up() {
   torch::cuda::synchronize(device_.index());
 }
 
+void Trainer::learn(const data::Batch& batch) {
+  torch::Tensor loss;
+  {
+    const Autocast autocast(device_, dtype_);
+    loss = model_->loss(batch.x, batch.y);
+  }
+  loss_sum_.add_(loss.detach());
+  if (const torch::Tensor auxiliary = routers_.loss(); auxiliary.defined()) {
+    loss = loss + auxiliary;
+  }
+  with_routers_sum_.add_(loss.detach());
+  const std::int64_t parts = config_.optimizer.accumulate * world_.size();
+  if (parts > 1) {
+    loss = loss / static_cast<double>(parts);
+  }
+  loss.backward();
+}
+
+void Trainer::update() {
+  gradients_.finish();
+  optimizer_.update();
+  routers_.update_biases();
+}
+
+// Everything that a step keeps is written in place: a repetition changes no
+// tensor's address, and what a graph made lies where the host saw it last.
+void Trainer::record() {
+  records_ = false;  // it is done once
+  std::string reason;
+  if (!world_.is_alone()) {
+    reason = "several processes train together";
+  } else if (draws()) {
+    reason = "model.moe.router.jitter draws other numbers in each step";
+  } else {
+    torch::cuda::synchronize(device_.index());
+    state_.seconds +=
+        std::chrono::duration<double>(Clock::now() - mark_).count();
+    try {
+      Recording& r = recording_.emplace(device_);
+      r.batch = task_->train(0);
+      r.learn = r.graphs.record([&] { learn(r.batch); });
+      if (config_.optimizer.accumulate > 1) {
+        r.learn_more = r.graphs.record([&] { learn(r.batch); });
+      }
+      r.update = r.graphs.record([&] { update(); });
+      if (!routers_.empty()) {
+        r.look =
+            r.graphs.record([&] { r.health_sums = routers_.health_sums(); });
+      }
+    } catch (const std::exception& error) {
+      reason = base::message_of(error);
+      for (const nn::Parameter& parameter : parameters_) {
+        torch::Tensor tensor = parameter.tensor;
+        tensor.mutable_grad().reset();
+      }
+      recording_.reset();
+    }
+    mark_ = Clock::now();
+  }
+  if (!reason.empty()) {
+    warn(fmt::format("no CUDA graph of the steps: {}", reason));
+  }
+}
+
+bool Trainer::draws() const {
+  return config_.model.moe.router.jitter > 0 && !routers_.empty();
+}
+
 void Trainer::step() {
+  // Some steps first, so that all that happens once has happened.
+  constexpr std::int64_t kStepsBefore = 2;
+  if (records_ && steps_here_ >= kStepsBefore && !profiler_) {
+    record();
+  }
   const std::int64_t accumulate = config_.optimizer.accumulate;
   for (std::int64_t i = 0; i < accumulate; ++i) {
     const std::int64_t index = state_.step * accumulate + i;
     const data::Batch batch = task_->train(index);
-    if (config_.model.moe.router.jitter > 0 && !routers_.empty()) {
-      // What is drawn depends on the micro-batch alone, as in all batches, and
-      // on which part of it this process has.
-      torch::manual_seed(micro_batch_seed(
-          config_.seed, index * world_.size() + world_.rank()));
+    if (recording_) {
+      const Recording& r = *recording_;
+      r.batch.x.copy_(batch.x);
+      r.batch.y.copy_(batch.y);
+      r.graphs.repeat(i == 0 ? r.learn : r.learn_more);
+    } else {
+      if (draws()) {
+        // What is drawn depends on the micro-batch alone, as in all batches,
+        // and on which part of it this process has.
+        torch::manual_seed(micro_batch_seed(
+            config_.seed, index * world_.size() + world_.rank()));
+      }
+      if (i + 1 == accumulate) {
+        gradients_.expect();
+      }
+      learn(batch);
     }
-    torch::Tensor loss;
-    {
-      const Autocast autocast(device_, dtype_);
-      loss = model_->loss(batch.x, batch.y);
-    }
-    loss_sum_.add_(loss.detach());
     ++loss_count_;
-    if (const torch::Tensor auxiliary = routers_.loss(); auxiliary.defined()) {
-      loss = loss + auxiliary;
-    }
-    with_routers_sum_.add_(loss.detach());
-    if (const std::int64_t parts = accumulate * world_.size(); parts > 1) {
-      loss = loss / static_cast<double>(parts);
-    }
-    if (i + 1 == accumulate) {
-      gradients_.expect();
-    }
-    loss.backward();
   }
-  gradients_.finish();
   const double factor =
       rate_factor(config_.schedule, state_.step, config_.steps);
   ++state_.step;
-  optimizer_.step(state_.step, factor);
-  routers_.update_biases();
+  ++steps_here_;
+  optimizer_.prepare(state_.step, factor);
+  if (recording_) {
+    recording_->graphs.repeat(recording_->update);
+  } else {
+    update();
+  }
 }
 
 // On GPUs it asks only where their results are waited for anyway.
@@ -173,7 +245,13 @@ std::string Trainer::settle() {
 }
 
 void Trainer::watch_routers() {
-  state_.router_rows = routers_.look();
+  state_.router_rows.clear();
+  if (recording_ && !routers_.empty()) {
+    recording_->graphs.repeat(recording_->look);
+    state_.router_rows = routers_.rows(recording_->health_sums);
+  } else if (!routers_.empty()) {
+    state_.router_rows = routers_.rows(routers_.health_sums());
+  }
   state_.router_step = state_.step;
   row_warnings_.clear();
   std::vector<RouterWarning> found;
@@ -239,13 +317,21 @@ void Trainer::log(double val_loss) {
 
 void Trainer::evaluate() {
   const torch::NoGradGuard no_grad;
-  const Autocast autocast(device_, dtype_);
-  model_->eval();
   torch::Tensor sum = torch::zeros_like(loss_sum_);
-  for (std::int64_t i = world_.rank(); i < config_.eval_batches;
-       i += world_.size()) {
-    const data::Batch batch = task_->validation(i);
-    sum.add_(model_->loss(batch.x, batch.y));
+  const auto add_losses = [&] {
+    const RouterWatch::Aside aside(routers_);
+    const Autocast autocast(device_, dtype_);
+    for (std::int64_t i = world_.rank(); i < config_.eval_batches;
+         i += world_.size()) {
+      const data::Batch batch = task_->validation(i);
+      sum.add_(model_->loss(batch.x, batch.y));
+    }
+  };
+  model_->eval();
+  if (recording_) {
+    recording_->graphs.lend_memory(add_losses);
+  } else {
+    add_losses();
   }
   world_.sum(sum);
   model_->train();
