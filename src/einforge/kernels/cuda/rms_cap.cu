@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "einforge/kernels/cuda/ceil_div.h"
+#include "einforge/kernels/cuda/launch.h"
 #include "einforge/kernels/cuda/rms_cap.h"
 #include "einforge/kernels/cuda/vec4.cuh"
 
@@ -13,6 +14,10 @@ constexpr int kVector = Vec4::kSize;
 constexpr int kVectors = 4;  // of a thread, until there are kMostBlocks
 // A thread of the next kernel has one partial sum.
 constexpr int kMostBlocks = kThreads;
+// A core of at most so many elements is one cluster's: one launch, not two.
+constexpr int kCluster = 8;
+constexpr int64_t kClusterSize =
+    static_cast<int64_t>(kCluster) * kThreads * kVector * 4 * kVectors;
 
 // What of an operand begins at `at`; zeros past its end.
 template <typename Element>
@@ -81,14 +86,36 @@ __device__ __forceinline__ double2 sum_of_block(double2 value) {
   return sum;
 }
 
-// core . core, and with a gradient grad . core, of each block.
-template <typename Element>
-__global__ void __launch_bounds__(kThreads) rms_cap_partials(
-    const __grid_constant__ RmsCapLaunch p, const Element* grad) {
+// Of the same variable in another block of the cluster (ptx::peer_address()).
+__device__ __forceinline__ double2 load_peer(uint32_t peer) {
+  double2 v{0.0, 0.0};
+#if __CUDA_ARCH__ >= 900
+  asm volatile("ld.shared::cluster.v2.f64 {%0, %1}, [%2];"
+               : "=d"(v.x), "=d"(v.y)
+               : "r"(peer)
+               : "memory");
+#endif
+  return v;
+}
+
+// What y and the gradients are made of.
+template <typename Core, typename Element>
+struct RmsCapWork {
+  RmsCapLaunch<Core> p;
+  const Element* grad;  // null: y is asked for
+  Element* y;
+  Core* dcore;
+  Core* dgain;  // or null
+};
+
+// core . core, and with a gradient grad . core, of this block.
+template <typename Core, typename Element>
+__device__ __forceinline__ double2
+share_of_block(const RmsCapWork<Core, Element>& w) {
   double2 sum{0.0, 0.0};
-  for_vectors(p.size, [&](int64_t at) {
-    const Vec4 core = load(p.core, at, p.size);
-    const Vec4 g = grad == nullptr ? Vec4{} : load(grad, at, p.size);
+  for_vectors(w.p.size, [&](int64_t at) {
+    const Vec4 core = load(w.p.core, at, w.p.size);
+    const Vec4 g = w.grad == nullptr ? Vec4{} : load(w.grad, at, w.p.size);
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
       const double value = core.of[i];
@@ -96,71 +123,100 @@ __global__ void __launch_bounds__(kThreads) rms_cap_partials(
       sum.y += value * g.of[i];
     }
   });
-  sum = sum_of_block(sum);
-  if (threadIdx.x == 0) {
-    static_cast<double2*>(p.workspace)[blockIdx.x] = sum;
-  }
-}
-
-struct Cap {
-  double scale;  // the gain / max(1, rms / max_rms), NaN where that is
-  double along;  // grad . core / core . core above the cap, else 0
-  double dgain;
-
-  // By the whole block; its grid is that of the partial sums.
-  __device__ __forceinline__ explicit Cap(const RmsCapLaunch& p) {
-    const auto* partials = static_cast<const double2*>(p.workspace);
-    const double2 sum = sum_of_block(
-        threadIdx.x < gridDim.x ? partials[threadIdx.x] : double2{0.0, 0.0});
-    const double excess = sqrt(sum.x / static_cast<double>(p.size)) / p.max_rms;
-    const double s = 1.0 / (excess < 1.0 ? 1.0 : excess);
-    scale = p.gain == nullptr ? s : s * static_cast<double>(*p.gain);
-    along = excess > 1.0 ? sum.y / sum.x : 0.0;
-    dgain = s * sum.y;
-  }
-};
-
-template <typename Element>
-__global__ void __launch_bounds__(kThreads)
-    rms_cap_apply(const __grid_constant__ RmsCapLaunch p, Element* y) {
-  const Cap cap(p);
-  for_vectors(p.size, [&](int64_t at) {
-    Vec4 core = load(p.core, at, p.size);
-    for (float& value : core.of) {
-      value = static_cast<float>(cap.scale * value);
-    }
-    store(y, at, p.size, core);
-  });
+  return sum_of_block(sum);
 }
 
 // With s = 1 / max(1, rms / max_rms) and n elements:
+//   y      = gain s core
 //   dcore  = gain s (grad - [rms > max_rms] core (grad . core) / (n rms^2))
 //   dgain  = s (grad . core)
-template <typename Element>
-__global__ void __launch_bounds__(kThreads) rms_cap_backward_apply(
-    const __grid_constant__ RmsCapLaunch p,
-    const Element* grad,
-    float* dcore,
-    float* dgain) {
-  const Cap cap(p);
+// @param sum of the whole core
+template <typename Core, typename Element>
+__device__ __forceinline__ void apply(
+    const RmsCapWork<Core, Element>& w, double2 sum) {
+  const RmsCapLaunch<Core>& p = w.p;
+  const double excess = sqrt(sum.x / static_cast<double>(p.size)) / p.max_rms;
+  // NaN where that is.
+  const double s = 1.0 / (excess < 1.0 ? 1.0 : excess);
+  const double scale =
+      p.gain == nullptr ? s
+                        : s * static_cast<double>(static_cast<float>(*p.gain));
+  if (w.grad == nullptr) {
+    for_vectors(p.size, [&](int64_t at) {
+      Vec4 core = load(p.core, at, p.size);
+      for (float& value : core.of) {
+        value = static_cast<float>(scale * value);
+      }
+      store(w.y, at, p.size, core);
+    });
+    return;
+  }
+  const double along = excess > 1.0 ? sum.y / sum.x : 0.0;
   for_vectors(p.size, [&](int64_t at) {
     const Vec4 core = load(p.core, at, p.size);
-    Vec4 g = load(grad, at, p.size);
+    Vec4 g = load(w.grad, at, p.size);
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      g.of[i] =
-          static_cast<float>(cap.scale * (g.of[i] - cap.along * core.of[i]));
+      g.of[i] = static_cast<float>(scale * (g.of[i] - along * core.of[i]));
     }
-    store(dcore, at, p.size, g);
+    store(w.dcore, at, p.size, g);
   });
-  if (dgain != nullptr && blockIdx.x == 0 && threadIdx.x == 0) {
-    *dgain = static_cast<float>(cap.dgain);
+  if (w.dgain != nullptr && blockIdx.x == 0 && threadIdx.x == 0) {
+    *w.dgain = static_cast<Core>(static_cast<float>(s * sum.y));
   }
 }
 
-unsigned blocks_for(int64_t size) {
-  return std::min<unsigned>(
-      kMostBlocks, ceil_div(size, kThreads * kVector * kVectors));
+template <typename Core, typename Element>
+__global__ void __launch_bounds__(kThreads)
+    rms_cap_partials(const __grid_constant__ RmsCapWork<Core, Element> w) {
+  const double2 sum = share_of_block(w);
+  if (threadIdx.x == 0) {
+    static_cast<double2*>(w.p.workspace)[blockIdx.x] = sum;
+  }
+}
+
+// Its grid is that of the partial sums.
+template <typename Core, typename Element>
+__global__ void __launch_bounds__(kThreads)
+    rms_cap_apply(const __grid_constant__ RmsCapWork<Core, Element> w) {
+  const auto* partials = static_cast<const double2*>(w.p.workspace);
+  apply(
+      w,
+      sum_of_block(
+          threadIdx.x < gridDim.x ? partials[threadIdx.x] : double2{0.0, 0.0}));
+}
+
+// A small core by one cluster, whose blocks tell each other their sums.
+template <typename Core, typename Element>
+__global__ void __launch_bounds__(kThreads)
+    rms_cap_cluster(const __grid_constant__ RmsCapWork<Core, Element> w) {
+  __shared__ double2 own;
+  const double2 share = share_of_block(w);
+  if (threadIdx.x == 0) {
+    own = share;
+  }
+  ptx::cluster_sync();
+  double2 sum{0.0, 0.0};
+  if (threadIdx.x < gridDim.x) {
+    sum = load_peer(ptx::peer_address(ptx::shared_address(&own), threadIdx.x));
+  }
+  sum = sum_of_block(sum);
+  ptx::cluster_sync();  // no block may leave while its sum is read
+  apply(w, sum);
+}
+
+template <typename Core, typename Element>
+cudaError_t launch(const RmsCapWork<Core, Element>& w, cudaStream_t stream) {
+  if (w.p.size <= kClusterSize && pdl_supported()) {
+    Launch configured(kThreads, 0, stream);
+    configured.set_cluster(kCluster);
+    return configured.run(rms_cap_cluster<Core, Element>, dim3(1), w);
+  }
+  const auto blocks = std::min<unsigned>(
+      kMostBlocks, ceil_div(w.p.size, kThreads * kVector * kVectors));
+  rms_cap_partials<<<blocks, kThreads, 0, stream>>>(w);
+  rms_cap_apply<<<blocks, kThreads, 0, stream>>>(w);
+  return cudaGetLastError();
 }
 
 }  // namespace
@@ -169,33 +225,30 @@ size_t rms_cap_bytes() {
   return sizeof(double2) * kMostBlocks;
 }
 
-template <typename Element>
-cudaError_t rms_cap(const RmsCapLaunch& p, Element* y, cudaStream_t stream) {
-  const unsigned blocks = blocks_for(p.size);
-  rms_cap_partials<Element><<<blocks, kThreads, 0, stream>>>(p, nullptr);
-  rms_cap_apply<<<blocks, kThreads, 0, stream>>>(p, y);
-  return cudaGetLastError();
+template <typename Core, typename Element>
+cudaError_t rms_cap(
+    const RmsCapLaunch<Core>& p, Element* y, cudaStream_t stream) {
+  return launch<Core, Element>({p, nullptr, y, nullptr, nullptr}, stream);
 }
 
-template <typename Element>
+template <typename Core, typename Element>
 cudaError_t rms_cap_backward(
-    const RmsCapLaunch& p,
+    const RmsCapLaunch<Core>& p,
     const Element* grad,
-    float* dcore,
-    float* dgain,
+    Core* dcore,
+    Core* dgain,
     cudaStream_t stream) {
-  const unsigned blocks = blocks_for(p.size);
-  rms_cap_partials<<<blocks, kThreads, 0, stream>>>(p, grad);
-  rms_cap_backward_apply<<<blocks, kThreads, 0, stream>>>(
-      p, grad, dcore, dgain);
-  return cudaGetLastError();
+  return launch<Core, Element>({p, grad, nullptr, dcore, dgain}, stream);
 }
 
-template cudaError_t rms_cap(const RmsCapLaunch&, float*, cudaStream_t);
-template cudaError_t rms_cap(const RmsCapLaunch&, __nv_bfloat16*, cudaStream_t);
-template cudaError_t rms_cap_backward(
-    const RmsCapLaunch&, const float*, float*, float*, cudaStream_t);
-template cudaError_t rms_cap_backward(
-    const RmsCapLaunch&, const __nv_bfloat16*, float*, float*, cudaStream_t);
+#define EINFORGE_INSTANTIATE(Core, Element)               \
+  template cudaError_t rms_cap(                           \
+      const RmsCapLaunch<Core>&, Element*, cudaStream_t); \
+  template cudaError_t rms_cap_backward(                  \
+      const RmsCapLaunch<Core>&, const Element*, Core*, Core*, cudaStream_t)
+
+EINFORGE_INSTANTIATE(float, float);
+EINFORGE_INSTANTIATE(float, __nv_bfloat16);
+EINFORGE_INSTANTIATE(__nv_bfloat16, __nv_bfloat16);
 
 }  // namespace einforge::kernels::cuda

@@ -15,10 +15,12 @@
 // overflow nor underflow.
 namespace einforge::kernels::cuda {
 
+// @tparam Core float or __nv_bfloat16
+template <typename Core>
 struct RmsCapLaunch {
-  const float* core = nullptr;  // aligned to 16 bytes, as all operands are
-  int64_t size = 0;             // above 0
-  const float* gain = nullptr;  // one element on the device, or null for 1
+  const Core* core = nullptr;  // aligned to 16 bytes, as all operands are
+  int64_t size = 0;            // above 0
+  const Core* gain = nullptr;  // one element on the device, or null for 1
   double max_rms = 0;
   void* workspace = nullptr;  // of rms_cap_bytes()
 };
@@ -26,19 +28,19 @@ struct RmsCapLaunch {
 // Bytes of the partial sums.
 [[nodiscard]] size_t rms_cap_bytes();
 
-// @tparam Element float or __nv_bfloat16
-template <typename Element>
+// @tparam Element float or __nv_bfloat16; with a core of the latter that too
+template <typename Core, typename Element>
 [[nodiscard]] cudaError_t rms_cap(
-    const RmsCapLaunch& launch, Element* y, cudaStream_t stream);
+    const RmsCapLaunch<Core>& launch, Element* y, cudaStream_t stream);
 
 // @param grad of y
 // @param dgain one element, or null
-template <typename Element>
+template <typename Core, typename Element>
 [[nodiscard]] cudaError_t rms_cap_backward(
-    const RmsCapLaunch& launch,
+    const RmsCapLaunch<Core>& launch,
     const Element* grad,
-    float* dcore,
-    float* dgain,
+    Core* dcore,
+    Core* dgain,
     cudaStream_t stream);
 
 }  // namespace einforge::kernels::cuda
