@@ -55,14 +55,14 @@ class EinsumLinear(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    def cores(self) -> tuple[Tensor, Tensor]:
+        """Both cores as the layer uses them: capped, times their gains."""
+        return (rms_cap(self.core_a, self.gain_a, self.std_a),
+                rms_cap(self.core_b, self.gain_b, self.std_b))
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) -> (..., d_out)."""
-        return einsum_linear(
-            x,
-            rms_cap(self.core_a, self.gain_a, self.std_a),
-            rms_cap(self.core_b, self.gain_b, self.std_b),
-            self.bias,
-        )
+        return einsum_linear(x, *self.cores(), self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.sizes.d_in} -> {self.sizes.d_out}, {self.sizes}"

@@ -8,6 +8,7 @@ Parametrisation, RMS caps and contraction order are those of arXiv 2410.02117,
 section 5, as in the program.
 """
 
+import contextlib
 from typing import Any, Iterator, Optional, Union
 
 import torch
@@ -21,7 +22,7 @@ from einforge.functional import (
     moe_router_loss,
     rms_cap,
 )
-from einforge.module import adopt_old_gains
+from einforge.module import EinsumLinear, adopt_old_gains
 from einforge.projection import (
     MixtureProjection, Projection, matrix, project, project_mixture)
 from einforge.structure import Core, Sizes, Structure, describe
@@ -730,6 +731,31 @@ def merge_(model: nn.Module) -> nn.Module:
     return visit(model)
 
 
+@contextlib.contextmanager
+def cached(model: nn.Module) -> Iterator[nn.Module]:
+    """Caps the cores of the layers inside once, on entry, not in every pass.
+
+        with torch.inference_mode(), einforge.nn.cached(model):
+            ...
+
+    For inference, as torch.nn.utils.parametrize.cached() is: parameters that
+    change inside have no effect, and no gradient reaches cores. Under autocast,
+    enter that first.
+    """
+    layers = [layer for layer in model.modules()
+              if isinstance(layer, (_Cores, EinsumLinear, models.Layer))
+              and getattr(layer, "core_a", None) is not None
+              and "cores" not in vars(layer)]
+    with torch.no_grad():
+        for layer in layers:
+            layer.cores = lambda cores=layer.cores(): cores
+    try:
+        yield model
+    finally:
+        for layer in layers:
+            del layer.cores
+
+
 # What register_forward_hook() and its like fill.
 _HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs",
@@ -759,6 +785,6 @@ def _dense(layer: nn.Module) -> nn.Linear:
 
 __all__ = [
     "Core", "FfnMoe", "Linear", "MoeLinear", "Router", "Sizes", "Structure",
-    "aux_loss", "describe", "merge_", "param_groups", "router_health", "routers",
-    "update_biases",
+    "aux_loss", "cached", "describe", "merge_", "param_groups", "router_health",
+    "routers", "update_biases",
 ]

@@ -500,6 +500,25 @@ class Convert(unittest.TestCase):
         self.assertIsInstance(merged.mlp[0], torch.nn.Linear)
         torch.testing.assert_close(merged(tokens), want, rtol=1e-4, atol=1e-5)
 
+    def test_cached_caps_once_and_then_as_before(self):
+        torch.manual_seed(14)
+        model = torch.nn.Sequential(
+            nn.Linear(32, 64, "btt:0.25"), nn.MoeLinear(64, 32, "btt_moe:E=4,k=2"),
+            nn.Linear(32, 32, "dense"),
+            einforge.EinsumLinear(einforge.Sizes(alpha=4, gamma=8, epsilon=4, phi=8)))
+        x = torch.randn(5, 32)
+        want = model(x)
+        with torch.no_grad():
+            with nn.cached(model), nn.cached(model[0]):
+                self.assertTrue(torch.equal(model(x), want))
+                self.assertIs(model[0].cores()[0], model[0].cores()[0])
+                model[0].core_a.mul_(0.1)
+                self.assertTrue(torch.equal(model(x), want))
+            self.assertFalse(torch.equal(model(x), want))
+        self.assertNotIn("cores", vars(model[0]))
+        model(x).sum().backward()
+        self.assertIsNotNone(model[0].core_a.grad)
+
     def test_calibration_lowers_the_error_of_the_outputs(self):
         torch.manual_seed(12)
         tokens = torch.randint(10, (16, 8))

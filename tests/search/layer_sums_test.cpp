@@ -38,12 +38,11 @@ class LayerSumsTest : public ::testing::Test {
     const auto of = [&](const std::string& own, double size) {
       const std::string& name = own.empty() ? s.all : own;
       return size *
-             static_cast<double>(
-                 1 + std::hash<std::string>()(name) % 1000) *
+             static_cast<double>(1 + std::hash<std::string>()(name) % 1000) *
              static_cast<double>(model.width);
     };
-    const double block = of(s.q, 3) + of(s.attention_out, 1) +
-                         of(s.ffn_in, 4) + of(s.ffn_out, 5);
+    const double block = of(s.q, 3) + of(s.attention_out, 1) + of(s.ffn_in, 4) +
+                         of(s.ffn_out, 5);
     return 100.0 * static_cast<double>(model.width + 7 * model.layers) +
            static_cast<double>(model.layers) * block;
   }
