@@ -19,16 +19,16 @@ using Eigen::Index;
 
 // Terms of a model and how often it has each.
 std::map<std::string, double> terms_of(const Proposal& proposal) {
-  const models::ModelPlan plan = train::plan_model(
-      proposal.config, train::task_shape(proposal.config));
+  const models::ModelPlan plan =
+      train::plan_model(proposal.config, train::task_shape(proposal.config));
   std::map<std::string, double> terms;
   std::string qkv = "qkv";  // they may be computed together
   double blocks = 0;
   for (const models::LinearPlan& linear : plan.linears) {
     const std::string& structure = linear.structure.spec.text;
     const auto count = static_cast<double>(linear.count);
-    const std::string size = fmt::format(
-        "{}x{}", linear.structure.d_in, linear.structure.d_out);
+    const std::string size =
+        fmt::format("{}x{}", linear.structure.d_in, linear.structure.d_out);
     if (linear.kind == "q" || linear.kind == "k" || linear.kind == "v") {
       qkv += fmt::format(" {} {}", structure, size);
       blocks = count;
