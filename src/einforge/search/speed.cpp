@@ -13,7 +13,6 @@
 #include <system_error>
 
 #include "einforge/base/random.h"
-#include "einforge/ops/peak_memory.h"
 #include "einforge/search/layer_sums.h"
 #include "einforge/train/device.h"
 #include "einforge/train/trainer.h"
@@ -71,7 +70,6 @@ std::optional<Measured> measure(
   options.should_stop = [&] {
     return !seconds.empty() && last - begin > kEnough;
   };
-  ops::restart_peak_memory(device);
   try {
     train::train(config, options);
   } catch (const std::exception&) {

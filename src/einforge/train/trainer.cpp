@@ -14,6 +14,7 @@
 #include "einforge/base/error.h"
 #include "einforge/base/files.h"
 #include "einforge/data/codec.h"
+#include "einforge/ops/peak_memory.h"
 #include "einforge/train/device.h"
 #include "einforge/train/divergence.h"
 #include "einforge/train/load_model.h"
@@ -88,6 +89,8 @@ torch::Device device_of(
   if (device.is_cuda()) {
     // What names no GPU takes this one, not the first.
     c10::impl::VirtualGuardImpl(device.type()).setDevice(device);
+    // Of this run, not of those before it in the process.
+    ops::restart_peak_memory(device);
   }
   return device;
 }
