@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "einforge/nn/observer.h"
+#include "einforge/ops/dense_linear.h"
 #include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/merged.h"
 #include "einforge/ops/rms_cap.h"
@@ -87,7 +88,7 @@ torch::Tensor EinsumLinear::core_b() const {
 torch::Tensor EinsumLinear::apply(
     const torch::Tensor& x, const torch::Tensor& bias) const {
   return structure_.dense
-             ? torch::linear(x, weight_, bias)
+             ? ops::dense_linear(x, weight_, optional(bias))
              : ops::einsum_linear(x, core_a(), core_b(), optional(bias));
 }
 
