@@ -4,8 +4,8 @@
     python3 benchmarks/cuda/convert_ms.py --program build/release/bin/einforge
 
 Layers of the sizes of GPT-2 and of Llama 7B, forward, in bfloat16. The report's
-are einforge.nn.Linear, which caps its cores in each pass; those of the bench are
-the operator alone. Exits 1 where they differ by more than --within.
+are einforge.nn.Linear with its cores capped beforehand, those of the bench the
+operator. Exits 1 where they differ by more than --within.
 """
 
 import argparse
@@ -17,6 +17,9 @@ import sys
 import torch
 
 import einforge
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from provenance import provenance  # noqa: E402
 
 WIDTHS = ((768, 768), (768, 2304), (768, 3072), (3072, 768), (4096, 4096),
           (4096, 11008), (11008, 4096))
@@ -69,8 +72,9 @@ def main():
     print(f"largest difference {100 * worst:.1f}%")
     if options.json:
         options.json.write_text(json.dumps(
-            {"device": bench["device"], "tokens": options.tokens,
-             "dtype": options.dtype, "rows": rows}, indent=1) + "\n")
+            {**provenance(options.program), "device": bench["device"],
+             "tokens": options.tokens, "dtype": options.dtype, "rows": rows},
+            indent=1) + "\n")
     return int(worst > options.within)
 
 

@@ -17,6 +17,7 @@ import json
 import math
 import pathlib
 import statistics
+import sys
 import time
 
 import torch
@@ -130,6 +131,11 @@ def main():
                   f"{rates[-1]:,.0f} tokens per second", flush=True)
             start = time.perf_counter()
     result = {
+        "command": " ".join(sys.argv), "seed": 0,
+        "hardware": (torch.cuda.get_device_name() if device.type == "cuda"
+                     else "CPU"),
+        "versions": {"torch": torch.__version__,
+                     "einforge": einforge.__version__},
         "structure": options.structure,
         "parameters": sum(p.numel() for p in model.parameters()),
         "loss": float(torch.stack(losses[-20:]).mean()),
