@@ -40,7 +40,7 @@ std::optional<Tensor> optional(const Tensor& tensor) {
 }
 
 // Saves the sum, the moments of its rows, the gain and the bias. Outputs are
-// what was normed, once for each reader, and, with a branch, the sum.
+// what was normed, once for each reader, and the sum.
 class FusedResidualNorm : public torch::autograd::Function<FusedResidualNorm> {
  public:
   static variable_list forward(
@@ -91,9 +91,8 @@ class FusedResidualNorm : public torch::autograd::Function<FusedResidualNorm> {
     while (outputs.size() < static_cast<std::size_t>(readers)) {
       outputs.push_back(normed.alias());
     }
-    if (added.defined()) {
-      outputs.push_back(sum);
-    }
+    // Where nothing is added, too, so that what else it goes to comes here.
+    outputs.push_back(added.defined() ? sum : x.alias());
     return outputs;
   }
 
@@ -103,7 +102,7 @@ class FusedResidualNorm : public torch::autograd::Function<FusedResidualNorm> {
     const double scale = context->saved_data["scale"].toDouble();
     const bool adds = context->saved_data["adds"].toBool();
     const bool adds_bias = context->saved_data["adds_bias"].toBool();
-    const Tensor dsum = adds ? grads.back() : Tensor();
+    const Tensor& dsum = grads.back();
     variable_list dys;
     for (std::int64_t i = 0; i < context->saved_data["readers"].toInt(); ++i) {
       const Tensor& dy = grads[static_cast<std::size_t>(i)];
@@ -255,7 +254,7 @@ ResidualNorm residual_norm(
       scale,
       epsilon,
       static_cast<std::int64_t>(readers));
-  Tensor sum = branch.y.defined() ? found.back() : x;
+  Tensor sum = std::move(found.back());
   found.resize(readers);
   return {std::move(sum), std::move(found)};
 }
