@@ -40,24 +40,25 @@ ops::Unbiased Attention::forward(
   if (router_ != nullptr) {
     routing = router_->forward(x[3]);
   }
-  // (batch, time, heads, head_width)
-  const auto split = [&](const torch::Tensor& t) {
-    return t.unflatten(-1, {-1, head_width_});
+  const bool adds = ops::normed_attention_adds_biases(x[0], head_width_);
+  const auto give = [&](TokenLayer& layer, const torch::Tensor& input) {
+    return adds ? layer.forward_unbiased(input, routing)
+                : ops::Unbiased{layer.forward(input, routing), {}};
   };
-  const torch::Tensor q = q_norm_->forward(
-      split(q_->forward(x[0], routing)));  // (batch, time, heads, d_head)
-  const torch::Tensor k = k_norm_->forward(
-      split(k_->forward(x[1], routing)));  // (batch, time, heads, d_head)
-  const torch::Tensor v =
-      split(v_->forward(x[2], routing));  // (batch, time, heads, d_head)
-  const torch::Tensor mixed = ops::causal_attention(
-      q.transpose(1, 2),
-      k.transpose(1, 2),
-      v.transpose(1, 2),
-      /*scale=*/8.0 / static_cast<double>(head_width_));  // (b, heads, t, d)
-  const torch::Tensor joined = mixed.transpose(1, 2).flatten(-2);
-  return unbiased ? out_->forward_unbiased(joined)
-                  : ops::Unbiased{out_->forward(joined), {}};
+  // One after the other: an observer sees them in this order.
+  const ops::Unbiased q = give(*q_, x[0]);
+  const ops::Unbiased k = give(*k_, x[1]);
+  const ops::Unbiased v = give(*v_, x[2]);
+  const torch::Tensor mixed = ops::normed_attention(
+      {.q = q,
+       .k = k,
+       .v = v,
+       .q_gain = q_norm_->gain(),
+       .k_gain = k_norm_->gain(),
+       .epsilon = LayerNorm::kEpsilon,
+       .scale = 8.0 / static_cast<double>(head_width_)});
+  return unbiased ? out_->forward_unbiased(mixed)
+                  : ops::Unbiased{out_->forward(mixed), {}};
 }
 
 }  // namespace einforge::nn

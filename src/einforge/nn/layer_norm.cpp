@@ -5,12 +5,6 @@
 #include "einforge/ops/layer_norm.h"
 
 namespace einforge::nn {
-namespace {
-
-constexpr double kEpsilon = 1e-5;
-
-}  // namespace
-
 LayerNorm::LayerNorm(std::int64_t width, bool bias) {
   gain_ = add_parameter("gain", torch::ones({width}));
   if (bias) {

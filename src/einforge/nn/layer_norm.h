@@ -28,6 +28,9 @@ class LayerNorm : public Layer {
   // ops::residual_norm_adds_bias().
   bool adds_bias(const torch::Tensor& x) const;
 
+  static constexpr double kEpsilon = 1e-5;
+  const torch::Tensor& gain() const { return gain_; }
+
  private:
   torch::Tensor gain_;  // (width)
   torch::Tensor bias_;  // (width) or undefined

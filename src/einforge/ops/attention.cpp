@@ -9,7 +9,9 @@
 #include <torch/autograd.h>
 
 #include "einforge/ops/autocast_dtype.h"
+#include "einforge/ops/cuda/short_attention.h"
 #include "einforge/ops/deterministic.h"
+#include "einforge/ops/layer_norm.h"
 
 namespace einforge::ops {
 namespace {
@@ -174,6 +176,33 @@ Tensor causal_attention(
       kNoDropout,
       /*is_causal=*/true,
       scale);
+}
+
+Tensor normed_attention(const AttentionInputs& inputs) {
+  if (fused::takes_short_attention(inputs)) {
+    return fused::short_attention(inputs);
+  }
+  // (batch, time, heads, head_width)
+  const auto heads = [&](const Unbiased& of) {
+    const Tensor whole =
+        of.bias.defined() ? of.y + of.bias.to(of.y.scalar_type()) : of.y;
+    return whole.unflatten(-1, {-1, inputs.q_gain.size(0)});
+  };
+  const Tensor q =
+      layer_norm(heads(inputs.q), inputs.q_gain, {}, inputs.epsilon);
+  const Tensor k =
+      layer_norm(heads(inputs.k), inputs.k_gain, {}, inputs.epsilon);
+  return causal_attention(
+             q.transpose(1, 2),
+             k.transpose(1, 2),
+             heads(inputs.v).transpose(1, 2),
+             inputs.scale)  // (batch, heads, time, head_width)
+      .transpose(1, 2)
+      .flatten(-2);
+}
+
+bool normed_attention_adds_biases(const Tensor& x, std::int64_t head_width) {
+  return fused::short_attention_adds_biases(x, head_width);
 }
 
 }  // namespace einforge::ops

@@ -4,9 +4,8 @@
 
 #include "einforge/kernels/cuda/ceil_div.h"
 #include "einforge/kernels/cuda/column_sums.h"
-#include "einforge/kernels/cuda/norm_range.h"
+#include "einforge/kernels/cuda/row_norm.cuh"
 #include "einforge/kernels/cuda/row_norm.h"
-#include "einforge/kernels/cuda/vec8.cuh"
 
 namespace einforge::kernels::cuda {
 
@@ -16,60 +15,6 @@ constexpr int kThreads = 256;
 constexpr int kVector = 8;  // elements of a lane
 // Enough to fill any device, few enough that their sums are reduced quickly.
 constexpr int kMostBlocks = 1024;
-
-// Of the lanes of one row, to all of them.
-template <int kLanes>
-__device__ float sum_of_row(float value) {
-#pragma unroll
-  for (int hop = 1; hop < kLanes; hop *= 2) {
-    value += __shfl_xor_sync(0xFFFFFFFFU, value, hop);
-  }
-  return value;
-}
-
-// x becomes n; returns 1 / sqrt(var + epsilon), which is 0 or NaN where sums
-// leave the range of float32.
-template <int kLanes>
-__device__ float normalise_in_range(Vec8& x, float epsilon) {
-  constexpr float kShare = 1.0F / (kLanes * kVector);
-  float sum = 0.0F;
-  for (const float value : x.of) {
-    sum += value;
-  }
-  const float mean = sum_of_row<kLanes>(sum) * kShare;
-  float squares = 0.0F;
-  for (float& value : x.of) {
-    value -= mean;
-    squares += value * value;
-  }
-  const float scale = rsqrtf(sum_of_row<kLanes>(squares) * kShare + epsilon);
-  for (float& value : x.of) {
-    value *= scale;
-  }
-  return scale;
-}
-
-// The same for all finite rows, by a whole warp: where sums leave the range, of
-// a small multiple of the row, beside whose variance epsilon is nothing.
-template <int kLanes>
-__device__ float normalise(Vec8& x, float epsilon) {
-  const Vec8 given = x;
-  float scale = normalise_in_range<kLanes>(x, epsilon);
-  const bool is_lost = !(scale > 0.0F);
-  if (__any_sync(0xFFFFFFFFU, is_lost)) {
-    Vec8 small = given;
-    for (float& value : small.of) {
-      value *= kSmallMultiple;
-    }
-    const float small_scale =
-        normalise_in_range<kLanes>(small, kSmallestEpsilon);
-    if (is_lost) {
-      x = small;
-      scale = small_scale * kSmallMultiple;
-    }
-  }
-  return scale;
-}
 
 // Calls work(vector, exists) for the vectors of this thread; whole warps go
 // together, since they exchange sums.
@@ -127,22 +72,13 @@ __global__ void __launch_bounds__(kThreads) row_norm_backward_kernel(
     const uint4 zeros{0, 0, 0, 0};
     Vec8 n = Vec8::load(exists ? x[vector] : zeros);
     Vec8 g = Vec8::load(exists ? dy[vector] : zeros);
-    const float scale = normalise<kLanes>(n, p.epsilon);
-    float sum = 0.0F;
-    float product = 0.0F;
+    const float scale = normalise<kLanes>(n, p.epsilon).y;
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
       dgain.of[i] += g.of[i] * n.of[i];
       g.of[i] *= gain.of[i];
-      sum += g.of[i];
-      product += g.of[i] * n.of[i];
     }
-    const float mean = sum_of_row<kLanes>(sum) / kWidth;
-    const float along = sum_of_row<kLanes>(product) / kWidth;
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) {
-      g.of[i] = scale * (g.of[i] - mean - n.of[i] * along);
-    }
+    normalise_backward<kLanes>(g, n, scale);
     if (exists) {
       dx[vector] = g.rounded();
     }

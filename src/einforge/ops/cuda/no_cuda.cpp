@@ -16,6 +16,7 @@
 #include "einforge/ops/cuda/moe_router_loss.h"
 #include "einforge/ops/cuda/residual_norm.h"
 #include "einforge/ops/cuda/rms_cap.h"
+#include "einforge/ops/cuda/short_attention.h"
 #include "einforge/ops/cuda/sum_of_rows.h"
 
 namespace einforge::ops {
@@ -277,6 +278,19 @@ std::tuple<Tensor, Tensor> rms_cap_backward(
     const Tensor& /*core*/,
     const std::optional<Tensor>& /*gain*/,
     double /*max_rms*/) {
+  not_built();
+}
+
+bool takes_short_attention(const AttentionInputs& /*inputs*/) {
+  return false;
+}
+
+bool short_attention_adds_biases(
+    const Tensor& /*x*/, std::int64_t /*head_width*/) {
+  return false;
+}
+
+Tensor short_attention(const AttentionInputs& /*inputs*/) {
   not_built();
 }
 
