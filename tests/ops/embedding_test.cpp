@@ -63,6 +63,44 @@ TEST_P(Embedding, AgreesWithFloat64AndRepeatsAtRandomSizes) {
   }
 }
 
+TEST_P(Embedding, AddsPositions) {
+  torch::manual_seed(7);
+  const auto like = torch::dtype(torch::kFloat32).device(GetParam());
+  for (const std::int64_t width : {1, 4, 12, 30, 128, 1000}) {
+    for (const auto dtype : {torch::kInt64, torch::kInt32}) {
+      // Of a larger table, not from its beginning.
+      const Tensor weight = torch::randn({50, width}, like).requires_grad_();
+      const Tensor table = torch::randn({40, width}, like).requires_grad_();
+      const Tensor index =
+          torch::randint(50, {33, 6}, like.dtype(dtype)).transpose(0, 1);
+      const Tensor y = ops::embedding(weight, index, table.narrow(0, 3, 33));
+      const Tensor expected = weight.detach()
+                                  .index_select(0, index.flatten())
+                                  .view({6, 33, width}) +
+                              table.detach().narrow(0, 3, 33);
+      EXPECT_TRUE(torch::equal(y.detach(), expected)) << width;
+      const Tensor grad = torch::randn({6, 33, width}, like);
+      const auto gradients = [&] {
+        return torch::autograd::grad(
+            {y}, {weight, table}, {grad}, /*retain_graph=*/true);
+      };
+      const auto got = gradients();
+      EXPECT_TRUE(torch::allclose(
+          got[0],
+          torch::zeros_like(weight).index_add_(
+              0, index.flatten(), grad.view({-1, width})),
+          1e-5,
+          1e-5));
+      EXPECT_TRUE(
+          torch::allclose(got[1].narrow(0, 3, 33), grad.sum(0), 1e-5, 1e-5));
+      EXPECT_EQ(got[1].narrow(0, 0, 3).abs().max().item<double>(), 0);
+      const auto again = gradients();
+      EXPECT_TRUE(torch::equal(got[0], again[0]));
+      EXPECT_TRUE(torch::equal(got[1], again[1]));
+    }
+  }
+}
+
 TEST_P(Embedding, TakesAnyShapeOfIndices) {
   torch::manual_seed(6);
   const Tensor weight = torch::randn({7, 12}, GetParam());

@@ -123,9 +123,8 @@ torch::Tensor Gpt::hidden(const torch::Tensor& x) {
       "; got ",
       x.sizes());
   Residual h{
-      torch::add(
-          ops::embedding(token_embedding_, x),
-          position_embedding_.narrow(0, 0, x.size(1))),
+      ops::embedding(
+          token_embedding_, x, position_embedding_.narrow(0, 0, x.size(1))),
       {}};
   for (const auto& block : blocks_) {
     h = block->forward(h);

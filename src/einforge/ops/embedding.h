@@ -14,4 +14,14 @@ namespace einforge::ops {
 torch::Tensor embedding(
     const torch::Tensor& weight, const torch::Tensor& index);
 
+// weight[index] + position, on CUDA in one pass in float32.
+//
+// @param index (..., time)
+// @param position (time, width)
+// @return (..., time, width)
+torch::Tensor embedding(
+    const torch::Tensor& weight,
+    const torch::Tensor& index,
+    const torch::Tensor& position);
+
 }  // namespace einforge::ops

@@ -6,6 +6,7 @@
 #include "einforge/ops/cuda/btt_linear.h"
 #include "einforge/ops/cuda/btt_moe_fused.h"
 #include "einforge/ops/cuda/device.h"
+#include "einforge/ops/cuda/embedding.h"
 #include "einforge/ops/cuda/fastest.h"
 #include "einforge/ops/cuda/gelu.h"
 #include "einforge/ops/cuda/graphs.h"
@@ -224,6 +225,20 @@ Tensor router_loss_backward(
     const Tensor& /*counts*/,
     double /*balance_weight*/,
     double /*z_weight*/) {
+  not_built();
+}
+
+bool takes_embedding(
+    const Tensor& /*weight*/,
+    const Tensor& /*index*/,
+    const Tensor& /*position*/) {
+  return false;
+}
+
+Tensor embedding(
+    const Tensor& /*weight*/,
+    const Tensor& /*index*/,
+    const Tensor& /*position*/) {
   not_built();
 }
 
