@@ -14,7 +14,8 @@ what is missing. A search of many trials, one GPU each, comes last (--trials).
 Of a run: the median tokens per second after the first third of its steps; the
 efficiency, that over N times one process's; the most memory that tensors took
 on one GPU (of rank 0); and from a profile of rank 0 the share of the step in
-which NCCL ran and nothing else did (unknown on a CPU).
+which NCCL ran and nothing else did (unknown on a CPU). Mode `plain` trains one
+process without CUDA graphs once more, as several have none.
 """
 
 import argparse
@@ -34,8 +35,9 @@ import time
 from provenance import provenance
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Sharded: the optimiser's state.
-MODES = ["weak", "weak-sharded", "strong", "strong-sharded"]
+# Sharded: the optimiser's state. Plain: one process without CUDA graphs, which
+# several do not use.
+MODES = ["weak", "weak-sharded", "strong", "strong-sharded", "plain"]
 
 
 def parse_arguments():
@@ -55,10 +57,11 @@ def parse_arguments():
                         default=["dense", "monarch", "btt_moe:E=16,k=2"])
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--context", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=256,
-                        help="sequences per process (weak), in all (strong)")
+    parser.add_argument("--batch", nargs="+", type=int, default=[256],
+                        help="sequences per process (weak), in all (strong); "
+                        "for each width,\nor one for all")
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--log-every", type=int, default=6)
+    parser.add_argument("--log-every", type=int, default=5)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES,
                         help="the order too")
     parser.add_argument("--trials", type=int, default=16,
@@ -71,6 +74,10 @@ def parse_arguments():
     options.program = options.program.resolve()
     if not options.program.exists():
         parser.error(f"--program: expected a file; got '{options.program}'")
+    if len(options.batch) == 1:
+        options.batch *= len(options.widths)
+    if len(options.batch) != len(options.widths):
+        parser.error("--batch: expected one, or one for each of --widths")
     if 1 not in options.processes:
         parser.error("--processes: expected 1 among them, to compare with")
     return options
@@ -170,7 +177,7 @@ class Scaling:
         (options.work / "search.json").write_text(json.dumps({
             "train": {**train, "log_every": 1000}, "structures": ["dense"],
             "widths": [min(options.widths)], "bootstrap": 0, "curve_points": 1,
-            "budget": {"tokens": options.batch * options.context *
+            "budget": {"tokens": options.batch[0] * options.context *
                        options.steps}}))
 
     def cases(self):
@@ -180,8 +187,9 @@ class Scaling:
             for count in options.processes:
                 for width in options.widths:
                     for structure in options.structures:
-                        # One process trains the same in all modes.
-                        if count > 1 or mode == options.modes[0]:
+                        # One process trains the same in all other modes.
+                        if (count == 1) == (mode == "plain") or (
+                                count == 1 and mode == options.modes[0]):
                             yield {"width": width, "structure": structure,
                                    "processes": count, "kind": kind,
                                    "sharded_optimizer": bool(sharded)}
@@ -192,7 +200,8 @@ class Scaling:
         run = options.work / f"run_{gpu or 0}"
         shutil.rmtree(run, ignore_errors=True)
         count = case["processes"]
-        batch = options.batch * (count if case["kind"] == "weak" else 1)
+        batch = options.batch[options.widths.index(case["width"])] * (
+            count if case["kind"] == "weak" else 1)
         arguments = [
             "train", options.work / "train.json", "--out", run, "--set",
             f"model.structure.all={case['structure']}", "--set",
@@ -202,6 +211,8 @@ class Scaling:
             arguments += ["--processes", count, "--profile=3"]
         if case["sharded_optimizer"]:
             arguments.append("--shard-optimizer")
+        if case["kind"] == "plain":
+            arguments += ["--set", "cuda_graph=false"]
         visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
         row = {**case, "batch": batch}
         begin = time.monotonic()
@@ -256,7 +267,8 @@ class Scaling:
 
     def one(self, row):
         return next((r.get("tokens_per_second") for r in self.report["rows"]
-                     if r["processes"] == 1 and r["width"] == row["width"] and
+                     if r["processes"] == 1 and r["kind"] != "plain" and
+                     r["width"] == row["width"] and
                      r["structure"] == row["structure"]), None)
 
     def run(self):
@@ -301,8 +313,9 @@ class Scaling:
 
 
 def line(row):
+    sharded = "sharded" if row["sharded_optimizer"] else ""
     head = (f"{row['structure']:18} {row['width']:5} x{row['processes']} "
-            f"{row['kind']:6} {'sharded' if row['sharded_optimizer'] else '':7}")
+            f"{row['kind']:6} {sharded:7}")
     if "error" in row:
         return f"{head} {row['error']}"
     efficiency = row.get("efficiency")
@@ -317,7 +330,8 @@ def line(row):
 def picture(report):
     """Efficiency by processes: a panel for weak and for strong scaling, a line
     for each structure and width; dashed with shards."""
-    rows = [row for row in report["rows"] if row.get("efficiency")]
+    rows = [row for row in report["rows"]
+            if row.get("efficiency") and row["kind"] != "plain"]
     counts = sorted({row["processes"] for row in rows})
     names = sorted({(row["structure"], row["width"]) for row in rows})
     colours = ["#2456c7", "#b3372f", "#1a7f4b", "#8a5a00", "#6b3fa0", "#0b7285"]

@@ -2,13 +2,13 @@
 """Whether several processes train as one does: over NCCL on the GPUs of a host,
 over Gloo on a CPU.
 
-For each structure, in float32: the gradients of the first steps (as Adam's first
-moment has them), the losses, and the weights with and without shards, by one
-process and by several; the same run resumed by as many, bit for bit, and by
-one; the same started by torchrun, where it is installed. Trials of a search by teams
-of processes. And what becomes of the processes when one of them is killed or
-stopped. Prints a line for each and
-ends with 1 where one is not as it should be.
+For each structure, in float32: the gradients of the first steps (as Adam's
+first moment has them), the losses, and the weights with and without shards, by
+one process and by several; the same run resumed by as many, bit for bit, and by
+one; the same started by torchrun, where it is installed. Trials of a search by
+teams of processes. And what becomes of the processes when one of them is killed
+or stopped. Prints a line for each and ends with 1 where one is not as it should
+be.
 
     scripts/check_processes.py --device cuda --out results/h200x2/processes.json
     scripts/check_processes.py --device cpu
@@ -324,7 +324,8 @@ class Checks:
     def all(self):
         last = self.options.processes - 1
         work = [(self.structure, s) for s in self.options.structures]
-        work += [(self.hit, signal.SIGKILL, last), (self.hit, signal.SIGKILL, 0),
+        work += [(self.hit, signal.SIGKILL, last),
+                 (self.hit, signal.SIGKILL, 0),
                  (self.hit, signal.SIGSTOP, last), (self.team,),
                  (self.torchrun,)]
 

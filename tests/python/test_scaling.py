@@ -29,16 +29,17 @@ class ScalingTest(unittest.TestCase):
     def test_cases(self):
         run = scaling.Scaling.__new__(scaling.Scaling)
         run.options = argparse.Namespace(
-            modes=["weak", "strong-sharded"], processes=[1, 2, 4],
+            modes=["weak", "strong-sharded", "plain"], processes=[1, 2, 4],
             widths=[32, 64], structures=["dense", "monarch"])
         cases = list(run.cases())
         self.assertEqual(len({str(case) for case in cases}), len(cases))
         # Four alone, and in each mode four by two and four by four.
         self.assertEqual([case["processes"] for case in cases],
-                         [1] * 4 + ([2] * 4 + [4] * 4) + ([2] * 4 + [4] * 4))
+                         [1] * 4 + ([2] * 4 + [4] * 4) * 2 + [1] * 4)
         self.assertEqual(
             [(case["kind"], case["sharded_optimizer"]) for case in cases],
-            [("weak", False)] * 12 + [("strong", True)] * 8)
+            [("weak", False)] * 12 + [("strong", True)] * 8 +
+            [("plain", False)] * 4)
 
     def test_picture_and_lines(self):
         row = {"structure": "btt_moe:E=16,k=2", "width": 64, "kind": "weak",
