@@ -57,10 +57,13 @@ TEST(ShortKernelName, IsShort) {
 
 TEST(ProfileWindow, IsAfterWarmUpAndBetweenLogs) {
   const auto every = [](std::int64_t n) {
-    return [n](std::int64_t step) { return step % n == 0; };
+    return [n](std::int64_t step) { return n > 0 && step % n == 0; };
   };
-  EXPECT_EQ(profile_window(0, 1000, 5, every(10)), (ProfileWindow{5, 10, 15}));
-  EXPECT_EQ(profile_window(0, 1000, 5, every(12)), (ProfileWindow{6, 12, 17}));
+  EXPECT_EQ(profile_window(0, 1000, 5, every(10)), (ProfileWindow{10, 14, 19}));
+  EXPECT_EQ(profile_window(0, 1000, 5, every(12)), (ProfileWindow{12, 17, 22}));
+  EXPECT_EQ(profile_window(0, 1000, 5, every(0)), (ProfileWindow{5, 10, 15}));
+  EXPECT_EQ(profile_window(0, 30, 5, every(7)), (ProfileWindow{14, 15, 20}));
+  // Where no timed ones are.
   EXPECT_EQ(profile_window(7, 1000, 9, every(10)), (ProfileWindow{14, 20, 29}));
   // Where there are no quiet steps, or few at all.
   EXPECT_EQ(profile_window(0, 1000, 5, every(1)), (ProfileWindow{5, 10, 15}));

@@ -321,20 +321,32 @@ ProfileWindow profile_window(
   // Allocators and caches have settled by then.
   constexpr std::int64_t kBefore = 10;
   constexpr std::int64_t kFarthest = 100;
+  constexpr std::int64_t kMostTimed = 10;
   count = std::min(count, target - first);
   const std::int64_t earliest = std::min(first + kBefore, target - count);
+  const std::int64_t latest = std::min(earliest + kFarthest, target - count);
+  // None in (after, until].
+  const auto is_quiet = [&](std::int64_t after, std::int64_t until) {
+    while (after < until && !busy(after + 1)) {
+      ++after;
+    }
+    return after == until;
+  };
+  // As many timed ones without logs as there can be, else any.
+  const std::int64_t settled = first + (earliest - first + 1) / 2;
+  for (std::int64_t timed = std::min(count, kMostTimed); timed > 0; --timed) {
+    for (std::int64_t at = earliest; at <= latest; ++at) {
+      if (at - timed >= settled && is_quiet(at - timed, at + count)) {
+        return {.timed_from = at - timed, .from = at, .to = at + count};
+      }
+    }
+  }
   std::int64_t from = earliest;
-  for (std::int64_t at = earliest;
-       at <= std::min(earliest + kFarthest, target - count);
-       ++at) {
-    bool quiet = true;
-    for (std::int64_t step = at + 1; step <= at + count; ++step) {
-      quiet &= !busy(step);
-    }
-    if (quiet) {
-      from = at;
-      break;
-    }
+  while (from <= latest && !is_quiet(from, from + count)) {
+    ++from;
+  }
+  if (from > latest) {
+    from = earliest;
   }
   return {
       .timed_from = first + (from - first + 1) / 2,

@@ -56,8 +56,9 @@ struct ProfileWindow {
   bool operator==(const ProfileWindow&) const = default;
 };
 
-// `count` steps or what is left, some steps after `first`, none of which is
-// `busy` (logs, evaluates) if there are such near.
+// `count` steps or what is left, and as many before them that are timed, some
+// steps after `first`; none is `busy` (logs, evaluates) if there are such near,
+// if need be fewer timed ones.
 ProfileWindow profile_window(
     std::int64_t first,
     std::int64_t target,
