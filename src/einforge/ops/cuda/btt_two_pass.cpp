@@ -2,7 +2,6 @@
 
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -20,11 +19,10 @@
 #include "einforge/kernels/cuda/pad_rows.h"
 #include "einforge/kernels/cuda/two_pass.h"
 #include "einforge/kernels/cuda/two_pass/layer.h"
-#include "einforge/kernels/jit/kernel_cache.h"
 #include "einforge/ops/cuda/btt_linear.h"
 #include "einforge/ops/cuda/btt_operands.h"
 #include "einforge/ops/cuda/btt_tuner.h"
-#include "einforge/ops/cuda/choice_cache.h"
+#include "einforge/ops/cuda/jit_kernels.h"
 #include "einforge/ops/sum_of_rows.h"
 
 namespace einforge::ops {
@@ -35,29 +33,6 @@ namespace tp = kernels::cuda::two_pass;
 using torch::Tensor;
 using tp::kVector;
 using tp::padded;
-
-// "sm_90a"; the suffix allows an architecture's own instructions.
-std::string architecture() {
-  int device = 0;
-  int major = 0;
-  int minor = 0;
-  C10_CUDA_CHECK(cudaGetDevice(&device));
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(
-      &major, cudaDevAttrComputeCapabilityMajor, device));
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(
-      &minor, cudaDevAttrComputeCapabilityMinor, device));
-  return fmt::format("sm_{}{}{}", major, minor, major >= 9 ? "a" : "");
-}
-
-tp::Device plan_device() {
-  const ek::DeviceLimits& limits = device_limits();
-  return {limits.multiprocessors, limits.shared_bytes};
-}
-
-kernels::jit::KernelCache& kernel_cache() {
-  static kernels::jit::KernelCache cache(cache_directory() / "kernels");
-  return cache;
-}
 
 template <typename Shape>
 struct Kernel {
@@ -127,7 +102,7 @@ std::vector<Kernel<Shape>> load(const std::vector<Shape>& shapes) {
     sources.push_back(tp::source_of(shape));
   }
   std::vector<Kernel<Shape>> kernels;
-  for (const auto& cubin : kernel_cache().get(sources, architecture())) {
+  for (const auto& cubin : jit_kernels().get(sources, jit_architecture())) {
     if (!cubin) {
       return {};
     }
@@ -239,6 +214,13 @@ const Stages& stages_of(const two_pass::Layer& layer) {
       find_stages(layer.sizes, layer.rows.pairs, layer.cores.experts);
   TORCH_CHECK(stages != nullptr, "[two_pass] expected sizes with kernels");
   return *stages;
+}
+
+const Gradients& gradients_of(const two_pass::Layer& layer) {
+  const Gradients* kernels = find_gradients(
+      padded(layer.sizes), layer.rows.pairs, layer.cores.experts);
+  TORCH_CHECK(kernels != nullptr, "[two_pass] expected sizes with kernels");
+  return *kernels;
 }
 
 // z of every pair, times its gate: slabs of (gamma vector, pair, rho, phi).
@@ -454,8 +436,9 @@ bool supports(
   }
   if (is_new) {
     // Side by side, before one after the other is asked for.
-    kernel_cache().get(
-        tp::sources_of(sizes, rows, experts, plan_device()), architecture());
+    jit_kernels().get(
+        tp::sources_of(sizes, rows, experts, plan_device()),
+        jit_architecture());
   }
   return has_stages(sizes) && has_stages(sizes.transposed()) &&
          find_gradients(padded(sizes), rows, experts) != nullptr;
@@ -524,22 +507,20 @@ void core_gradients(
   if (!grad_first.defined() && !grad_second.defined()) {
     return;
   }
-  const Gradients* kernels = find_gradients(
-      padded(layer.sizes), layer.rows.pairs, layer.cores.experts);
-  TORCH_CHECK(kernels != nullptr, "[two_pass] expected sizes with kernels");
+  const Gradients& kernels = gradients_of(layer);
   const Tensor x = padded_input(layer, given_x);
   const Tensor dy = padded_input(layer.transposed(), given_dy);
   if (grad_first.defined()) {
     if (!dz.defined()) {
       dz = first_stage(layer.transposed(), dy, /*gates=*/Tensor());
     }
-    gradient(kernels->first, layer, x, dz, gates, grad_first, /*first=*/true);
+    gradient(kernels.first, layer, x, dz, gates, grad_first, /*first=*/true);
   }
   dz.reset();  // before z is made
   if (grad_second.defined()) {
     const Tensor z = first_stage(layer, x, gates);
     gradient(
-        kernels->second,
+        kernels.second,
         layer.transposed(),
         dy,
         z,
@@ -547,6 +528,47 @@ void core_gradients(
         grad_second,
         /*first=*/false);
   }
+}
+
+Tensor into_slabs(const Layer& layer, const Tensor& x) {
+  return first_stage(layer, x, /*gates=*/Tensor());
+}
+
+Tensor out_of_slabs(const Layer& layer, const Tensor& z) {
+  const Stages& stages = stages_of(layer);
+  const Tensor packed = pack(stages, layer, z, /*both=*/true)[1];
+  const Tensor y = empty_output(layer, z, layer.rows.pairs);
+  run(stages.second,
+      {.in = z.const_data_ptr(),
+       .out = y.mutable_data_ptr(),
+       .out_rows = y.size(0),
+       .weights = packed.const_data_ptr(),
+       .rows = layer.rows});
+  return without_padding(y, layer.sizes.epsilon, layer.sizes.phi);
+}
+
+void first_gradient(
+    const Layer& layer, const Tensor& x, const Tensor& dz, const Tensor& grad) {
+  gradient(
+      gradients_of(layer).first,
+      layer,
+      x,
+      dz,
+      /*gates=*/Tensor(),
+      grad,
+      /*first=*/true);
+}
+
+void second_gradient(
+    const Layer& layer, const Tensor& z, const Tensor& dy, const Tensor& grad) {
+  gradient(
+      gradients_of(layer).second,
+      layer.transposed(),
+      dy,
+      z,
+      /*gates=*/Tensor(),
+      grad,
+      /*first=*/false);
 }
 
 }  // namespace two_pass

@@ -65,5 +65,32 @@ void core_gradients(
     const torch::Tensor& grad_first,
     const torch::Tensor& grad_second);
 
+// The parts of the passes of one layer, for what runs something of its own
+// between them. Slabs are how z and dz lie in memory: of z vectors of eight
+// gammas, (gamma / 8, rows, (rho, phi), 8).
+
+// @param x (tokens, d_in), contiguous
+// @return z in slabs
+torch::Tensor into_slabs(const Layer& layer, const torch::Tensor& x);
+
+// @return (rows, d_out)
+torch::Tensor out_of_slabs(const Layer& layer, const torch::Tensor& z);
+
+// @param dz in slabs, as into_slabs() of the transposed layer gives it
+// @param grad of the core contracted first, of any strides
+void first_gradient(
+    const Layer& layer,
+    const torch::Tensor& x,
+    const torch::Tensor& dz,
+    const torch::Tensor& grad);
+
+// @param z in slabs
+// @param grad of the core contracted second, of any strides
+void second_gradient(
+    const Layer& layer,
+    const torch::Tensor& z,
+    const torch::Tensor& dy,
+    const torch::Tensor& grad);
+
 }  // namespace two_pass
 }  // namespace einforge::ops

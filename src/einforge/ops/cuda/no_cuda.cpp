@@ -8,6 +8,7 @@
 #include "einforge/ops/cuda/device.h"
 #include "einforge/ops/cuda/embedding.h"
 #include "einforge/ops/cuda/fastest.h"
+#include "einforge/ops/cuda/ffn.h"
 #include "einforge/ops/cuda/gelu.h"
 #include "einforge/ops/cuda/graphs.h"
 #include "einforge/ops/cuda/kronecker_linear.h"
@@ -131,6 +132,19 @@ RoutedGradients routed_backward(
     const RoutedOutputGradients& /*grads*/,
     bool /*softmax_first*/,
     const GradientMask& /*mask*/) {
+  not_built();
+}
+
+bool takes_ffn(const Tensor& /*x*/, const FfnProblem& /*problem*/) {
+  return false;
+}
+
+bool ffn_is_fastest(const Tensor& /*x*/, const FfnProblem& /*problem*/) {
+  return false;
+}
+
+Tensor ffn(
+    const Tensor& /*x*/, const FfnLayer& /*in*/, const FfnLayer& /*out*/) {
   not_built();
 }
 
