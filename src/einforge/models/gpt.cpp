@@ -80,10 +80,7 @@ ops::Unbiased Block::ffn(const torch::Tensor& x, bool unbiased) {
   if (ffn_ != nullptr) {
     return {ffn_->forward(x), {}};
   }
-  const torch::Tensor hidden =
-      with_gelu(*ffn_in_, x);  // (batch, time, ffn width)
-  return unbiased ? ffn_out_->forward_unbiased(hidden)
-                  : ops::Unbiased{ffn_out_->forward(hidden), {}};
+  return models::ffn(*ffn_in_, *ffn_out_, x, unbiased);
 }
 
 Residual Block::forward(const Residual& x) {

@@ -3,7 +3,9 @@
 #include "einforge/nn/einsum_linear.h"
 #include "einforge/nn/moe_ffn.h"
 #include "einforge/nn/moe_linear.h"
+#include "einforge/nn/observer.h"
 #include "einforge/nn/padded_linear.h"
+#include "einforge/ops/ffn.h"
 #include "einforge/ops/gelu.h"
 
 namespace einforge::models {
@@ -71,6 +73,37 @@ torch::Tensor with_gelu(nn::TokenLayer& layer, const torch::Tensor& x) {
   }
   const auto [y, bias] = layer.forward_unbiased(x);
   return ops::gelu(y, bias);
+}
+
+ops::Unbiased ffn(
+    nn::TokenLayer& in,
+    nn::TokenLayer& out,
+    const torch::Tensor& x,
+    bool unbiased) {
+  auto* first = dynamic_cast<nn::EinsumLinear*>(&in);
+  auto* second = dynamic_cast<nn::EinsumLinear*>(&out);
+  const auto is_fused = [&] {
+    return !first->structure().dense && !second->structure().dense &&
+           !nn::Observer::is_there() &&
+           ops::ffn_is_fused(
+               x,
+               {.in = first->structure().sizes,
+                .out = second->structure().sizes,
+                .in_bias = first->bias().defined(),
+                .out_bias = !unbiased && second->bias().defined()});
+  };
+  if (first != nullptr && second != nullptr && is_fused()) {
+    ops::FfnLayer last = second->operands(x);
+    if (unbiased) {
+      last.bias.reset();
+    }
+    return {
+        ops::ffn(x, first->operands(x), last),
+        unbiased ? second->bias() : torch::Tensor()};
+  }
+  const torch::Tensor hidden = with_gelu(in, x);
+  return unbiased ? out.forward_unbiased(hidden)
+                  : ops::Unbiased{out.forward(hidden), {}};
 }
 
 std::shared_ptr<nn::MoeRouter> make_router(

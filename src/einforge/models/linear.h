@@ -25,6 +25,14 @@ std::shared_ptr<nn::TokenLayer> make_ffn_moe(
 // gelu(layer(x)), which adds the layer's bias where that saves a pass.
 torch::Tensor with_gelu(nn::TokenLayer& layer, const torch::Tensor& x);
 
+// out(gelu(in(x))), in one kernel where that is faster. With `unbiased` the
+// bias of `out` may be left to the reader.
+ops::Unbiased ffn(
+    nn::TokenLayer& in,
+    nn::TokenLayer& out,
+    const torch::Tensor& x,
+    bool unbiased);
+
 // The router that stands before several mixtures like the planned one.
 std::shared_ptr<nn::MoeRouter> make_router(
     const LinearPlan& plan,

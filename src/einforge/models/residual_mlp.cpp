@@ -35,7 +35,7 @@ torch::Tensor ResidualMlpBlock::forward(const torch::Tensor& x) {
   if (ffn_ != nullptr) {
     return x + ffn_->forward(normed);
   }
-  return x + ffn_out_->forward(with_gelu(*ffn_in_, normed));
+  return x + ffn(*ffn_in_, *ffn_out_, normed, /*unbiased=*/false).y;
 }
 
 ResidualMlp::ResidualMlp(

@@ -25,6 +25,14 @@ torch::Tensor normal(
       .to(torch::kFloat32);
 }
 
+// What the operator computes in.
+torch::ScalarType inference_dtype(const torch::Tensor& x) {
+  const auto device = x.device().type();
+  return at::autocast::is_autocast_enabled(device)
+             ? at::autocast::get_autocast_dtype(device)
+             : x.scalar_type();
+}
+
 std::optional<torch::Tensor> optional(const torch::Tensor& tensor) {
   return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
 }
@@ -111,6 +119,15 @@ bool EinsumLinear::infers() const {
   return inference_ && !structure_.dense && !torch::GradMode::is_enabled();
 }
 
+ops::FfnLayer EinsumLinear::operands(const torch::Tensor& x) {
+  TORCH_CHECK(!structure_.dense, "[EinsumLinear] expected a layer with cores");
+  if (infers()) {
+    const Prepared& p = prepare(inference_dtype(x));
+    return {p.core_a, p.core_b, p.bias};
+  }
+  return {core_a(), core_b(), bias_};
+}
+
 void EinsumLinear::set_inference(bool on) {
   inference_ = on;
   prepared_ = {};
@@ -141,16 +158,13 @@ const EinsumLinear::Prepared& EinsumLinear::prepare(torch::ScalarType dtype) {
 
 torch::Tensor EinsumLinear::infer(const torch::Tensor& x) {
   const c10::DeviceGuard guard(x.device());  // of which choices are asked
-  const auto device = x.device().type();
-  const auto dtype = at::autocast::is_autocast_enabled(device)
-                         ? at::autocast::get_autocast_dtype(device)
-                         : x.scalar_type();
+  const auto dtype = inference_dtype(x);
   const Prepared& p = prepare(dtype);
   const bool merged = ops::merged_is_faster(
       {.sizes = structure_.sizes,
        .tokens = x.numel() / structure_.d_in,
        .dtype = dtype,
-       .device = device});
+       .device = x.device().type()});
   if (!merged) {
     return ops::einsum_linear(x, p.core_a, p.core_b, optional(p.bias));
   }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "einforge/nn/token_layer.h"
+#include "einforge/ops/ffn.h"
 #include "einforge/structure/structure.h"
 
 namespace einforge::nn {
@@ -45,6 +46,9 @@ class EinsumLinear : public TokenLayer {
   ops::Unbiased forward_unbiased(
       const torch::Tensor& x,
       const std::optional<ops::MoeRouting>& routing = std::nullopt) override;
+
+  // What forward() applies to x, capped and scaled; not of a dense layer.
+  ops::FfnLayer operands(const torch::Tensor& x);
 
   // The dense matrix that does the same: forward(x) = x merge()^T + bias.
   // @return (d_out, d_in)
