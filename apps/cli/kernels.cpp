@@ -20,6 +20,7 @@
 #include "einforge/base/error.h"
 #include "einforge/base/progress.h"
 #include "einforge/base/text.h"
+#include "einforge/kernels/cuda/fused_ffn/plan.h"
 #include "einforge/kernels/cuda/two_pass/layer.h"
 #include "einforge/kernels/jit/compiler.h"
 #include "einforge/kernels/jit/kernel_cache.h"
@@ -33,7 +34,9 @@ namespace einforge::cli {
 namespace {
 
 namespace jit = kernels::jit;
+namespace fused_ffn = kernels::cuda::fused_ffn;
 namespace two_pass = kernels::cuda::two_pass;
+using kernels::cuda::BttSizes;
 
 // The one that they are for.
 constexpr const char* kArchitecture = "sm_90a";
@@ -71,6 +74,35 @@ std::vector<train::TrainConfig> runs_of(const Options& options) {
   return runs;
 }
 
+// Of a feed-forward network as a whole.
+void add_ffn_sources(
+    const models::ModelPlan& plan,
+    const two_pass::Device& device,
+    std::set<std::string>& sources) {
+  const auto sizes = [&](const char* kind) -> std::optional<BttSizes> {
+    const auto found =
+        std::ranges::find(plan.linears, kind, &models::LinearPlan::kind);
+    if (found == plan.linears.end() || found->structure.dense ||
+        found->structure.spec.mixture) {
+      return std::nullopt;
+    }
+    const ops::Contraction contraction(found->structure.sizes);
+    return ops::btt::is_btt(contraction)
+               ? std::optional(ops::btt::sizes_of(contraction))
+               : std::nullopt;
+  };
+  const auto in = sizes("ffn_in");
+  const auto out = sizes("ffn_out");
+  if (in && out) {
+    if (const auto shape = fused_ffn::forward_shape({*in, *out}, device)) {
+      sources.insert(fused_ffn::source_of(*shape));
+    }
+    if (const auto shape = fused_ffn::middle_shape({*in, *out}, device)) {
+      sources.insert(fused_ffn::source_of(*shape));
+    }
+  }
+}
+
 // Sources of what a run's layers may take, its micro-batches being cut among
 // the processes.
 void add_sources(
@@ -81,8 +113,9 @@ void add_sources(
   const std::int64_t tokens =
       std::max<std::int64_t>(1, shape.tokens / options.processes);
   const two_pass::Device device{.multiprocessors = options.multiprocessors};
-  for (const models::LinearPlan& linear :
-       train::plan_model(config, shape).linears) {
+  const models::ModelPlan plan = train::plan_model(config, shape);
+  add_ffn_sources(plan, device, sources);
+  for (const models::LinearPlan& linear : plan.linears) {
     const structure::Structure& layer = linear.structure;
     const ops::Contraction contraction(layer.sizes);
     if (layer.dense || !ops::btt::is_btt(contraction)) {
