@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "einforge/kernels/cuda/btt_backward.cuh"
+#include "einforge/kernels/cuda/btt_backward_resident.cuh"
 #include "einforge/kernels/cuda/btt_weight_grad.h"
 #include "einforge/kernels/cuda/ceil_div.h"
+#include "einforge/kernels/cuda/column_sums.h"
 #include "einforge/kernels/cuda/launch.h"
 #include "einforge/kernels/cuda/tensor_map.h"
 
@@ -21,6 +23,7 @@ struct Variant {
   int epsilon;
   int gamma_ranks;
   int phi_ranks;
+  bool sums_bias;
   int threads;
   int shared_bytes;
 
@@ -43,29 +46,42 @@ struct Variant {
 
 template <int kAlpha, int kEpsilon, int kGammaRanks = 2, int kPhiRanks = 2>
 constexpr Variant variant() {
-  using Tile = BttBackwardTile<kAlpha, kEpsilon, kGammaRanks, kPhiRanks>;
-  return {
-      btt_backward_partials_sm90<Tile, false>,
-      btt_backward_partials_sm90<Tile, true>,
-      kAlpha,
-      kEpsilon,
-      kGammaRanks,
-      kPhiRanks,
-      Tile::kThreads,
-      Tile::kSharedBytes};
+  if constexpr (kAlpha == 64 && kEpsilon == 64) {
+    using Tile = BttBackwardTile<kAlpha, kEpsilon, kGammaRanks, kPhiRanks>;
+    return {
+        btt_backward_partials_sm90<Tile, false>,
+        btt_backward_partials_sm90<Tile, true>,
+        kAlpha,
+        kEpsilon,
+        kGammaRanks,
+        kPhiRanks,
+        /*sums_bias=*/false,
+        Tile::kThreads,
+        Tile::kSharedBytes};
+  } else {
+    using Tile = BttResidentGradTile<kAlpha, kEpsilon, kGammaRanks, kPhiRanks>;
+    return {
+        btt_backward_resident_sm90<Tile, false>,
+        btt_backward_resident_sm90<Tile, true>,
+        kAlpha,
+        kEpsilon,
+        kGammaRanks,
+        kPhiRanks,
+        Tile::kSumsBias,
+        Tile::kThreads,
+        Tile::kSharedBytes};
+  }
 }
 
 constexpr Variant kVariants[] = {
     variant<32, 32>(),
-    variant<32, 64>(),
-    variant<64, 32>(),
+    variant<32, 64, 1, 1>(),
+    variant<64, 32, 1, 1>(),
     variant<64, 64>(),
     variant<16, 16, 1, 1>(),
     variant<16, 32, 1, 2>(),
     variant<32, 16, 2, 1>(),
-    variant<16, 32, 2, 1>(),
-    variant<32, 64, 1, 2>(),
-    variant<64, 32, 2, 1>()};
+    variant<16, 32, 2, 1>()};
 
 // The one with the least work for a layer, or null.
 const Variant* variant_of(const BttSizes& s) {
@@ -122,15 +138,22 @@ bool btt_backward_supports(const BttSizes& s, const DeviceLimits& limits) {
          v->shared_bytes <= limits.shared_bytes;
 }
 
+bool btt_backward_sums_bias(const BttSizes& s) {
+  const Variant* v = variant_of(s);
+  return v != nullptr && v->sums_bias;
+}
+
 BttBackwardSpace btt_backward_space(
     const BttSizes& s, int64_t rows, int experts, const DeviceLimits& limits) {
   const size_t cores =
       static_cast<size_t>(s.gamma) * s.phi * s.rho * (s.alpha + s.epsilon);
-  const int splits = splits_of(*variant_of(s), s, rows, limits);
+  const Variant& v = *variant_of(s);
+  const int splits = splits_of(v, s, rows, limits);
   return {
       .splits = splits,
-      .bytes =
-          sizeof(float) * cores * static_cast<size_t>(splits + experts - 1)};
+      .bytes = sizeof(float) *
+               (cores * static_cast<size_t>(splits + experts - 1) +
+                static_cast<size_t>(splits) * v.gamma_ranks * s.d_out())};
 }
 
 cudaError_t btt_backward(
@@ -143,6 +166,10 @@ cudaError_t btt_backward(
     return cudaErrorInvalidValue;
   }
   const Variant& v = *variant_of(s);
+  if (launch.dbias != nullptr &&
+      (!v.sums_bias || launch.rows.offsets != nullptr)) {
+    return cudaErrorInvalidValue;
+  }
   const RoutedRows& rows = launch.rows;
   const int splits = launch.splits;
   const int slots = splits + rows.experts - 1;
@@ -180,7 +207,11 @@ cudaError_t btt_backward(
       .phi_groups = v.phi_groups(s),
       .splits = splits,
       .rows = rows,
-      .gates = launch.gates};
+      .gates = launch.gates,
+      .bias = launch.dbias == nullptr
+                  ? nullptr
+                  : b_partials + static_cast<int64_t>(slots) * s.phi *
+                                     s.epsilon * s.gamma * s.rho};
   cudaError_t status = encode_tensor_map(
       &params.x.activations,
       launch.x,
@@ -208,6 +239,13 @@ cudaError_t btt_backward(
       params);
   if (status != cudaSuccess) {
     return status;
+  }
+  if (launch.dbias != nullptr) {
+    status = column_sums(
+        params.bias, splits * v.gamma_ranks, s.d_out(), launch.dbias, stream);
+    if (status != cudaSuccess) {
+      return status;
+    }
   }
   return btt_sum_partials(
       {{{.sizes = BttWeightGradSizes(s),

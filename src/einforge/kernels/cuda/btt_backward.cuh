@@ -61,6 +61,9 @@ struct BttBackwardParams {
   // split + e.
   RoutedRows rows;
   const float* gates;
+  // Sums over tokens of dy, or null: (splits, blocks of a cluster that share
+  // dy, epsilon, phi). Not of a mixture, nor by every kernel.
+  float* bias;
 };
 
 inline constexpr int kBackwardOwn = 16;  // gammas, and phis, of a block

@@ -34,6 +34,9 @@ struct BttBackwardLaunch {
   __nv_bfloat16* db = nullptr;
   BttCores::Strides da_strides;
   BttCores::Strides db_strides;
+  // (d_out), the sum over tokens of dy, or none. Not of a mixture, and where
+  // btt_backward_sums_bias() says so.
+  __nv_bfloat16* dbias = nullptr;
   // Of a mixture (offsets not null): its pairs and their gates (tokens,
   // active), and how far its gradients' experts are apart. The cores have
   // rows.experts experts.
@@ -45,10 +48,14 @@ struct BttBackwardLaunch {
 
 // sm_90, alpha and epsilon up to 64, gamma and phi multiples of 8, any rank.
 // Clusters take alpha and epsilon as 16, 32 or 64 and 16 or 32 gammas and phis
-// at once: what a layer lacks of that is zeros, which cost as much. Elsewhere
-// btt_weight_grad.h has the gradients.
+// at once: what a layer lacks of that is zeros, which cost as much. Where alpha
+// and epsilon are both above 32 it is another kernel than elsewhere. What this
+// does not take, btt_weight_grad.h does.
 [[nodiscard]] bool btt_backward_supports(
     const BttSizes& sizes, const DeviceLimits& limits);
+
+// Whether launches for these sizes can have dbias.
+[[nodiscard]] bool btt_backward_sums_bias(const BttSizes& sizes);
 
 // The splits of the rows, and the bytes of their partial sums: float32, both
 // cores for each split and for each expert but one.

@@ -135,6 +135,8 @@ cudaError_t column_sums(
 
 template cudaError_t column_sums(const float*, int, int, float*, cudaStream_t);
 template cudaError_t column_sums(
+    const float*, int, int, __nv_bfloat16*, cudaStream_t);
+template cudaError_t column_sums(
     const __nv_bfloat16*, int64_t, int, void*, float*, cudaStream_t);
 template cudaError_t column_sums(
     const __nv_bfloat16*, int64_t, int, void*, __nv_bfloat16*, cudaStream_t);

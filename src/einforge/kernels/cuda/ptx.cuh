@@ -107,6 +107,21 @@ __device__ __forceinline__ void load_matrix_transposed(
       : "r"(shared));
 }
 
+// Stores what load_matrix() loads.
+__device__ __forceinline__ void store_matrix(
+    uint32_t shared, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+          shared),
+      "r"(a),
+      "r"(b),
+      "r"(c),
+      "r"(d)
+      : "memory");
+#endif
+}
+
 // c (16x8) += a (16x16) b (16x8).
 __device__ __forceinline__ void mma(
     float (&c)[4], const uint4& a, uint32_t b0, uint32_t b1) {

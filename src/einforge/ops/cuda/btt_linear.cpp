@@ -125,6 +125,12 @@ struct BackwardProblem {
   Tensor grad;
   Tensor grad_first;
   Tensor grad_second;
+
+  // Whether one kernel has both core gradients.
+  [[nodiscard]] bool fused() const {
+    return grad_first.defined() && grad_second.defined() &&
+           ek::btt_backward_supports(sizes, device_limits());
+  }
 };
 
 // dx where it is defined, and the core gradients from z and dz in memory.
@@ -167,12 +173,10 @@ void run_separate_backward(const BackwardProblem& p, const Tensor& dx) {
   }
 }
 
-void run_backward(const BackwardProblem& p, const Tensor& dx) {
-  if (!p.grad_first.defined() || !p.grad_second.defined() ||
-      !ek::btt_backward_supports(p.sizes, device_limits())) {
-    run_separate_backward(p, dx);
-    return;
-  }
+// @param dbias (d_out), written where btt_backward_sums_bias(), or undefined
+void run_fused_backward(
+    const BackwardProblem& p, const Tensor& dx, const Tensor& dbias) {
+  const bool sums_bias = dbias.defined() && ek::btt_backward_sums_bias(p.sizes);
   if (dx.defined()) {
     run_fused(
         p.sizes.transposed(),
@@ -183,7 +187,13 @@ void run_backward(const BackwardProblem& p, const Tensor& dx) {
         /*z=*/Tensor());
   }
   btt::core_gradients(
-      p.sizes, p.cores, p.x, p.grad, p.grad_first, p.grad_second);
+      p.sizes,
+      p.cores,
+      p.x,
+      p.grad,
+      p.grad_first,
+      p.grad_second,
+      {.dbias = sums_bias ? btt::mutable_data(dbias) : nullptr});
 }
 
 EinsumLinearGradients backward(
@@ -205,11 +215,16 @@ EinsumLinearGradients backward(
       .grad_second = second_asked ? torch::empty_like(second) : Tensor()};
   EinsumLinearGradients result;
   result.x = mask[0] ? torch::empty_like(p.x) : Tensor();
-  if (mask[0] || first_asked || second_asked) {
-    run_backward(p, result.x);
-  }
+  const bool fused = p.fused();
   if (mask[3]) {
-    result.bias = sum_of_rows(grad, grad.scalar_type());
+    result.bias = fused && ek::btt_backward_sums_bias(p.sizes)
+                      ? torch::empty({c.d_out()}, p.grad.options())
+                      : sum_of_rows(grad, grad.scalar_type());
+  }
+  if (fused) {
+    run_fused_backward(p, result.x, result.bias);
+  } else if (mask[0] || first_asked || second_asked) {
+    run_separate_backward(p, result.x);
   }
   std::tie(result.core_a, result.core_b) =
       c.ordered(p.grad_first, p.grad_second);
