@@ -26,6 +26,7 @@ struct Variant {
   bool sums_bias;
   int threads;
   int shared_bytes;
+  int64_t from_rows;  // of a single layer; never of a mixture, if above 0
 
   int cluster() const { return gamma_ranks * phi_ranks; }
   int gamma_groups(const BttSizes& s) const {
@@ -45,46 +46,55 @@ struct Variant {
 };
 
 template <int kAlpha, int kEpsilon, int kGammaRanks = 2, int kPhiRanks = 2>
-constexpr Variant variant() {
-  if constexpr (kAlpha == 64 && kEpsilon == 64) {
-    using Tile = BttBackwardTile<kAlpha, kEpsilon, kGammaRanks, kPhiRanks>;
-    return {
-        btt_backward_partials_sm90<Tile, false>,
-        btt_backward_partials_sm90<Tile, true>,
-        kAlpha,
-        kEpsilon,
-        kGammaRanks,
-        kPhiRanks,
-        /*sums_bias=*/false,
-        Tile::kThreads,
-        Tile::kSharedBytes};
-  } else {
-    using Tile = BttResidentGradTile<kAlpha, kEpsilon, kGammaRanks, kPhiRanks>;
-    return {
-        btt_backward_resident_sm90<Tile, false>,
-        btt_backward_resident_sm90<Tile, true>,
-        kAlpha,
-        kEpsilon,
-        kGammaRanks,
-        kPhiRanks,
-        Tile::kSumsBias,
-        Tile::kThreads,
-        Tile::kSharedBytes};
-  }
+constexpr Variant resident() {
+  using Tile = BttResidentGradTile<kAlpha, kEpsilon, kGammaRanks, kPhiRanks>;
+  return {
+      btt_backward_resident_sm90<Tile, false>,
+      btt_backward_resident_sm90<Tile, true>,
+      kAlpha,
+      kEpsilon,
+      kGammaRanks,
+      kPhiRanks,
+      Tile::kSumsBias,
+      Tile::kThreads,
+      Tile::kSharedBytes,
+      /*from_rows=*/0};
 }
 
+template <int kAlpha, int kEpsilon>
+constexpr Variant shared(int64_t from_rows) {
+  using Tile = BttBackwardTile<kAlpha, kEpsilon, 2, 2>;
+  return {
+      btt_backward_partials_sm90<Tile, false>,
+      btt_backward_partials_sm90<Tile, true>,
+      kAlpha,
+      kEpsilon,
+      2,
+      2,
+      /*sums_bias=*/false,
+      Tile::kThreads,
+      Tile::kSharedBytes,
+      from_rows};
+}
+
+// Of as much work the first. Blocks without a cluster drift apart, and in a
+// long single layer then read memory again: 0.59 ms at 65,536 tokens from 1,024
+// to 4,096, where clusters take 0.50, and 0.23 and 0.26 at 32,768.
+constexpr int64_t kLong = 49152;
 constexpr Variant kVariants[] = {
-    variant<32, 32>(),
-    variant<32, 64, 1, 1>(),
-    variant<64, 32, 1, 1>(),
-    variant<64, 64>(),
-    variant<16, 16, 1, 1>(),
-    variant<16, 32, 1, 2>(),
-    variant<32, 16, 2, 1>(),
-    variant<16, 32, 2, 1>()};
+    resident<32, 32>(),
+    shared<32, 64>(kLong),
+    shared<64, 32>(kLong),
+    resident<32, 64, 1, 1>(),
+    resident<64, 32, 1, 1>(),
+    shared<64, 64>(0),
+    resident<16, 16, 1, 1>(),
+    resident<16, 32, 1, 2>(),
+    resident<32, 16, 2, 1>(),
+    resident<16, 32, 2, 1>()};
 
 // The one with the least work for a layer, or null.
-const Variant* variant_of(const BttSizes& s) {
+const Variant* variant_of(const BttSizes& s, int64_t rows, int experts) {
   if (s.gamma <= 0 || s.gamma % kVector != 0 || s.phi <= 0 ||
       s.phi % kVector != 0 || s.rho <= 0) {
     return nullptr;
@@ -92,6 +102,7 @@ const Variant* variant_of(const BttSizes& s) {
   const Variant* best = nullptr;
   for (const Variant& v : kVariants) {
     if (s.alpha <= v.alpha && s.epsilon <= v.epsilon &&
+        (v.from_rows == 0 || (experts == 1 && rows >= v.from_rows)) &&
         (best == nullptr || v.work(s) < best->work(s))) {
       best = &v;
     }
@@ -133,13 +144,15 @@ int splits_of(
 }  // namespace
 
 bool btt_backward_supports(const BttSizes& s, const DeviceLimits& limits) {
-  const Variant* v = variant_of(s);
-  return v != nullptr && limits.major == 9 &&
-         v->shared_bytes <= limits.shared_bytes;
+  const auto fits = [&](int64_t rows) {
+    const Variant* v = variant_of(s, rows, 1);
+    return v != nullptr && v->shared_bytes <= limits.shared_bytes;
+  };
+  return limits.major == 9 && fits(1) && fits(kLong);
 }
 
 bool btt_backward_sums_bias(const BttSizes& s) {
-  const Variant* v = variant_of(s);
+  const Variant* v = variant_of(s, 1, 1);
   return v != nullptr && v->sums_bias;
 }
 
@@ -147,7 +160,7 @@ BttBackwardSpace btt_backward_space(
     const BttSizes& s, int64_t rows, int experts, const DeviceLimits& limits) {
   const size_t cores =
       static_cast<size_t>(s.gamma) * s.phi * s.rho * (s.alpha + s.epsilon);
-  const Variant& v = *variant_of(s);
+  const Variant& v = *variant_of(s, rows, experts);
   const int splits = splits_of(v, s, rows, limits);
   return {
       .splits = splits,
@@ -165,12 +178,13 @@ cudaError_t btt_backward(
   if (!btt_backward_supports(s, limits) || launch.tokens <= 0) {
     return cudaErrorInvalidValue;
   }
-  const Variant& v = *variant_of(s);
-  if (launch.dbias != nullptr &&
-      (!v.sums_bias || launch.rows.offsets != nullptr)) {
+  const RoutedRows& rows = launch.rows;
+  const bool routed = rows.offsets != nullptr;
+  const Variant& v =
+      *variant_of(s, routed ? rows.pairs : launch.tokens, rows.experts);
+  if (launch.dbias != nullptr && (!v.sums_bias || routed)) {
     return cudaErrorInvalidValue;
   }
-  const RoutedRows& rows = launch.rows;
   const int splits = launch.splits;
   const int slots = splits + rows.experts - 1;
   auto* a_partials = static_cast<float*>(launch.workspace);
@@ -234,7 +248,7 @@ cudaError_t btt_backward(
   configured.set_cluster(v.cluster());
   configured.enable_pdl();
   status = configured.run(
-      rows.offsets != nullptr ? v.routed : v.kernel,
+      routed ? v.routed : v.kernel,
       static_cast<unsigned>(v.clusters(s) * splits),
       params);
   if (status != cudaSuccess) {
