@@ -25,42 +25,12 @@
 #include <string_view>
 #include <vector>
 
+#include "check.cuh"
 #include "einforge/kernels/cuda/btt_linear.h"
 
 namespace ek = einforge::kernels::cuda;
-using Bf16 = __nv_bfloat16;
 
 namespace {
-
-#define CHECK(call)                                \
-  do {                                             \
-    const auto status_ = (call);                   \
-    if (static_cast<int>(status_) != 0) {          \
-      std::printf(                                 \
-          "%s:%d: %s: error %d (%s)\n",            \
-          __FILE__,                                \
-          __LINE__,                                \
-          #call,                                   \
-          static_cast<int>(status_),               \
-          cudaGetErrorString(cudaGetLastError())); \
-      std::exit(2);                                \
-    }                                              \
-  } while (false)
-
-template <typename T>
-struct Buffer {
-  T* data = nullptr;
-  size_t size = 0;
-  explicit Buffer(size_t n) : size(n) {
-    CHECK(cudaMalloc(&data, std::max<size_t>(n, 1) * sizeof(T)));
-    poison();
-  }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { cudaFree(data); }
-  // All ones: NaN as bfloat16, float or double.
-  void poison() { CHECK(cudaMemset(data, 0xFF, size * sizeof(T))); }
-};
 
 __device__ uint32_t hash(uint64_t v) {
   v ^= v >> 33;

@@ -19,53 +19,15 @@
 #include <utility>
 #include <vector>
 
+#include "check.cuh"
 #include "einforge/kernels/cuda/fused_ffn.h"
 #include "einforge/kernels/cuda/fused_ffn/backward.cuh"
 #include "einforge/kernels/cuda/fused_ffn/forward.cuh"
 
 namespace ek = einforge::kernels::cuda;
 namespace ff = einforge::kernels::cuda::fused_ffn;
-using Bf16 = __nv_bfloat16;
 
 namespace {
-
-#define CHECK(call)                     \
-  do {                                  \
-    const cudaError_t status_ = (call); \
-    if (status_ != cudaSuccess) {       \
-      std::printf(                      \
-          "%s:%d: %s: %s\n",            \
-          __FILE__,                     \
-          __LINE__,                     \
-          #call,                        \
-          cudaGetErrorString(status_)); \
-      std::exit(2);                     \
-    }                                   \
-  } while (false)
-
-template <typename T>
-struct Buffer {
-  T* data = nullptr;
-  size_t size = 0;
-  explicit Buffer(size_t n) : size(n) {
-    CHECK(cudaMalloc(&data, std::max<size_t>(n, 8) * sizeof(T)));
-    poison();
-  }
-  explicit Buffer(const std::vector<T>& from) : Buffer(from.size()) {
-    CHECK(cudaMemcpy(
-        data, from.data(), size * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { cudaFree(data); }
-  void poison() { CHECK(cudaMemset(data, 0xFF, size * sizeof(T))); }
-  std::vector<T> host() const {
-    std::vector<T> all(size);
-    CHECK(
-        cudaMemcpy(all.data(), data, size * sizeof(T), cudaMemcpyDeviceToHost));
-    return all;
-  }
-};
 
 // alpha, gamma, middle, hidden, phi, epsilon, tokens, slots
 constexpr ff::FfnShape kShapes[] = {

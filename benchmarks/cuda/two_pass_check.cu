@@ -19,54 +19,17 @@
 #include <string>
 #include <vector>
 
+#include "check.cuh"
 #include "einforge/kernels/cuda/btt_weight_grad.h"
 #include "einforge/kernels/cuda/two_pass.h"
+#include "einforge/kernels/cuda/two_pass/layer.h"
 #include "einforge/kernels/jit/kernel_cache.h"
 
 namespace ek = einforge::kernels::cuda;
 namespace tp = einforge::kernels::cuda::two_pass;
 namespace jit = einforge::kernels::jit;
-using Bf16 = __nv_bfloat16;
 
 namespace {
-
-#define CHECK(call)                     \
-  do {                                  \
-    const cudaError_t status_ = (call); \
-    if (status_ != cudaSuccess) {       \
-      std::printf(                      \
-          "%s:%d: %s: %s\n",            \
-          __FILE__,                     \
-          __LINE__,                     \
-          #call,                        \
-          cudaGetErrorString(status_)); \
-      std::exit(2);                     \
-    }                                   \
-  } while (false)
-
-template <typename T>
-struct Buffer {
-  T* data = nullptr;
-  size_t size = 0;
-  explicit Buffer(size_t n) : size(n) {
-    CHECK(cudaMalloc(&data, std::max<size_t>(n, 8) * sizeof(T)));
-    poison();
-  }
-  explicit Buffer(const std::vector<T>& from) : Buffer(from.size()) {
-    CHECK(cudaMemcpy(
-        data, from.data(), size * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { cudaFree(data); }
-  void poison() { CHECK(cudaMemset(data, 0xFF, size * sizeof(T))); }
-  std::vector<T> host() const {
-    std::vector<T> all(size);
-    CHECK(
-        cudaMemcpy(all.data(), data, size * sizeof(T), cudaMemcpyDeviceToHost));
-    return all;
-  }
-};
 
 jit::KernelCache& cache() {
   static jit::KernelCache all(std::string(
@@ -373,9 +336,10 @@ void check(const Problem& p, std::mt19937& random) {
   const ek::BttSizes s_t = s.transposed();
   const ek::BttSizes q_t = q.transposed();
   const tp::StageShape one = pick(tp::first_stage(q, rows, p.experts));
-  const tp::StageShape two = pick(tp::second_stage(q, rows, p.experts));
+  const tp::StageShape two = pick(tp::second_stage(q, q.phi, rows, p.experts));
   const tp::StageShape one_t = pick(tp::first_stage(q_t, rows, p.experts));
-  const tp::StageShape two_t = pick(tp::second_stage(q_t, rows, p.experts));
+  const tp::StageShape two_t =
+      pick(tp::second_stage(q_t, q_t.phi, rows, p.experts));
   const tp::GradShape grad_a = tp::propose(
       tp::GradProblem{q.gamma, s.alpha, s.rho, q.phi},
       kDevice,
@@ -667,9 +631,9 @@ void time_problem(const Problem& p, int candidates, Flush& flush) {
   };
   const Entry entries[] = {
       {"one", tp::first_stage(q, rows, p.experts)},
-      {"two", tp::second_stage(q, rows, p.experts)},
+      {"two", tp::second_stage(q, q.phi, rows, p.experts)},
       {"one'", tp::first_stage(q.transposed(), rows, p.experts)},
-      {"two'", tp::second_stage(q.transposed(), rows, p.experts)}};
+      {"two'", tp::second_stage(q.transposed(), q.gamma, rows, p.experts)}};
   for (const Entry& entry : entries) {
     std::vector<tp::StageShape> shapes;  // that differ in more than buffers
     for (const auto& s : tp::propose(entry.problem, kDevice, 1000)) {

@@ -132,10 +132,9 @@ struct BttResidentGradTile {
 
 // With kRouted, for each expert of a mixture.
 template <class Tile, bool kRouted>
-struct BttResidentGrad {
+struct BttResidentGrad : BttBackwardProducts {
   using X = typename Tile::X;
   using Dy = typename Tile::Dy;
-  using Sums = float[8][4];  // [matrix][fragment]
   template <class Side>
   using Opposite = std::conditional_t<Side::kIsX, Dy, X>;
 
@@ -403,49 +402,6 @@ struct BttResidentGrad {
   }
 
   // --- products --------------------------------------------------------------
-
-  // Matrix i at two neighbours of depth, the first in the low half.
-  __device__ static __forceinline__ uint32_t
-  paired(int i, const uint4 (&v)[2]) {
-    const uint32_t first = ptx::word(v[0], i / 2);
-    const uint32_t second = ptx::word(v[1], i / 2);
-    return i % 2 == 0 ? ptx::low_pair(first, second)
-                      : ptx::high_pair(first, second);
-  }
-
-  // The 16 x 16 operands of eight matrices.
-  struct Operands {
-    uint4 v[2][2][2];  // [8 of depth][8 rows][odd depth]
-
-    // Where this lane's (row lane / 4, depth 2 (lane % 4)) and its neighbour
-    // of depth are, and how far 8 rows and 8 of depth are from them.
-    __device__ __forceinline__ void load(
-        const uint32_t (&from)[2], int rows_of_8, int depth_of_8) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        v[i / 4][i / 2 % 2][i % 2] = ptx::load_shared(
-            from[i % 2] +
-            static_cast<uint32_t>(i / 4 * depth_of_8 + i / 2 % 2 * rows_of_8));
-      }
-    }
-    __device__ __forceinline__ uint4 matrix(int i) const {
-      return {
-          paired(i, v[0][0]),
-          paired(i, v[0][1]),
-          paired(i, v[1][0]),
-          paired(i, v[1][1])};
-    }
-  };
-
-  __device__ static __forceinline__ void clear(Sums& sums) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        sums[i][j] = 0.0F;
-      }
-    }
-  }
 
   // The core of 8 own and 16 other indices, as operands of 16 others by 16 rows
   // in registers.

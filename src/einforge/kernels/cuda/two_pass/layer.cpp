@@ -3,7 +3,6 @@
 #include <bit>
 
 namespace einforge::kernels::cuda::two_pass {
-namespace {
 
 StageProblem first_stage(const BttSizes& s, std::int64_t rows, int experts) {
   return {
@@ -16,7 +15,6 @@ StageProblem first_stage(const BttSizes& s, std::int64_t rows, int experts) {
       .experts = experts};
 }
 
-// @param own_phi of the layer
 StageProblem second_stage(
     const BttSizes& s, int own_phi, std::int64_t rows, int experts) {
   return {
@@ -29,8 +27,6 @@ StageProblem second_stage(
       .experts = experts,
       .width = own_phi != s.phi && own_phi % 2 == 0 ? own_phi : 0};
 }
-
-}  // namespace
 
 int padded(int size) {
   return (size + kVector - 1) / kVector * kVector;

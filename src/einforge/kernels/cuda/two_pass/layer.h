@@ -24,6 +24,13 @@ inline constexpr int kVector = 8;
 // Layers of as many rows share kernels.
 [[nodiscard]] std::int64_t row_class(std::int64_t rows);
 
+// The stages of a layer of padded sizes.
+// @param own_phi of the layer before it was padded
+[[nodiscard]] StageProblem first_stage(
+    const BttSizes& sizes, std::int64_t rows, int experts);
+[[nodiscard]] StageProblem second_stage(
+    const BttSizes& sizes, int own_phi, std::int64_t rows, int experts);
+
 // Of both stages of a layer of its own sizes; empty where one has no plan.
 [[nodiscard]] std::vector<StageShape> stage_shapes(
     const BttSizes& own, std::int64_t rows, int experts, const Device& device);
