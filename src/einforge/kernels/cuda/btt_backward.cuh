@@ -170,6 +170,75 @@ struct BttBackwardTile {
   static_assert(Dy::kActivationBytes % 256 == 0);
 };
 
+// What a block works on, and where it stands in its cluster.
+struct BttBackwardBlock {
+  const BttBackwardParams& p;
+  uint32_t shared;
+  int lane;
+  int warp;
+  int gamma_rank;  // of this block in its cluster
+  int phi_rank;
+  int first_gamma;
+  int first_phi;
+  int r;
+  int split;
+
+  __device__ __forceinline__ BttBackwardBlock(
+      const BttBackwardParams& params,
+      uint32_t raw,
+      int gamma_ranks,
+      int phi_ranks)
+      : p(params), shared((raw + 255) / 256 * 256) {
+    lane = static_cast<int>(threadIdx.x) % 32;
+    warp = ptx::warp_uniform(static_cast<int>(threadIdx.x) / 32);
+    const int rank = ptx::warp_uniform(static_cast<int>(ptx::cluster_rank()));
+    gamma_rank = rank % gamma_ranks;
+    phi_rank = rank / gamma_ranks;
+    // Clusters of the same tokens are neighbours, and share L2.
+    int cluster = static_cast<int>(blockIdx.x) / (gamma_ranks * phi_ranks);
+    first_gamma =
+        (cluster % p.gamma_groups * gamma_ranks + gamma_rank) * kBackwardOwn;
+    cluster /= p.gamma_groups;
+    first_phi = (cluster % p.phi_groups * phi_ranks + phi_rank) * kBackwardOwn;
+    cluster /= p.phi_groups;
+    r = cluster % p.rho;
+    split = cluster / p.rho;
+  }
+
+  // Calls work(expert, first tile, end) for the tiles of this split.
+  template <bool kRouted, class Work>
+  __device__ __forceinline__ void for_spans(const Work& work) const {
+    using Tiles = RoutedTiles<kBackwardTokens>;
+    if constexpr (kRouted) {
+      Tiles{p.rows}.for_spans(split, p.splits, work);
+    } else {
+      const auto tiles =
+          static_cast<int>((p.tokens + kBackwardTokens - 1) / kBackwardTokens);
+      work(
+          0,
+          Tiles::chunk(tiles, split, p.splits),
+          Tiles::chunk(tiles, split + 1, p.splits));
+    }
+  }
+
+  template <class Side>
+  __device__ const BttBackwardParams::Side& params_of() const {
+    if constexpr (Side::kIsX) {
+      return p.x;
+    } else {
+      return p.dy;
+    }
+  }
+  template <class Side>
+  __device__ int first_own() const {
+    return Side::kIsX ? first_gamma : first_phi;
+  }
+  template <class Side>
+  __device__ int first_other() const {
+    return Side::kIsX ? first_phi : first_gamma;
+  }
+};
+
 // What the kernels multiply, eight matrices at a time.
 struct BttBackwardProducts {
   using Sums = float[8][4];  // [matrix][fragment]
@@ -220,55 +289,12 @@ struct BttBackwardProducts {
 
 // With kRouted, for each expert of a mixture.
 template <class Tile, bool kRouted>
-struct BttBackward : BttBackwardProducts {
+struct BttBackward : BttBackwardBlock, BttBackwardProducts {
   using X = typename Tile::X;
   using Dy = typename Tile::Dy;
 
-  const BttBackwardParams& p;
-  uint32_t shared;
-  int lane;
-  int warp;
-  int gamma_rank;  // of this block in its cluster
-  int phi_rank;
-  int first_gamma;
-  int first_phi;
-  int r;
-  int split;
-
   __device__ BttBackward(const BttBackwardParams& params, uint32_t raw)
-      : p(params), shared((raw + 255) / 256 * 256) {
-    lane = static_cast<int>(threadIdx.x) % 32;
-    warp = ptx::warp_uniform(static_cast<int>(threadIdx.x) / 32);
-    const int rank = ptx::warp_uniform(static_cast<int>(ptx::cluster_rank()));
-    gamma_rank = rank % Tile::kGammaRanks;
-    phi_rank = rank / Tile::kGammaRanks;
-    // Clusters of the same tokens are neighbours, and share L2.
-    int cluster = static_cast<int>(blockIdx.x) / Tile::kCluster;
-    first_gamma = (cluster % p.gamma_groups * Tile::kGammaRanks + gamma_rank) *
-                  kBackwardOwn;
-    cluster /= p.gamma_groups;
-    first_phi =
-        (cluster % p.phi_groups * Tile::kPhiRanks + phi_rank) * kBackwardOwn;
-    cluster /= p.phi_groups;
-    r = cluster % p.rho;
-    split = cluster / p.rho;
-  }
-
-  // Calls work(expert, first tile, end) for the tiles of this split.
-  template <class Work>
-  __device__ __forceinline__ void for_spans(const Work& work) const {
-    using Tiles = RoutedTiles<kBackwardTokens>;
-    if constexpr (kRouted) {
-      Tiles{p.rows}.for_spans(split, p.splits, work);
-    } else {
-      const auto tiles =
-          static_cast<int>((p.tokens + kBackwardTokens - 1) / kBackwardTokens);
-      work(
-          0,
-          Tiles::chunk(tiles, split, p.splits),
-          Tiles::chunk(tiles, split + 1, p.splits));
-    }
-  }
+      : BttBackwardBlock(params, raw, Tile::kGammaRanks, Tile::kPhiRanks) {}
 
   // --- shared memory -------------------------------------------------------
 
@@ -300,23 +326,6 @@ struct BttBackward : BttBackwardProducts {
     return shared + static_cast<uint32_t>(
                         Tile::kGates + 4 * (z_slot * kBackwardTokens + token));
   }
-  template <class Side>
-  __device__ const BttBackwardParams::Side& params_of() const {
-    if constexpr (Side::kIsX) {
-      return p.x;
-    } else {
-      return p.dy;
-    }
-  }
-  template <class Side>
-  __device__ int first_own() const {
-    return Side::kIsX ? first_gamma : first_phi;
-  }
-  template <class Side>
-  __device__ int first_other() const {
-    return Side::kIsX ? first_phi : first_gamma;
-  }
-
   __device__ void init_barriers() const {
     if (threadIdx.x == 0) {
       for (int slot = 0; slot < Tile::kBuffers; ++slot) {
@@ -443,7 +452,7 @@ struct BttBackward : BttBackwardProducts {
       blocks |= 1U << (is_x ? rank_of(gamma_rank, i) : rank_of(i, phi_rank));
     }
     ptx::Ring<Tile::kBuffers> buffer(1);
-    for_spans([&](int expert, int begin, int end) {
+    for_spans<kRouted>([&](int expert, int begin, int end) {
 #pragma unroll 1
       for (int tile = begin; tile < end; ++tile) {
         int token = tile * kBackwardTokens + row;
@@ -484,7 +493,7 @@ struct BttBackward : BttBackwardProducts {
   // the barrier before.
   __device__ void run_gates() const {
     const RoutedTiles<kBackwardTokens> tiles{p.rows};
-    for_spans([&](int expert, int begin, int end) {
+    for_spans<kRouted>([&](int expert, int begin, int end) {
       const auto load = [&](int tile) {
         const int pair = tiles.pair(expert, tile, lane % kBackwardTokens);
         return pair < p.rows.pairs ? __ldg(p.gates + pair) : 0.0F;
@@ -840,7 +849,7 @@ struct BttBackward : BttBackwardProducts {
 
   __device__ void run_worker(int worker) {
     ptx::Ring<Tile::kBuffers> buffer(0);
-    for_spans([&](int expert, int begin, int end) {
+    for_spans<kRouted>([&](int expert, int begin, int end) {
       // Nobody still reads the cores before: the last to do so was before the
       // last tile's barrier.
       load_core<X>(expert);

@@ -132,57 +132,14 @@ struct BttResidentGradTile {
 
 // With kRouted, for each expert of a mixture.
 template <class Tile, bool kRouted>
-struct BttResidentGrad : BttBackwardProducts {
+struct BttResidentGrad : BttBackwardBlock, BttBackwardProducts {
   using X = typename Tile::X;
   using Dy = typename Tile::Dy;
   template <class Side>
   using Opposite = std::conditional_t<Side::kIsX, Dy, X>;
 
-  const BttBackwardParams& p;
-  uint32_t shared;
-  int lane;
-  int warp;
-  int gamma_rank;  // of this block in its cluster
-  int phi_rank;
-  int first_gamma;
-  int first_phi;
-  int r;
-  int split;
-
   __device__ BttResidentGrad(const BttBackwardParams& params, uint32_t raw)
-      : p(params), shared((raw + 255) / 256 * 256) {
-    lane = static_cast<int>(threadIdx.x) % 32;
-    warp = ptx::warp_uniform(static_cast<int>(threadIdx.x) / 32);
-    const int rank = ptx::warp_uniform(static_cast<int>(ptx::cluster_rank()));
-    gamma_rank = rank % Tile::kGammaRanks;
-    phi_rank = rank / Tile::kGammaRanks;
-    // Clusters of the same tokens are neighbours, and share L2.
-    int cluster = static_cast<int>(blockIdx.x) / Tile::kCluster;
-    first_gamma = (cluster % p.gamma_groups * Tile::kGammaRanks + gamma_rank) *
-                  kBackwardOwn;
-    cluster /= p.gamma_groups;
-    first_phi =
-        (cluster % p.phi_groups * Tile::kPhiRanks + phi_rank) * kBackwardOwn;
-    cluster /= p.phi_groups;
-    r = cluster % p.rho;
-    split = cluster / p.rho;
-  }
-
-  // Calls work(expert, first tile, end) for the tiles of this split.
-  template <class Work>
-  __device__ __forceinline__ void for_spans(const Work& work) const {
-    using Tiles = RoutedTiles<kBackwardTokens>;
-    if constexpr (kRouted) {
-      Tiles{p.rows}.for_spans(split, p.splits, work);
-    } else {
-      const auto tiles =
-          static_cast<int>((p.tokens + kBackwardTokens - 1) / kBackwardTokens);
-      work(
-          0,
-          Tiles::chunk(tiles, split, p.splits),
-          Tiles::chunk(tiles, split + 1, p.splits));
-    }
-  }
+      : BttBackwardBlock(params, raw, Tile::kGammaRanks, Tile::kPhiRanks) {}
 
   // --- shared memory -------------------------------------------------------
 
@@ -221,23 +178,6 @@ struct BttResidentGrad : BttBackwardProducts {
     return shared + static_cast<uint32_t>(
                         Tile::kGates + 4 * (slot * kBackwardTokens + token));
   }
-  template <class Side>
-  __device__ const BttBackwardParams::Side& params_of() const {
-    if constexpr (Side::kIsX) {
-      return p.x;
-    } else {
-      return p.dy;
-    }
-  }
-  template <class Side>
-  __device__ int first_own() const {
-    return Side::kIsX ? first_gamma : first_phi;
-  }
-  template <class Side>
-  __device__ int first_other() const {
-    return Side::kIsX ? first_phi : first_gamma;
-  }
-
   __device__ void init_barriers() const {
     if (threadIdx.x == 0) {
       for (int slot = 0; slot < Tile::kBuffers; ++slot) {
@@ -290,7 +230,7 @@ struct BttResidentGrad : BttBackwardProducts {
           1U << (Side::kIsX ? rank_of(gamma_rank, i) : rank_of(i, phi_rank));
     }
     ptx::Ring<Tile::kBuffers> buffer(1);
-    for_spans([&](int expert, int begin, int end) {
+    for_spans<kRouted>([&](int expert, int begin, int end) {
       const auto row_of = [&](int tile) {  // of x and dy, times those active
         if constexpr (kRouted) {
           return tiles.pair(expert, tile, token);
@@ -350,7 +290,7 @@ struct BttResidentGrad : BttBackwardProducts {
     const int row = lane % Dy::kRows;
     float sums[8] = {};
     ptx::Ring<Tile::kBuffers> buffer(0);
-    for_spans([&](int /*expert*/, int begin, int end) {
+    for_spans<kRouted>([&](int /*expert*/, int begin, int end) {
 #pragma unroll 1
       for (int tile = begin; tile < end; ++tile) {
         ptx::barrier_wait(loaded(buffer.slot), buffer.phase);
@@ -556,7 +496,7 @@ struct BttResidentGrad : BttBackwardProducts {
             vector * kVector + lane / 16, lane / 8 % 2 * kVector + lane % 8, 0);
     ptx::Ring<Tile::kBuffers> buffer(0);
     ptx::Ring<Tile::kIntermediates> z(1);
-    for_spans([&](int expert, int begin, int end) {
+    for_spans<kRouted>([&](int expert, int begin, int end) {
       Weights<Side> weights;
       load_weights<Side>(vector, expert, weights);
 #pragma unroll 1
@@ -659,7 +599,7 @@ struct BttResidentGrad : BttBackwardProducts {
             lane / 16 * 8 + lane % 8, vector * kVector, lane / 8 % 2);
     ptx::Ring<Tile::kBuffers> buffer(0);
     ptx::Ring<Tile::kIntermediates> z(0);
-    for_spans([&](int expert, int begin, int end) {
+    for_spans<kRouted>([&](int expert, int begin, int end) {
       Sums sums[kRowTiles][kBackwardVectors];
 #pragma unroll
       for (int n = 0; n < kRowTiles * kBackwardVectors; ++n) {
