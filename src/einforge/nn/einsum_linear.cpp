@@ -1,6 +1,5 @@
 #include "einforge/nn/einsum_linear.h"
 
-#include <ATen/autocast_mode.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/types.h>
 
@@ -8,9 +7,11 @@
 #include <vector>
 
 #include "einforge/nn/observer.h"
+#include "einforge/ops/autocast_dtype.h"
 #include "einforge/ops/dense_linear.h"
 #include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/merged.h"
+#include "einforge/ops/optional_tensor.h"
 #include "einforge/ops/rms_cap.h"
 
 namespace einforge::nn {
@@ -23,18 +24,6 @@ torch::Tensor normal(
   return torch::empty(sizes, torch::kFloat64)
       .normal_(0, std, generator)
       .to(torch::kFloat32);
-}
-
-// What the operator computes in.
-torch::ScalarType inference_dtype(const torch::Tensor& x) {
-  const auto device = x.device().type();
-  return at::autocast::is_autocast_enabled(device)
-             ? at::autocast::get_autocast_dtype(device)
-             : x.scalar_type();
-}
-
-std::optional<torch::Tensor> optional(const torch::Tensor& tensor) {
-  return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
 }
 
 }  // namespace
@@ -86,18 +75,20 @@ EinsumLinear::EinsumLinear(
 }
 
 torch::Tensor EinsumLinear::core_a() const {
-  return cap_ ? ops::rms_cap(core_a_, optional(gain_a_), max_rms_a_) : core_a_;
+  return cap_ ? ops::rms_cap(core_a_, ops::optional(gain_a_), max_rms_a_)
+              : core_a_;
 }
 
 torch::Tensor EinsumLinear::core_b() const {
-  return cap_ ? ops::rms_cap(core_b_, optional(gain_b_), max_rms_b_) : core_b_;
+  return cap_ ? ops::rms_cap(core_b_, ops::optional(gain_b_), max_rms_b_)
+              : core_b_;
 }
 
 torch::Tensor EinsumLinear::apply(
     const torch::Tensor& x, const torch::Tensor& bias) const {
   return structure_.dense
-             ? ops::dense_linear(x, weight_, optional(bias))
-             : ops::einsum_linear(x, core_a(), core_b(), optional(bias));
+             ? ops::dense_linear(x, weight_, ops::optional(bias))
+             : ops::einsum_linear(x, core_a(), core_b(), ops::optional(bias));
 }
 
 torch::Tensor EinsumLinear::forward(
@@ -122,7 +113,7 @@ bool EinsumLinear::infers() const {
 ops::FfnLayer EinsumLinear::operands(const torch::Tensor& x) {
   TORCH_CHECK(!structure_.dense, "[EinsumLinear] expected a layer with cores");
   if (infers()) {
-    const Prepared& p = prepare(inference_dtype(x));
+    const Prepared& p = prepare(ops::autocast_dtype(x));
     return {p.core_a, p.core_b, p.bias};
   }
   return {core_a(), core_b(), bias_};
@@ -158,7 +149,7 @@ const EinsumLinear::Prepared& EinsumLinear::prepare(torch::ScalarType dtype) {
 
 torch::Tensor EinsumLinear::infer(const torch::Tensor& x) {
   const c10::DeviceGuard guard(x.device());  // of which choices are asked
-  const auto dtype = inference_dtype(x);
+  const auto dtype = ops::autocast_dtype(x);
   const Prepared& p = prepare(dtype);
   const bool merged = ops::merged_is_faster(
       {.sizes = structure_.sizes,
@@ -166,7 +157,7 @@ torch::Tensor EinsumLinear::infer(const torch::Tensor& x) {
        .dtype = dtype,
        .device = x.device().type()});
   if (!merged) {
-    return ops::einsum_linear(x, p.core_a, p.core_b, optional(p.bias));
+    return ops::einsum_linear(x, p.core_a, p.core_b, ops::optional(p.bias));
   }
   if (!p.merged.defined()) {
     prepared_.merged = merge().to(dtype);

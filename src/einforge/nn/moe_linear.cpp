@@ -8,14 +8,11 @@
 #include "einforge/ops/autocast_dtype.h"
 #include "einforge/ops/btt_moe_linear.h"
 #include "einforge/ops/moe_grouped.h"
+#include "einforge/ops/optional_tensor.h"
 #include "einforge/ops/rms_cap.h"
 
 namespace einforge::nn {
 namespace {
-
-std::optional<torch::Tensor> optional(const torch::Tensor& tensor) {
-  return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
-}
 
 torch::Tensor with_bias(const torch::Tensor& y, const torch::Tensor& bias) {
   return bias.defined() ? y + bias.to(y.scalar_type()) : y;
@@ -85,11 +82,13 @@ torch::Tensor MoeLinear::mix(
     const torch::Tensor& bias) {
   if (!expert_.dense) {
     const torch::Tensor a =
-        cap_ ? ops::rms_cap(core_a_, optional(gain_a_), max_rms_a_) : core_a_;
+        cap_ ? ops::rms_cap(core_a_, ops::optional(gain_a_), max_rms_a_)
+             : core_a_;
     const torch::Tensor b =
-        cap_ ? ops::rms_cap(core_b_, optional(gain_b_), max_rms_b_) : core_b_;
+        cap_ ? ops::rms_cap(core_b_, ops::optional(gain_b_), max_rms_b_)
+             : core_b_;
     if (!given && router() != nullptr) {
-      return router()->forward_btt(x, a, b, optional(bias));
+      return router()->forward_btt(x, a, b, ops::optional(bias));
     }
     const ops::MoeRouting routing = route(x, given);
     return with_bias(

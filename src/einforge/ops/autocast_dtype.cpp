@@ -4,11 +4,15 @@
 
 namespace einforge::ops {
 
-torch::Tensor in_autocast_dtype(const torch::Tensor& tensor) {
+torch::ScalarType autocast_dtype(const torch::Tensor& tensor) {
   const auto device = tensor.device().type();
   return at::autocast::is_autocast_enabled(device)
-             ? tensor.to(at::autocast::get_autocast_dtype(device))
-             : tensor;
+             ? at::autocast::get_autocast_dtype(device)
+             : tensor.scalar_type();
+}
+
+torch::Tensor in_autocast_dtype(const torch::Tensor& tensor) {
+  return tensor.to(autocast_dtype(tensor));
 }
 
 }  // namespace einforge::ops

@@ -1,4 +1,5 @@
 #include "einforge/ops/btt_moe_routed.h"
+#include "einforge/ops/optional_tensor.h"
 
 #include <ATen/autocast_mode.h>
 #include <torch/autograd.h>
@@ -14,10 +15,6 @@ namespace {
 
 using torch::Tensor;
 using torch::autograd::variable_list;
-
-std::optional<Tensor> optional(const Tensor& tensor) {
-  return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
-}
 
 // Saves the operands, the scores and the choice, and no intermediate. Inputs
 // are x, router, the cores and the output's bias; outputs y, logits, experts

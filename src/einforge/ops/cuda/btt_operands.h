@@ -36,6 +36,11 @@ inline torch::Tensor aligned(const torch::Tensor& tensor) {
   return address % 16 == 0 ? tensor : tensor.clone();
 }
 
+// As kernels read it that walk through memory; undefined stays so.
+inline torch::Tensor dense(const torch::Tensor& tensor) {
+  return tensor.defined() ? aligned(tensor.contiguous()) : tensor;
+}
+
 // A bias (d_out), or none, as a kernel of sizes `packed` takes it.
 inline torch::Tensor padded_bias(
     const torch::Tensor& bias,

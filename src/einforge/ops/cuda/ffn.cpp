@@ -30,6 +30,7 @@
 #include "einforge/ops/einsum_linear.h"
 #include "einforge/ops/gelu.h"
 #include "einforge/ops/kernel_choice.h"
+#include "einforge/ops/optional_tensor.h"
 #include "einforge/ops/sum_of_rows.h"
 
 namespace einforge::ops::fused {
@@ -102,10 +103,6 @@ const Kernel<ff::MiddleShape>* middle_kernel(const ff::FfnSizes& sizes) {
   return find_kernel<ff::MiddleShape>(sizes, ff::middle_shape);
 }
 
-std::optional<Tensor> optional(const Tensor& tensor) {
-  return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
-}
-
 // The definition.
 Tensor composed(const Tensor& x, const FfnLayer& in, const FfnLayer& out) {
   const Tensor hidden =
@@ -140,11 +137,6 @@ const __nv_bfloat16* data_or_null(const Tensor& tensor) {
   return tensor.defined() ? btt::data(tensor) : nullptr;
 }
 
-// Biases are read in vectors.
-Tensor dense(const Tensor& tensor) {
-  return tensor.defined() ? btt::aligned(tensor.contiguous()) : tensor;
-}
-
 template <typename Shape>
 Tensor pack(
     const Shape& shape,
@@ -169,10 +161,10 @@ Tensor run_forward(const Tensor& x, const FfnLayer& in, const FfnLayer& out) {
   const Layer second(out);
   const Kernel<ff::FfnShape>* kernel = forward_kernel(sizes_of(first, second));
   TORCH_CHECK(kernel != nullptr, "[ffn] expected sizes with a kernel");
-  const Tensor from = dense(x);
-  const Tensor bias = dense(out.bias);
+  const Tensor from = btt::dense(x);
+  const Tensor bias = btt::dense(out.bias);
   const Tensor packed =
-      pack(kernel->shape, first, second, dense(in.bias), from);
+      pack(kernel->shape, first, second, btt::dense(in.bias), from);
   const Tensor y = torch::empty({x.size(0), second.c.d_out()}, from.options());
   C10_CUDA_CHECK(ff::launch(
       kernel->loaded,
@@ -213,8 +205,8 @@ Gradients run_backward(
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const two_pass::Layer in_layer = first.in_two_passes(tokens);
   const two_pass::Layer out_layer = second.in_two_passes(tokens);
-  const Tensor from = dense(x);
-  const Tensor dy = dense(grad);
+  const Tensor from = btt::dense(x);
+  const Tensor dy = btt::dense(grad);
   Tensor z1 = two_pass::into_slabs(in_layer, from);
   Tensor dz2 = two_pass::into_slabs(out_layer.transposed(), dy);
   const Tensor dz1 =
@@ -229,7 +221,7 @@ Gradients run_backward(
   const Tensor db1 = sums(s.gamma);
   const Tensor da2 = sums(s.phi);
   const Tensor dbias1 = sums(1);
-  const Tensor packed = pack(s, first, second, dense(in.bias), from);
+  const Tensor packed = pack(s, first, second, btt::dense(in.bias), from);
   C10_CUDA_CHECK(ff::launch(
       kernel->loaded,
       s,

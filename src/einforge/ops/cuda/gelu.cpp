@@ -1,6 +1,5 @@
 #include "einforge/ops/cuda/gelu.h"
 
-#include <ATen/autocast_mode.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -11,8 +10,10 @@
 #include <optional>
 
 #include "einforge/kernels/cuda/gelu.h"
+#include "einforge/ops/autocast_dtype.h"
 #include "einforge/ops/cuda/btt_operands.h"
 #include "einforge/ops/cuda/device.h"
+#include "einforge/ops/optional_tensor.h"
 
 namespace einforge::ops::fused {
 namespace {
@@ -49,10 +50,6 @@ ek::GeluRows<Element> rows_of(const Tensor& x, const Tensor& bias) {
       .width = static_cast<int>(x.size(-1))};
 }
 
-Tensor dense(const Tensor& tensor) {
-  return tensor.defined() ? btt::aligned(tensor.contiguous()) : tensor;
-}
-
 // Saves x and the bias.
 class FusedGelu : public torch::autograd::Function<FusedGelu> {
  public:
@@ -62,8 +59,8 @@ class FusedGelu : public torch::autograd::Function<FusedGelu> {
       const std::optional<Tensor>& bias) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const c10::cuda::CUDAGuard device(x.device());
-    const Tensor from = dense(x);
-    const Tensor shift = dense(bias.value_or(Tensor()));
+    const Tensor from = btt::dense(x);
+    const Tensor shift = btt::dense(bias.value_or(Tensor()));
     Tensor y = torch::empty_like(from);
     with_element(from, [&]<typename Element>(Element*) {
       C10_CUDA_CHECK(ek::gelu(
@@ -88,9 +85,9 @@ class FusedGelu : public torch::autograd::Function<FusedGelu> {
       return result;
     }
     const c10::cuda::CUDAGuard device(saved[0].device());
-    const Tensor x = dense(saved[0]);
-    const Tensor bias = dense(saved[1]);
-    const Tensor dy = dense(grads[0].to(x.scalar_type()));
+    const Tensor x = btt::dense(saved[0]);
+    const Tensor bias = btt::dense(saved[1]);
+    const Tensor dy = btt::dense(grads[0].to(x.scalar_type()));
     result[0] = torch::empty_like(x);
     Tensor partials;
     if (sums) {
@@ -143,16 +140,11 @@ bool takes_gelu(const Tensor& x, const Tensor& bias) {
 }
 
 bool gelu_adds_bias(const Tensor& x) {
-  return architecture_supported(x) &&
-         takes_dtype(
-             at::autocast::is_autocast_enabled(torch::kCUDA)
-                 ? at::autocast::get_autocast_dtype(torch::kCUDA)
-                 : x.scalar_type());
+  return architecture_supported(x) && takes_dtype(autocast_dtype(x));
 }
 
 Tensor gelu(const Tensor& x, const Tensor& bias) {
-  return FusedGelu::apply(
-      x, bias.defined() ? std::make_optional(bias) : std::nullopt);
+  return FusedGelu::apply(x, optional(bias));
 }
 
 }  // namespace einforge::ops::fused

@@ -14,6 +14,7 @@
 #include "einforge/kernels/cuda/residual_norm.h"
 #include "einforge/ops/cuda/btt_operands.h"
 #include "einforge/ops/cuda/device.h"
+#include "einforge/ops/optional_tensor.h"
 
 namespace einforge::ops::fused {
 namespace {
@@ -29,14 +30,6 @@ ek::ResidualNormLaunch launch_of(
       .width = static_cast<int>(sum.size(-1)),
       .gain = gain.const_data_ptr<float>(),
       .scale = static_cast<float>(scale)};
-}
-
-Tensor dense(const Tensor& tensor) {
-  return tensor.defined() ? btt::aligned(tensor.contiguous()) : tensor;
-}
-
-std::optional<Tensor> optional(const Tensor& tensor) {
-  return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
 }
 
 // Saves the sum, the moments of its rows, the gain and the bias. Outputs are
@@ -55,11 +48,11 @@ class FusedResidualNorm : public torch::autograd::Function<FusedResidualNorm> {
       std::int64_t readers) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const c10::cuda::CUDAGuard device(x.device());
-    const Tensor from = dense(x);
-    const Tensor added = dense(branch.value_or(Tensor()));
-    const Tensor factor = dense(gain);
-    const Tensor branch_shift = dense(branch_bias.value_or(Tensor()));
-    const Tensor shift = dense(bias.value_or(Tensor()));
+    const Tensor from = btt::dense(x);
+    const Tensor added = btt::dense(branch.value_or(Tensor()));
+    const Tensor factor = btt::dense(gain);
+    const Tensor branch_shift = btt::dense(branch_bias.value_or(Tensor()));
+    const Tensor shift = btt::dense(bias.value_or(Tensor()));
     const Tensor sum = added.defined() ? torch::empty_like(from) : x;
     const Tensor normed =
         torch::empty_like(from, from.options().dtype(torch::kBFloat16));
@@ -128,14 +121,14 @@ class FusedResidualNorm : public torch::autograd::Function<FusedResidualNorm> {
       return result;
     }
     const c10::cuda::CUDAGuard device(saved[0].device());
-    const Tensor sum = dense(saved[0]);
-    const Tensor gain = dense(saved[2]);
+    const Tensor sum = btt::dense(saved[0]);
+    const Tensor gain = btt::dense(saved[2]);
     dys = added(std::move(dys));
     ek::ResidualNormReaders readers;
     for (const Tensor& dy : dys) {
       readers.dy[readers.count++] = btt::data(dy);
     }
-    const Tensor other = dense(dsum);
+    const Tensor other = btt::dense(dsum);
     const Tensor dx = torch::empty_like(sum);
     const Tensor dbranch = adds ? torch::empty_like(dys[0]) : Tensor();
     const Tensor affine = torch::empty({3, sum.size(-1)}, gain.options());
@@ -165,7 +158,7 @@ class FusedResidualNorm : public torch::autograd::Function<FusedResidualNorm> {
   // As many as the kernel takes, without gaps.
   static variable_list added(variable_list dys) {
     for (Tensor& dy : dys) {
-      dy = dense(dy);
+      dy = btt::dense(dy);
     }
     while (dys.size() == 2 || dys.size() > ek::ResidualNormReaders::kMost) {
       const Tensor last = dys.back();

@@ -14,6 +14,7 @@
 #include "einforge/kernels/cuda/short_attention.h"
 #include "einforge/ops/cuda/btt_operands.h"
 #include "einforge/ops/cuda/device.h"
+#include "einforge/ops/optional_tensor.h"
 
 namespace einforge::ops::fused {
 namespace {
@@ -24,10 +25,6 @@ using torch::autograd::variable_list;
 
 // q, k, v, their biases, which may be undefined, and the gains of q and k.
 constexpr std::size_t kInputs = 8;
-
-Tensor dense(const Tensor& tensor) {
-  return tensor.defined() ? btt::aligned(tensor.contiguous()) : tensor;
-}
 
 ek::ShortAttention operands_of(
     const variable_list& given, double scale, double epsilon) {
@@ -99,7 +96,7 @@ class ShortAttention : public torch::autograd::Function<ShortAttention> {
         k_gain};
     variable_list taken;
     for (const Tensor& tensor : given) {
-      taken.push_back(dense(tensor));
+      taken.push_back(btt::dense(tensor));
     }
     const ek::ShortAttention operands = operands_of(taken, scale, epsilon);
     Tensor y = torch::empty_like(taken[0]);
@@ -150,9 +147,9 @@ class ShortAttention : public torch::autograd::Function<ShortAttention> {
     const c10::cuda::CUDAGuard device(given[0].device());
     variable_list taken;
     for (const Tensor& tensor : given) {
-      taken.push_back(dense(tensor));
+      taken.push_back(btt::dense(tensor));
     }
-    const Tensor dy = dense(grads[0].to(torch::kBFloat16));
+    const Tensor dy = btt::dense(grads[0].to(torch::kBFloat16));
     const ek::ShortAttention operands = operands_of(taken, scale, epsilon);
     const ek::DeviceLimits& limits = device_limits();
     for (std::size_t i = 0; i < 3; ++i) {
@@ -224,9 +221,6 @@ bool short_attention_adds_biases(const Tensor& x, std::int64_t head_width) {
 }
 
 Tensor short_attention(const AttentionInputs& inputs) {
-  const auto optional = [](const Tensor& tensor) {
-    return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
-  };
   return ShortAttention::apply(
       inputs.q.y,
       inputs.k.y,
