@@ -29,28 +29,6 @@ namespace ek = einforge::kernels::cuda;
 
 namespace {
 
-__device__ uint32_t hash(uint64_t v) {
-  v ^= v >> 33;
-  v *= 0xff51afd7ed558ccdULL;
-  v ^= v >> 33;
-  v *= 0xc4ceb9fe1a85ec53ULL;
-  v ^= v >> 33;
-  return static_cast<uint32_t>(v);
-}
-
-// Sum of four uniforms: mean 0, deviation `deviation`.
-__global__ void fill_random(
-    Bf16* out, size_t n, uint64_t seed, float deviation) {
-  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
-  for (size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-    float sum = 0;
-    for (int k = 0; k < 4; ++k) {
-      sum += static_cast<float>(hash((seed << 34) + i * 4 + k)) * 0x1p-32F;
-    }
-    out[i] = __float2bfloat16((sum - 2.0F) * 1.7320508F * deviation);
-  }
-}
-
 void randomize(Buffer<Bf16>& b, float deviation) {
   static uint64_t seed = 1;
   fill_random<<<1024, 256>>>(b.data, b.size, ++seed, deviation);

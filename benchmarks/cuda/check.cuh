@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <random>
 #include <vector>
 
 // What the checks of single kernels in this folder share.
@@ -54,3 +56,35 @@ struct Buffer {
     return all;
   }
 };
+
+inline std::vector<Bf16> random_values(
+    size_t n, std::mt19937& random, float deviation) {
+  std::normal_distribution<float> normal(0, deviation);
+  std::vector<Bf16> values(n);
+  for (Bf16& v : values) {
+    v = __float2bfloat16(normal(random));
+  }
+  return values;
+}
+
+inline __device__ uint32_t hash(uint64_t v) {
+  v ^= v >> 33;
+  v *= 0xff51afd7ed558ccdULL;
+  v ^= v >> 33;
+  v *= 0xc4ceb9fe1a85ec53ULL;
+  v ^= v >> 33;
+  return static_cast<uint32_t>(v);
+}
+
+// Sum of four uniforms: mean 0, deviation `deviation`.
+[[maybe_unused]] static __global__ void fill_random(
+    Bf16* out, size_t n, uint64_t seed, float deviation) {
+  const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
+  for (size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
+    float sum = 0;
+    for (int k = 0; k < 4; ++k) {
+      sum += static_cast<float>(hash((seed << 34) + i * 4 + k)) * 0x1p-32F;
+    }
+    out[i] = __float2bfloat16((sum - 2.0F) * 1.7320508F * deviation);
+  }
+}

@@ -121,16 +121,6 @@ void launch(const ff::MiddleShape& s, const ff::MiddleParams& params) {
       nullptr));
 }
 
-std::vector<Bf16> random_values(
-    size_t n, std::mt19937& random, float deviation) {
-  std::normal_distribution<float> normal(0, deviation);
-  std::vector<Bf16> values(n);
-  for (Bf16& v : values) {
-    v = __float2bfloat16(normal(random));
-  }
-  return values;
-}
-
 std::string name_of(const ff::FfnShape& s, int64_t tokens) {
   char text[128];
   std::snprintf(

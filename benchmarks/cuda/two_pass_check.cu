@@ -116,16 +116,6 @@ struct Routing {
   }
 };
 
-std::vector<Bf16> random_values(
-    size_t n, std::mt19937& random, float deviation) {
-  std::normal_distribution<float> normal(0, deviation);
-  std::vector<Bf16> values(n);
-  for (Bf16& v : values) {
-    v = __float2bfloat16(normal(random));
-  }
-  return values;
-}
-
 // (count, outer, inner) with zeros to (count, outer, padded).
 std::vector<Bf16> pad_inner(const std::vector<Bf16>& v, int inner, int padded) {
   std::vector<Bf16> out(v.size() / inner * padded, __float2bfloat16(0));
