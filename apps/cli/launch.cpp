@@ -1,5 +1,6 @@
 #include "cli/launch.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -12,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -20,7 +22,9 @@
 
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
+#include "einforge/base/listener.h"
 #include "einforge/base/process.h"
+#include "einforge/distributed/place.h"
 
 namespace einforge::cli {
 namespace {
@@ -45,9 +49,11 @@ class Children {
     }
   }
 
+  // Starts one, which inherits the descriptor `kept`.
   void start(
       const std::vector<std::string>& arguments,
-      const std::vector<std::string>& environment) {
+      const std::vector<std::string>& environment,
+      std::optional<int> kept) {
     std::vector<char*> argv;
     std::vector<char*> envp;
     for (const std::string& word : arguments) {
@@ -67,6 +73,9 @@ class Children {
       // A terminal's Ctrl-C comes through the parent alone.
       ::setpgid(0, 0);
       ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+      if (kept) {
+        ::fcntl(*kept, F_SETFD, 0);
+      }
       if (::getppid() == parent) {
         ::execve("/proc/self/exe", argv.data(), envp.data());
       }
@@ -136,13 +145,15 @@ std::vector<std::string> environment_with(
 int launch(int processes) {
   constexpr auto kGrace = std::chrono::seconds(6);
   const std::vector<std::string> command = command_line();
+  std::optional<base::Listener> listener(std::in_place);
   std::vector<std::pair<std::string, std::string>> own = {
       {"WORLD_SIZE", fmt::format("{}", processes)},
       {"MASTER_ADDR", "127.0.0.1"},
-      {"MASTER_PORT", fmt::format("{}", base::free_port())},
+      {"MASTER_PORT", fmt::format("{}", listener->port())},
       {kMark, "1"},
       {"RANK", ""},
-      {"LOCAL_RANK", ""}};
+      {"LOCAL_RANK", ""},
+      {distributed::kStoreSocket, fmt::format("{}", listener->get())}};
   if (std::getenv("OMP_NUM_THREADS") == nullptr) {
     const auto cpus = static_cast<int>(std::thread::hardware_concurrency());
     own.emplace_back(
@@ -156,8 +167,12 @@ int launch(int processes) {
         value = fmt::format("{}", rank);
       }
     }
-    children.start(command, environment_with(own));
+    children.start(
+        command,
+        environment_with(own),
+        rank == 0 ? std::optional(listener->get()) : std::nullopt);
   }
+  listener.reset();  // rank 0's alone: it ends with it
   int code = 0;
   bool stopping = false;
   Clock::time_point failed;

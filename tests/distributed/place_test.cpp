@@ -28,6 +28,7 @@ class PlaceTest : public ::testing::Test {
           "MASTER_PORT",
           "TORCHELASTIC_USE_AGENT_STORE",
           "TORCHELASTIC_RESTART_COUNT",
+          kStoreSocket,
           "SLURM_PROCID",
           "SLURM_STEP_NUM_TASKS",
           "SLURM_NTASKS",
@@ -75,6 +76,17 @@ TEST_F(PlaceTest, OfTorchrun) {
   EXPECT_EQ(found->port, 29500);
   EXPECT_TRUE(found->store_is_there);
   EXPECT_EQ(found->prefix, "2");
+}
+
+TEST_F(PlaceTest, TheStoresSocketIsOfRank0) {
+  Variables variables = kTorchrun;
+  EXPECT_FALSE(place(variables)->socket);
+  variables[kStoreSocket] = "7";
+  EXPECT_FALSE(place(variables)->socket);
+  variables["RANK"] = "0";
+  EXPECT_EQ(place(variables)->socket, 7);
+  variables[kStoreSocket] = "-1";
+  EXPECT_THROW(place(variables), base::InvalidInput);
 }
 
 TEST_F(PlaceTest, OfSrun) {

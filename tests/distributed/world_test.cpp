@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "einforge/base/listener.h"
 #include "einforge/distributed/gradient_sums.h"
 #include "tests/distributed/world_testing.h"
 
@@ -81,7 +82,7 @@ TEST(World, MissesWhoDoesNotCome) {
           {.rank = 0,
            .size = 2,
            .address = "127.0.0.1",
-           .port = base::free_port()},
+           .port = base::Listener().port()},
           torch::kCPU,
           std::chrono::seconds(1)),
       PeerFailed);

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "einforge/base/process.h"
+#include "einforge/base/listener.h"
 #include "einforge/distributed/world.h"
 
 namespace einforge::distributed::testing {
@@ -16,7 +16,8 @@ namespace einforge::distributed::testing {
 // Runs action(world) in each of `size` threads, which stand for processes.
 template <typename F>
 void in_world(int size, F action) {
-  const int port = base::free_port();
+  base::Listener listener;
+  const int socket = listener.release();
   std::vector<std::string> errors(static_cast<std::size_t>(size));
   std::vector<std::thread> threads;
   for (int rank = 0; rank < size; ++rank) {
@@ -27,7 +28,8 @@ void in_world(int size, F action) {
              .size = size,
              .local_rank = rank,
              .address = "127.0.0.1",
-             .port = port},
+             .port = listener.port(),
+             .socket = socket},
             torch::kCPU,
             std::chrono::seconds(120));
         action(world);

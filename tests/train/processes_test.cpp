@@ -2,15 +2,13 @@
 // program itself below.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <map>
 #include <mutex>
 
-#include "einforge/base/process.h"
+#include "einforge/base/listener.h"
 #include "einforge/distributed/gradient_sums.h"
 #include "einforge/models/model.h"
 #include "einforge/train/router_watch.h"
@@ -340,30 +338,6 @@ TEST_F(LaunchTest, OneErrorIsOneLine) {
   }
 }
 
-// A socket of this program, to which others connect and hear nothing.
-class SilentPort {
- public:
-  SilentPort() : port_(base::free_port()) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_ANY);
-    address.sin_port = htons(static_cast<std::uint16_t>(port_));
-    EXPECT_EQ(
-        ::bind(file_, reinterpret_cast<sockaddr*>(&address), sizeof(address)),
-        0);
-    EXPECT_EQ(::listen(file_, 16), 0);
-  }
-  SilentPort(const SilentPort&) = delete;
-  SilentPort& operator=(const SilentPort&) = delete;
-  ~SilentPort() { ::close(file_); }
-
-  int port() const { return port_; }
-
- private:
-  int file_ = ::socket(AF_INET, SOCK_STREAM, 0);
-  int port_;
-};
-
 // What a process says that waits for one that does not come, and how it ends.
 class MeetingTest : public LaunchTest {
  protected:
@@ -381,12 +355,12 @@ TEST_F(MeetingTest, WhoIsAloneSaysSoInOneLine) {
   const std::string alone =
       "einforge: error: rank 1: expected 2 processes to meet at 127.0.0.1:{} "
       "within 2 s; not all came\n";
-  const int nobody = base::free_port();
+  const int nobody = base::Listener().port();
   const CommandResult result = meet(1, nobody, "timeout 60");
   EXPECT_EQ(result.code, 1);
   EXPECT_EQ(result.output, fmt::format(fmt::runtime(alone), nobody));
   // Another program's port, where the store's first word gets no answer.
-  const SilentPort other;
+  const base::Listener other;
   const CommandResult silent = meet(1, other.port(), "timeout 60");
   EXPECT_EQ(silent.code, 1);
   EXPECT_EQ(silent.output, fmt::format(fmt::runtime(alone), other.port()));
@@ -405,7 +379,7 @@ TEST_F(MeetingTest, ASignalEndsTheWait) {
   const CommandResult result = run_command(fmt::format(
       "timeout -s TERM -k 20 4 env RANK=1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 "
       "MASTER_PORT={} {}",
-      base::free_port(),
+      base::Listener().port(),
       command("--patience 60")));
   EXPECT_EQ(result.code, 124) << result.output;  // not 137, of SIGKILL
 }

@@ -1,9 +1,7 @@
 #include "einforge/base/process.h"
 
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
@@ -91,23 +89,6 @@ StopSignals::~StopSignals() {
 
 bool StopSignals::requested() {
   return stop != 0;
-}
-
-int free_port() {
-  const int file = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  auto* const any = reinterpret_cast<sockaddr*>(&address);
-  const bool found = file >= 0 && ::bind(file, any, size) == 0 &&
-                     ::getsockname(file, any, &size) == 0;
-  const int error = errno;
-  ::close(file);
-  if (!found) {
-    throw_io_error("cannot find a free port", error);
-  }
-  return ntohs(address.sin_port);
 }
 
 }  // namespace einforge::base

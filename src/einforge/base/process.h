@@ -27,7 +27,4 @@ class StopSignals {
   static bool requested();
 };
 
-// A TCP port of this machine that nobody has now. Throws IoError.
-int free_port();
-
 }  // namespace einforge::base

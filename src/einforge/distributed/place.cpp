@@ -1,6 +1,7 @@
 #include "einforge/distributed/place.h"
 
 #include <cstdlib>
+#include <limits>
 
 #include "einforge/base/error.h"
 #include "einforge/base/text.h"
@@ -65,6 +66,9 @@ std::optional<Place> place_from_environment() {
         "too, as torchrun sets them");
     place.store_is_there = variable("TORCHELASTIC_USE_AGENT_STORE") == "True";
     place.prefix = variable("TORCHELASTIC_RESTART_COUNT");
+    if (place.rank == 0 && !variable(kStoreSocket).empty()) {
+      place.socket = number(kStoreSocket, 0, std::numeric_limits<int>::max());
+    }
     return place;
   }
   // Of a step, that is of srun: a batch script alone runs once.

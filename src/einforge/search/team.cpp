@@ -14,7 +14,7 @@
 
 #include "einforge/base/console.h"
 #include "einforge/base/error.h"
-#include "einforge/base/process.h"
+#include "einforge/base/listener.h"
 #include "einforge/distributed/place.h"
 #include "einforge/train/device.h"
 #include "einforge/train/trainer.h"
@@ -36,8 +36,12 @@ Team::Team(const Options& options) {
   if (options.size == 1) {
     return;
   }
+  base::Listener listener;
   const distributed::Place first = {
-      .size = options.size, .address = "127.0.0.1", .port = base::free_port()};
+      .size = options.size,
+      .address = "127.0.0.1",
+      .port = listener.port(),
+      .socket = listener.get()};
   for (int rank = 1; rank < options.size; ++rank) {
     const std::string number = fmt::format("{}", rank);
     others_.emplace_back(Child::Options{
@@ -72,6 +76,7 @@ Team::Team(const Options& options) {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
   });
+  listener.release();
   world_ = join(first, options.device);
 }
 
