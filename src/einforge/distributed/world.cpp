@@ -50,8 +50,24 @@ std::string host_name() {
   return name.data();
 }
 
-[[maybe_unused]] void set_default(const char* name, const char* value) {
-  ::setenv(name, value, /*overwrite=*/0);
+// Once, before torch reads them.
+void set_defaults() {
+  [[maybe_unused]] static const bool done = [] {
+    // No record of all collectives, which each World's first adds to without a
+    // lock, and no end of the process by NCCL's own watchdog: who is gone is
+    // watched here.
+    for (const char* name :
+         {"TORCH_FR_BUFFER_SIZE",
+          "TORCH_NCCL_ASYNC_ERROR_HANDLING",
+          "TORCH_NCCL_ENABLE_MONITORING",
+          "TORCH_NCCL_DUMP_ON_TIMEOUT"}) {
+      ::setenv(name, "0", /*overwrite=*/0);
+    }
+    // No word, and no stack, of sockets that are tried again: what they come to
+    // is said here.
+    FLAGS_caffe2_log_level = 3;
+    return true;
+  }();
 }
 
 StorePointer connect(
@@ -283,9 +299,7 @@ class World::Connection {
   Connection(
       const Place& place, torch::Device device, std::chrono::seconds patience)
       : place_(place) {
-    // No word, and no stack, of sockets that are tried again: what they come to
-    // is said here.
-    FLAGS_caffe2_log_level = 3;
+    set_defaults();
     const Deadline deadline(2 * patience + kGone, [&] {
       base::note("einforge: error: {}\n", nobody_came(place, patience));
     });
@@ -389,10 +403,6 @@ class World::Connection {
  private:
   void connect_gpus([[maybe_unused]] torch::Device device) {
 #ifdef EINFORGE_NCCL
-    // Who is gone is watched here; NCCL's own watchdog would abort.
-    set_default("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0");
-    set_default("TORCH_NCCL_ENABLE_MONITORING", "0");
-    set_default("TORCH_NCCL_DUMP_ON_TIMEOUT", "0");
     auto options = c10d::ProcessGroupNCCL::Options::create();
     options->timeout = kCollective;
     auto nccl = c10::make_intrusive<c10d::ProcessGroupNCCL>(
