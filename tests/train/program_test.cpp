@@ -219,9 +219,16 @@ TEST_F(ProgramTest, InterruptWritesACheckpointAndSaysHowToGoOn) {
   const auto command = result.output.find("einforge train");
   ASSERT_NE(command, std::string::npos) << result.output;
   EXPECT_NE(result.output.find("--resume", command), std::string::npos);
-  const CommandResult resumed =
-      run(train("--set steps=1000000 --resume --json") + out("run") +
-          " & sleep 2; kill -INT $!; wait $!");
+  // The first checkpoint after those that are there: only then is the signal
+  // sure to meet a program that handles it.
+  const CommandResult resumed = run_command(fmt::format(
+      "export EINFORGE_PROGRESS=0 OMP_NUM_THREADS=1; "
+      "newest() {{ ls {2}/checkpoints | tail -1; }}; before=$(newest); "
+      "{0} {1} & until [ \"$(newest)\" != \"$before\" ] || ! kill -0 $!; do "
+      "sleep 0.05; done; kill -INT $!; wait $!",
+      einforge_program(),
+      train("--set steps=1000000 --resume --json") + out("run"),
+      folder));
   EXPECT_NE(resumed.output.find("interrupted"), std::string::npos)
       << resumed.output;
 }
