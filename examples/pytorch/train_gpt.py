@@ -8,8 +8,9 @@
     .venv/bin/python examples/pytorch/train_gpt.py --structure monarch \\
       --width 1024 --layers 6 --batch 512 --compile --device cuda
 
-Three lines differ from a dense script: the layer, its parameter groups, and the
-router losses where there are mixtures. Reads any text file as bytes.
+Four lines differ from a dense script: the layer, the feed-forward network, the
+parameter groups, and the router losses where there are mixtures. Reads any text
+file as bytes.
 """
 
 import argparse
@@ -49,8 +50,7 @@ class Block(nn.Module):
         self.q_norm = nn.LayerNorm(head_width, bias=False)
         self.k_norm = nn.LayerNorm(head_width, bias=False)
         self.norm2 = nn.LayerNorm(width)
-        self.ffn_in = linear(width, 4 * width, structure)
-        self.ffn_out = linear(4 * width, width, structure, zero=True)
+        self.ffn = einforge.nn.Ffn(width, 4 * width, structure, zero=True)
 
     def forward(self, x):
         h = self.norm1(x)
@@ -60,8 +60,7 @@ class Block(nn.Module):
             self.q_norm(q).transpose(1, 2), self.k_norm(k).transpose(1, 2),
             v.transpose(1, 2), is_causal=True, scale=8 / self.head_width)
         x = x + self.scale * self.out(mixed.transpose(1, 2).flatten(-2))
-        h = F.gelu(self.ffn_in(self.norm2(x)), approximate="tanh")
-        return x + self.scale * self.ffn_out(h)
+        return x + self.scale * self.ffn(self.norm2(x))
 
 
 class Gpt(nn.Module):
@@ -118,7 +117,7 @@ def main():
             logits = forward(batch[:, :-1])
         loss = F.cross_entropy(
             logits.float().flatten(0, 1), batch[:, 1:].flatten())
-        total = loss + einforge.nn.aux_loss(model).to(device)
+        total = loss + einforge.nn.aux_loss(model)
         optimizer.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -22,6 +22,7 @@ from einforge.functional import (  # noqa: E402
     btt_moe_linear,
     btt_moe_routed,
     einsum_linear,
+    ffn,
     moe_router_loss,
     rms_cap,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "convert_",
     "describe",
     "einsum_linear",
+    "ffn",
     "load",
     "moe_router_loss",
     "nn",

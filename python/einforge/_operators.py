@@ -376,6 +376,96 @@ def _products(of_x: bool, of_cores: bool) -> int:
     return int(of_x) + int(of_cores)
 
 
+# --- ffn ---------------------------------------------------------------------
+
+def _ffn_layers(x, in_a, in_b, in_bias, out_a, out_b, out_bias):
+    """The definition, which a compiler sees into."""
+    hidden = einsum_linear(x, in_a, in_b, in_bias)
+    return einsum_linear(
+        torch.nn.functional.gelu(hidden, approximate="tanh"),
+        out_a, out_b, out_bias)
+
+
+@_fake("ffn")
+def _(x, in_a, in_b, in_bias, out_a, out_b, out_bias, fused=None):
+    hidden = ops.einsum_linear(x, in_a, in_b, in_bias)
+    return ops.einsum_linear(hidden, out_a, out_b, out_bias)
+
+
+@_fake("ffn_backward")
+def _(grad, x, in_a, in_b, in_bias, out_a, out_b, mask):
+    return (_contiguous(mask[0], x),
+            _asked(mask[1], in_a, x),
+            _asked(mask[2], in_b, x),
+            x.new_empty(
+                in_a.shape[2] * in_b.shape[2] * in_a.shape[3] if mask[3] else 0),
+            _asked(mask[4], out_a, x),
+            _asked(mask[5], out_b, x),
+            x.new_empty(grad.shape[-1] if mask[6] else 0))
+
+
+class _Ffn(_Operator):
+    """Saves x and what is learned; the hidden features are computed again."""
+
+    op = ops.ffn.default
+
+    @staticmethod
+    def filled(x, in_a, in_b, in_bias, out_a, out_b, out_bias, fused=None):
+        return x, in_a, in_b, in_bias, out_a, out_b, out_bias, fused
+
+    @classmethod
+    def kernel(cls, *args, **kwargs):
+        *operands, fused = cls.filled(*args, **kwargs)
+        if not fused or _forward_mode():
+            return _ffn_layers(*operands)
+        return super().kernel(*operands, fused)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:7])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, grad):
+        if grad is None:
+            return (None,) * 8
+        mask = list(ctx.needs_input_grad[:7])
+        if torch.is_grad_enabled():
+            found = _by_definition(
+                lambda *operands: (_ffn_layers(*operands),),
+                ctx.saved_tensors, mask, (grad,))
+        else:
+            found = _masked(
+                mask, ops.ffn_backward(grad, *ctx.saved_tensors[:6], mask))
+        return *found, None
+
+
+_register(_Ffn)
+
+
+def ffn(*args):
+    # Transforms of torch.func are those of the layers.
+    if _transformed():
+        return _ffn_layers(*args[:7])
+    return ops.ffn(*args)
+
+
+@register_flop_formula(ops.ffn)
+def _(x, in_a, in_b, in_bias, out_a, out_b, *rest, out_shape=None,
+      **_kwargs) -> int:
+    return 2 * _count(x[:-1]) * (_macs(in_a, in_b) + _macs(out_a, out_b))
+
+
+@register_flop_formula(ops.ffn_backward)
+def _(grad, x, in_a, in_b, in_bias, out_a, out_b, mask, *rest, out_shape=None,
+      **_kwargs) -> int:
+    """As the layers' backward; what is computed again is not counted."""
+    first, second = _macs(in_a, in_b), _macs(out_a, out_b)
+    return 2 * _count(x[:-1]) * (
+        first * _products(mask[0], mask[1] or mask[2])
+        + second * _products(any(mask[:4]), mask[4] or mask[5]))
+
+
 # --- rms_cap -----------------------------------------------------------------
 
 def _rms_cap_definition(core, gain, max_rms, dtype):
@@ -754,6 +844,11 @@ def _autocast(device: str, key: str) -> None:
     def _(x, core_a, core_b, bias=None):
         return ops.einsum_linear(
             cast(x), cast(core_a), cast(core_b), cast(bias))
+
+    @register("ffn")
+    def _(*args, **kwargs):
+        *operands, fused = _Ffn.filled(*args, **kwargs)
+        return ops.ffn(*map(cast, operands), fused)
 
     @register("rms_cap")
     def _(core, gain, max_rms, dtype=None):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from einforge.nn import Linear, MoeLinear, cached, take_hooks
+from einforge.nn import Linear, MoeLinear, cached, fuse_, take_hooks
 from einforge.structure import check_name, describe
 
 # Of a layer's time: passes that warm up, and those whose median counts.
@@ -222,7 +222,8 @@ def convert_(
     iterations: int = 20,
 ) -> Report:
     """Replaces torch.nn.Linear (and transformers' Conv1D) by einforge.nn.Linear
-    or, where the structure is a mixture, einforge.nn.MoeLinear.
+    or, where the structure is a mixture, einforge.nn.MoeLinear; two in a
+    Sequential with a GELU between become an einforge.nn.Ffn (nn.fuse_).
 
         convert_(model, {"*.mlp.*": "btt:0.25", "*.attn.*": "monarch"})
 
@@ -292,6 +293,7 @@ def convert_(
             model, name, layer, chosen[name], init, seen.get(name),
             owners.get(id(layer.weight), 1) > 1, skip_if_slower, tokens,
             measure or skip_if_slower, iterations))
+    fuse_(model)
     transformers = sys.modules.get("transformers")
     if transformers is not None and isinstance(model, transformers.PreTrainedModel):
         from einforge import hf

@@ -24,7 +24,7 @@ from transformers.quantizers import (
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from einforge.convert import convert_, replace_, structured
-from einforge.nn import Linear, MoeLinear
+from einforge.nn import Linear, MoeLinear, fuse_
 
 _METHOD = "einforge"
 
@@ -61,6 +61,7 @@ class StructureQuantizer(HfQuantizer):
             # Or GPT-2 would initialise the `weight` of its c_proj again.
             parent = model.get_submodule(name.rpartition(".")[0])
             parent._is_hf_initialized = True
+        fuse_(model)
 
     def get_weight_conversions(self) -> list[Any]:
         """Files of older versions have a mixture's router without `.weight`."""

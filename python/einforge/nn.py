@@ -14,7 +14,7 @@ from typing import Any, Iterator, Optional, Union
 import torch
 from torch import Tensor, nn
 
-from einforge import models
+from einforge import functional, models
 from einforge.functional import (
     btt_moe_linear,
     btt_moe_routed,
@@ -213,6 +213,132 @@ class Linear(_Cores):
         found = project(whole, s.sizes, iterations=iterations, moment=moment)
         self._load_cores(found.core_a, found.core_b)
         return found
+
+
+def ffn(
+    x: Tensor, first: nn.Module, second: nn.Module,
+    fused: Optional[bool] = None,
+) -> Tensor:
+    """second(gelu(first(x))), gelu in its tanh form, as one where it can be.
+
+        y = nn.ffn(x, self.ffn_in, self.ffn_out)
+
+    For a model that has the two layers by names of their own; Ffn has them
+    inside.
+
+    Args:
+        x: (..., d_in) of the first layer.
+        first, second: modules; two Linear of a structure, without hooks, are
+            one operator, einforge.ffn. Others are called one after the other.
+        fused: as in einforge.ffn.
+
+    Returns:
+        (..., d_out) of the second layer.
+    """
+    if not (_is_plain(first) and _is_plain(second)):
+        return second(nn.functional.gelu(first(x), approximate="tanh"))
+    return functional.ffn(
+        x, *first.cores(), first.bias, *second.cores(), second.bias, fused)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether calling a layer is its structure's arithmetic and no more."""
+    return (type(layer) is Linear and not layer.structure.dense
+            and not layer.structure.padded and not _has_hooks(layer))
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    return "forward" in vars(layer) or any(
+        getattr(layer, name) for name in _HOOKS)
+
+
+def _is_network(layers: list[nn.Module]) -> bool:
+    """Whether three modules are a network that the operator computes."""
+    return (len(layers) == 3 and type(layers[1]) is nn.GELU
+            and layers[1].approximate == "tanh"
+            and type(layers[0]) is type(layers[2]) is Linear)
+
+
+class Ffn(nn.Sequential):
+    """A feed-forward network, Linear, GELU in its tanh form and Linear, which
+    runs as one operator where it can.
+
+        self.ffn = nn.Ffn(1024, 4096, "monarch")
+
+    A Sequential: the layers are ffn[0] and ffn[2], and a state dict is that of
+    torch.nn.Sequential(Linear, torch.nn.GELU("tanh"), Linear). Any other layers
+    inside, as after merge_(), and layers with hooks are called one by one.
+
+    Args:
+        width, hidden: features outside and inside.
+        structure: of both layers, as for Linear, or a mixture as for MoeLinear.
+        bias: whether both layers have one.
+        zero: the second layer starts at zero, as the end of a residual branch.
+        fused: as in einforge.ffn.
+        device, dtype: of the parameters.
+        router: of mixtures, as for MoeLinear.
+
+    Raises:
+        ValueError: no such structure, or not at these widths.
+    """
+
+    fused: Optional[bool] = None  # of those that fuse_() makes
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        structure: str = "monarch",
+        bias: bool = True,
+        *,
+        zero: bool = False,
+        fused: Optional[bool] = None,
+        device: Optional[Union[torch.device, str]] = None,
+        dtype: Optional[torch.dtype] = None,
+        **router: Any,
+    ):
+        def layer(d_in, d_out, zero):
+            mixture = describe(structure, d_in, d_out).experts is not None
+            return (MoeLinear if mixture else Linear)(
+                d_in, d_out, structure, bias, zero=zero, device=device,
+                dtype=dtype, **router)
+
+        super().__init__(
+            layer(width, hidden, False), nn.GELU(approximate="tanh"),
+            layer(hidden, width, zero))
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., width)."""
+        layers = list(self)
+        while layers:
+            if _is_network(layers[:3]) and not _has_hooks(layers[1]):
+                x = ffn(x, layers[0], layers[2], self.fused)
+                layers = layers[3:]
+            else:
+                x = layers.pop(0)(x)
+        return x
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return nn.Sequential(*list(self)[index])
+        return super().__getitem__(index)
+
+
+def fuse_(model: nn.Module) -> nn.Module:
+    """Makes each torch.nn.Sequential inside that has a Linear of einforge, a
+    torch.nn.GELU(approximate="tanh") and a Linear in a row an Ffn.
+
+    In place: names, parameters and hooks stay, and so do all other modules; a
+    GELU in its exact form, torch's default, is another function and stays too.
+    convert_() does it. Returns the model.
+    """
+    for module in model.modules():
+        if type(module) is nn.Sequential:
+            layers = list(module)
+            if any(_is_network(layers[i:i + 3]) for i in range(len(layers))):
+                module.__class__ = Ffn
+    return model
 
 
 class Router(nn.Module):
@@ -638,10 +764,14 @@ def _check_not_batched(loss: Optional[Tensor]) -> None:
 def aux_loss(model: nn.Module) -> Tensor:
     """The mean of the routers' weighted losses; add it to the loss.
 
-    Of the last forward pass in training; 0 where there was none.
+    Of the last forward pass in training; 0 where there was none, on the device
+    of the model, for which a copy would wait.
     """
     losses = [loss for _, loss, _ in _routings(model) if loss is not None]
-    return torch.stack(losses).mean() if losses else torch.zeros(())
+    if losses:
+        return torch.stack(losses).mean()
+    first = next(model.parameters(), None)
+    return torch.zeros((), device=None if first is None else first.device)
 
 
 def update_biases(model: nn.Module) -> None:
@@ -784,7 +914,7 @@ def _dense(layer: nn.Module) -> nn.Linear:
 
 
 __all__ = [
-    "Core", "FfnMoe", "Linear", "MoeLinear", "Router", "Sizes", "Structure",
-    "aux_loss", "cached", "describe", "merge_", "param_groups", "router_health",
-    "routers", "update_biases",
+    "Core", "Ffn", "FfnMoe", "Linear", "MoeLinear", "Router", "Sizes", "Structure",
+    "aux_loss", "cached", "describe", "ffn", "fuse_", "merge_", "param_groups",
+    "router_health", "routers", "update_biases",
 ]

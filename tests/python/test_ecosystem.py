@@ -44,6 +44,7 @@ class Net(torch.nn.Module):
         self.mixture = nn.MoeLinear(32, 32, "btt_moe:E=4,k=2", **f)
         self.dense = nn.MoeLinear(32, 32, "dense_moe:E=3,k=1", **f)
         self.ffn = nn.FfnMoe(32, 64, "ffn_moe:E=3,k=2", **f)
+        self.network = nn.Ffn(32, 64, "btt:0.25", fused=True, **f)
         self.head = torch.nn.Linear(32, 11, bias=False, **f)
         self.head.weight = self.embedding.weight
         for _, router in nn.routers(self):
@@ -55,7 +56,7 @@ class Net(torch.nn.Module):
         h = self.embedding(tokens)
         h = h + self.down(torch.nn.functional.gelu(self.up(h)))
         h = h + self.mixture(self.sized(h))
-        h = h + self.dense(h)
+        h = h + self.network(h + self.dense(h))
         return self.head(h + self.ffn(h))
 
 
@@ -77,12 +78,13 @@ def gradients(model, output):
 
 class Compiler(unittest.TestCase):
     @staticmethod
-    def two_layers():
+    def few_layers():
         """For Inductor, which compiles C++ for seconds a kernel."""
         torch.manual_seed(0)
         return torch.nn.Sequential(
-            nn.Linear(32, 64, "btt:0.25", device=DEVICE), torch.nn.GELU(),
-            nn.MoeLinear(64, 32, "btt_moe:E=4,k=2", device=DEVICE))
+            nn.Ffn(32, 64, "btt:0.25", device=DEVICE),
+            nn.Ffn(32, 64, "monarch", fused=True, device=DEVICE),
+            nn.MoeLinear(32, 32, "btt_moe:E=4,k=2", device=DEVICE))
 
     def check_one_graph(self, model, inputs, **options):
         torch._dynamo.reset()
@@ -106,11 +108,11 @@ class Compiler(unittest.TestCase):
     def test_inductor_takes_all_token_counts(self):
         with torch._inductor.config.patch(INDUCTOR):
             self.check_one_graph(
-                self.two_layers(),
+                self.few_layers(),
                 [torch.randn(count, 32, device=DEVICE) for count in (5, 9)])
 
     def test_export_and_aot_inductor(self):
-        model = self.two_layers().eval()
+        model = self.few_layers().eval()
         with torch.no_grad(), torch._inductor.config.patch(INDUCTOR):
             program = torch.export.export(
                 model, (torch.randn(6, 32, device=DEVICE),),
