@@ -295,7 +295,8 @@ class Modules(unittest.TestCase):
         rows = {row.name: row for row in summary}
         self.assertEqual(
             list(rows),
-            ["up", "down", "sized", "mixture", "dense", "ffn", "head"])
+            ["up", "down", "sized", "mixture", "dense", "ffn", "network.0",
+             "network.2", "head"])
         self.assertEqual(
             summary.parameters, sum(p.numel() for p in model.parameters()))
         found = einforge.describe("btt:0.25", 32, 64)

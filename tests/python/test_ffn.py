@@ -156,7 +156,7 @@ class Operator(unittest.TestCase):
                 if arg is not None:
                     self.assertEqual(value.dtype, arg.dtype)
                 error = (value.double() - want.double()).norm()
-                self.assertLess(float(error.detach() / want.norm()), 0.03)
+                self.assertLess(float((error / want.norm()).detach()), 0.03)
 
     def test_one_graph_takes_all_token_counts(self):
         _, *layers = operands(NETWORKS[0])
