@@ -16,7 +16,11 @@
 
 Each stage goes on where it was when it is started again. --results gets a table
 of runs per stage and the stores; a later start on another machine goes on from
-the stores there. A text of one paragraph per line.
+the stores there. A text of one paragraph per line. --structures, --widths and
+--parts run some of a stage, as for the primary claim alone:
+
+    python3 benchmarks/claims.py --stages S2 --structures dense \
+        btt_moe:E=16,k=2 --widths 256 512 --text TEXT
 """
 
 import argparse
@@ -52,6 +56,7 @@ SCALES = {
         "rate_structures": ["dense", "monarch", FFN8, MOE8, MOE16],
         "rate_widths": [256, 1024],
         "rate_tokens": 20e6,
+        "moe": MOE16,  # of batches and ablations
         "batches": [64, 256, 512],
         "noise_seeds": [1, 2, 3],
         "main": {"dense": [128, 256, 512, 1024],
@@ -73,35 +78,37 @@ SCALES = {
         "time_layers": 6,
         "time_steps": 80,
     },
-    # Tries every part in minutes on one CPU thread; decides nothing.
+    # Small enough for one CPU thread: tries the procedure, and says what holds
+    # at this scale alone.
     "cpu": {
         "settings": {
             "train.device": "cpu", "train.dtype": "float32",
-            "train.model.layers": 2, "train.model.context": 64,
-            "train.model.head_width": 16, "train.data.batch_size": 16,
+            "train.model.layers": 1, "train.model.context": 64,
+            "train.model.head_width": 16, "train.data.batch_size": 32,
             "train.eval_batches": 16, "train.schedule.warmup_steps": 20,
             "workers": 1},
-        "rates": [2e-3, 4e-3, 8e-3],
-        "rate_structures": ["dense", "monarch", FFN8, MOE16],
-        "rate_widths": [32, 64],
-        "rate_tokens": 1e5,
+        "rates": [2e-3, 4e-3, 8e-3, 16e-3],
+        "rate_structures": ["dense", "monarch", FFN8, MOE8],
+        "rate_widths": [16, 64],
+        "rate_tokens": 1.25e5,
+        "moe": MOE8,
         "batches": [8],
         "noise_seeds": [1],
-        "main": {"dense": [32, 48, 64, 96], "monarch": [32, 48, 64, 96],
-                 MOE16: [32, 48, 64, 96], FFN8: [32, 48, 64]},
-        "main_tokens": 4e5,
+        "main": {"dense": [16, 32, 64, 96], "monarch": [16, 32, 64, 96],
+                 MOE8: [16, 32, 64], FFN8: [16, 32, 64]},
+        "main_tokens": 5e5,
         "sweep": ["dense", "monarch", "btt:0.25", "btt:0,alpha=2/3,epsilon=2/3",
                   "low_rank:0.5", "low_rank:0.75", "kronecker",
                   "tensor_train:0.25"],
         "sweep_widths": [32, 64],
-        "sweep_tokens": 1e5,
+        "sweep_tokens": 1.25e5,
         "bases": ["dense", "dense_moe:E=8,k=2", "low_rank_moe:E=8,k=2", MOE8,
                   MOE16, FFN8],
         "base_widths": [32, 64],
-        "base_tokens": 1e5,
-        "time_widths": [32, 48, 64, 96],
-        "time_structures": ["dense", "monarch", FFN8, MOE16],
-        "time_layers": 2,
+        "base_tokens": 1.25e5,
+        "time_widths": [16, 32, 64, 96],
+        "time_structures": ["dense", "monarch", FFN8, MOE8],
+        "time_layers": 1,
         "time_steps": 30,
     },
 }
@@ -127,10 +134,20 @@ def parse_arguments():
                         help="after which the stage stops, to go on later")
     parser.add_argument("--set", action="append", default=[],
                         help="key=value for all searches, over the config")
+    parser.add_argument("--structures", nargs="+", default=[],
+                        help="of S1 to S4 and S7 these alone")
+    parser.add_argument("--widths", nargs="+", type=int, default=[],
+                        help="of S1 to S4 and S7 these alone")
+    parser.add_argument("--parts", nargs="+", default=[],
+                        help="these alone, as rates of S1")
     parser.add_argument("--bootstrap", type=int, default=1000)
     parser.add_argument("--predict", nargs="+", default=[],
-                        metavar="STRUCTURE@WIDTH@TOKENS",
-                        help="of fit: losses to predict before their runs")
+                        metavar="STRUCTURE@WIDTH",
+                        help="of fit: losses after D tokens, to predict before "
+                             "their runs")
+    parser.add_argument("--page", type=path,
+                        help="of fit: the page whose table of predictions is "
+                             "written (docs/claims.md)")
     parser.add_argument("--dry-run", action="store_true",
                         help="print the searches of the stages as commands")
     options = parser.parse_args()
@@ -138,6 +155,15 @@ def parse_arguments():
     for stage in options.stages:
         if stage not in STAGES:
             parser.error(f"--stages: expected {', '.join(STAGES)}; got '{stage}'")
+    scale = SCALES[options.scale]
+    known = {*scale["rate_structures"], *scale["main"]}
+    for structure in options.structures:
+        if structure not in known:
+            parser.error(f"--structures: expected {', '.join(sorted(known))}; "
+                         f"got '{structure}'")
+    for text in options.predict:
+        if not text.rpartition("@")[2].isdigit() or text.count("@") != 1:
+            parser.error(f"--predict: expected STRUCTURE@WIDTH; got '{text}'")
     options.results = options.results or options.out / "results"
     return options
 
@@ -155,6 +181,14 @@ class Experiment:
         self.data = options.data or options.out / "data"
         self.results = options.results
         self.folders = {}  # those of the stage that runs, with what they are
+
+    def chosen(self, structures, width=None):
+        """Those that the command line leaves."""
+        options = self.options
+        if width and options.widths and width not in options.widths:
+            return []
+        return [s for s in structures
+                if not options.structures or s in options.structures]
 
     # ---- Running the program ------------------------------------------------
 
@@ -190,36 +224,52 @@ class Experiment:
 
     def search(self, name, structures, widths, tokens, **settings):
         """Trains what is not there yet of a part of a stage."""
-        folder = self.options.out / name
-        settings = {"name": name, "structures": structures, "widths": widths,
-                    "budget.tokens": tokens, **settings}
-        command = self.command(["search"], folder, settings)
-        if self.options.dry_run:
-            print(" ".join(f"'{word}'" if set(word) & set(" *[{&;") else word
-                           for word in command))
-            return
-        self.restore(name)
-        left = self.deadline - time.monotonic()
-        if left < 5:
-            raise OutOfTime
-        print(f"--- {name}: {', '.join(structures)} at {widths}", flush=True)
-        # A session of its own: of a terminal's Ctrl-C it would have two, and
-        # end without checkpoints.
-        process = subprocess.Popen(
-            command + ["--quiet"], env=environment(self.program),
-            stdout=subprocess.DEVNULL, start_new_session=True)
+        self.search_all([(name, structures, widths, tokens, settings)])
+
+    def search_all(self, searches):
+        """The same of several parts, at the same time."""
+        parts = self.options.parts
+        started = []
         try:
-            code = process.wait(None if math.isinf(left) else left)
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            process.wait()
-            raise OutOfTime from None
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            raise
-        if code != 0:
-            sys.exit(f"claims: the search in {folder} failed ({code})")
+            for name, structures, widths, tokens, settings in searches:
+                if not structures or (parts and
+                                      name.split("/")[-1] not in parts):
+                    continue
+                folder = self.options.out / name
+                command = self.command(
+                    ["search"], folder,
+                    {"name": name, "structures": structures, "widths": widths,
+                     "budget.tokens": tokens, **settings})
+                if self.options.dry_run:
+                    print(" ".join(
+                        f"'{word}'" if set(word) & set(" *[{&;") else word
+                        for word in command))
+                    continue
+                self.restore(name)
+                if self.deadline - time.monotonic() < 5:
+                    raise OutOfTime
+                print(f"--- {name}: {', '.join(structures)} at {widths}",
+                      flush=True)
+                # A session of its own: of a terminal's Ctrl-C it would have
+                # two, and end without checkpoints.
+                started.append((folder, subprocess.Popen(
+                    command + ["--quiet"], env=environment(self.program),
+                    stdout=subprocess.DEVNULL, start_new_session=True)))
+            for folder, process in started:
+                left = self.deadline - time.monotonic()
+                try:
+                    code = process.wait(
+                        None if math.isinf(left) else max(left, 0))
+                except subprocess.TimeoutExpired:
+                    raise OutOfTime from None
+                if code != 0:
+                    sys.exit(f"claims: the search in {folder} failed ({code})")
+        finally:
+            for _, process in started:
+                if process.poll() is None:
+                    process.terminate()
+            for _, process in started:
+                process.wait()
 
     def restore(self, name):
         store = self.options.out / name / "trials.db"
@@ -255,14 +305,17 @@ class Experiment:
             **{**common, "train.schedule.kind": "constant",
                "train.checkpoint_every": branches[1],
                "train.keep_checkpoints": 4})
+        cool = {**common, "curve_points": 1, "train.checkpoint_every": -1,
+                "train.keep_checkpoints": 1}
+        searches = []
         for share, step in branches.items():
-            cool = {**common, "curve_points": 1, "train.checkpoint_every": -1,
-                    "train.keep_checkpoints": 1}
             part = f"{name}/cool_{share}"
+            tokens = quarter * share * per_step
             self.branch(name, part, structures, width, step,
-                        {**cool, "budget.tokens": quarter * share * per_step})
-            self.search(part, structures, [width],
-                        quarter * share * per_step, **cool)
+                        {**cool, "budget.tokens": tokens})
+            searches.append((part, structures, [width], tokens, cool))
+        # Short, so that starting them one after the other would take as long.
+        self.search_all(searches)
         if not self.options.dry_run:
             # Gigabytes.
             for folder in (self.options.out / name).glob("*/trials/*"):
@@ -352,16 +405,17 @@ class Experiment:
         scale = self.scale
         tokens = scale["rate_tokens"]
         widths, rates = scale["rate_widths"], scale["rates"]
+        tried = self.chosen(scale["rate_structures"])
         for width in widths:
-            self.search("s1/rates", scale["rate_structures"], [width], tokens,
+            self.search("s1/rates", self.chosen(tried, width), [width], tokens,
                         learning_rates=rates, curve_points=1)
         self.collect("S1")
-        pair = ["dense", MOE16]
+        pair = self.chosen(["dense", scale["moe"]])
         for batch in scale["batches"]:
             self.search(f"s1/batch_{batch}", pair, [widths[0]], tokens,
                         learning_rates=rates[1:4], curve_points=1,
                         **{"train.data.batch_size": batch})
-        self.search("s1/noise", self.with_rates(scale["rate_structures"]),
+        self.search("s1/noise", self.with_rates(tried),
                     [widths[0]], tokens, seeds=scale["noise_seeds"],
                     curve_points=1)
         ablations = {
@@ -370,14 +424,16 @@ class Experiment:
             "defaults": {"train.model.bias": True,
                          "train.model.embedding_std": 1.0}}
         for name, settings in ablations.items():
-            self.search(f"s1/{name}", self.with_rates([MOE16]), [widths[0]],
+            self.search(f"s1/{name}", self.with_rates(self.chosen([scale["moe"]])), [widths[0]],
                         tokens, curve_points=1, **settings)
 
     def main_stage(self, stage, seed):
         widths = sorted({w for ws in self.scale["main"].values() for w in ws})
         for width in widths:
-            structures = [s for s, ws in self.scale["main"].items()
-                          if width in ws]
+            structures = self.chosen([s for s, ws in self.scale["main"].items()
+                                      if width in ws], width)
+            if not structures:
+                continue
             self.branched(stage.lower(), self.with_rates(structures), width,
                           self.scale["main_tokens"], [seed])
             self.collect(stage)
@@ -397,6 +453,7 @@ class Experiment:
             self.search("s5/sweep", self.with_rates(self.scale["sweep"]),
                         [width], self.scale["sweep_tokens"],
                         learning_rates=[rate], curve_points=1)
+            self.collect("S5")
 
     def S6(self):
         for width in self.scale["base_widths"]:
@@ -409,10 +466,10 @@ class Experiment:
         found = {(row["structure"], row["width"], row["layers"]): row
                  for row in self.table("S7")}
         main = [(s, w, None) for s, ws in self.scale["main"].items()
-                for w in ws]
+                for w in ws if self.chosen([s], w)]
         deep = [(s, w, self.scale["time_layers"])
                 for s in self.scale["time_structures"]
-                for w in self.scale["time_widths"]]
+                for w in self.scale["time_widths"] if self.chosen([s], w)]
         for structure, width, layers in main + deep:
             layers = layers or self.setting("train.model.layers")
             if (structure, width, layers) in found:

@@ -5,6 +5,7 @@ import html
 import json
 import math
 import subprocess
+import sys
 
 from claims_fit import EQUAL, Cost, Study, best_rate, equal_tokens, holm
 from claims_fit import mean_interval
@@ -19,6 +20,10 @@ LARGER = [("BTT-MoE 16 needs fewer {} than dense", MOE16, "dense"),
           ("BTT-MoE 16 needs fewer {} than FFN MoE 16", MOE16, FFN16),
           ("FFN MoE 8 needs fewer {} than dense", FFN8, "dense"),
           ("BTT-MoE 16 needs fewer {} than BTT-MoE 8", MOE16, MOE8)]
+
+
+BEGIN = "<!-- predictions, written by benchmarks/claims.py -->"
+END = "<!-- end of predictions -->"
 
 
 def good(rows):
@@ -154,6 +159,60 @@ def held_out(runs, replicates):
             continue
         found.append({**prediction, "measured": losses})
     return found
+
+
+def predictions(experiment, study, runs):
+    """Of --predict: losses after D tokens of what has not run."""
+    tokens = (4 * experiment.main_steps(experiment.scale["main_tokens"]) *
+              experiment.tokens_per_step())
+    found = []
+    for text in experiment.options.predict:
+        structure, _, width = text.rpartition("@")
+        if structure not in study.law.structures:
+            sys.exit(f"claims: no runs of {structure} to predict others from")
+        own = sorted({r["width"] for r in runs if r["structure"] == structure})
+        if int(width) in own:
+            sys.exit(f"claims: {structure} at width {width} has run already; "
+                     "a prediction comes before its run")
+        found.append({**study.predict(structure, int(width), tokens),
+                      "fitted_to": f"{len(runs)} runs, its widths "
+                                   f"{', '.join(map(str, own))}"})
+    return found
+
+
+def write_predictions(page, made, runs):
+    """Adds predictions to the page's table, and to all in it what was measured
+    since; what was predicted once stays."""
+    text = page.read_text()
+    before, marked, rest = text.partition(BEGIN)
+    inside, _, after = rest.partition(END)
+    table = [[cell.strip() for cell in line.strip("| ").split("|")]
+             for line in inside.splitlines() if line.startswith("| ")][1:]
+    known = {tuple(row[:3]) for row in table}
+    for one in made:
+        row = [one["structure"], str(one["width"]), str(one["tokens"]),
+               f"{one['loss']:.4f} ({one['ci95'][0]:.4f} to "
+               f"{one['ci95'][1]:.4f})", one["fitted_to"], "not run"]
+        if tuple(row[:3]) not in known:
+            table.append(row)
+    if not table:
+        return
+    for row in table:
+        low, high = map(float, row[3].split("(")[1].rstrip(")").split(" to "))
+        losses = [run["loss"] for run in runs
+                  if [run["structure"], str(run["width"]),
+                      f"{run['tokens']:.0f}"] == row[:3]]
+        if losses:
+            within = sum(low <= loss <= high for loss in losses)
+            row[5] = (", ".join(f"{loss:.4f}" for loss in losses) +
+                      f": {within} of {len(losses)} within")
+    if not marked:
+        before = text.rstrip("\n") + "\n\n## Predictions before their runs\n\n"
+        after = "\n"
+    lines = ["", "| structure | width | tokens | predicted loss (95% of one run)"
+             " | fitted to | measured |", "|---|---|---|---|---|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in table]
+    page.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after)
 
 
 def sweep_claims(rows):
@@ -367,11 +426,13 @@ def report(experiment):
                        for name, _, _ in LARGER]
     if study:
         result["law"] = study.to_json()
-        result["predictions"] = []
-        for text in options.predict:
-            structure, width, tokens = text.rsplit("@", 2)
-            result["predictions"].append(
-                study.predict(structure, int(width), float(tokens)))
+        result["predictions"] = predictions(experiment, study, runs)
+        if options.page:
+            write_predictions(options.page, result["predictions"], runs)
+        flops = costs(experiment, runs)["flops"]
+        result["over_dense"] = {
+            structure: study.multiplier(flops, "dense", structure)
+            for structure in study.law.structures if structure != "dense"}
         say("the hull, by einforge fit")
         result["hull"] = hull(experiment, runs, folder)
         say("largest widths held out")

@@ -181,9 +181,10 @@ class ReportTest(unittest.TestCase):
         self.addCleanup(scratch.cleanup)
         self.folder = pathlib.Path(scratch.name)
         options = argparse.Namespace(
-            stages=["fit"], scale="cpu", program=PROGRAM, config=None,
-            data=None, out=self.folder, results=self.folder, minutes=math.inf,
-            set=[], bootstrap=20, predict=["monarch@2048@1e8"], dry_run=False)
+            stages=["fit"], scale="cpu", program=PROGRAM,
+            config=ROOT / "benchmarks/claims/claims.toml", data=None, out=self.folder, results=self.folder, minutes=math.inf,
+            set=[], structures=[], widths=[], parts=[], bootstrap=20,
+            predict=["monarch@2048"], page=None, dry_run=False)
         self.experiment = claims.Experiment(options)
 
     def run_fit(self):
@@ -250,6 +251,59 @@ class ReportTest(unittest.TestCase):
         hull = result["hull"]["dense"][claims.MOE16]["multiplier"]
         self.assertLess(abs(math.log(hull / multiplier)), math.log(2))
 
+    def test_predictions_come_before_their_runs(self):
+        options = self.experiment.options
+        options.predict, options.page = ["sparse@2048"], self.folder / "page.md"
+        options.page.write_text("# Page\n\nText.\n")
+        runs = [{**run, "stage": "S2", "part": "cool_4", "status": "done",
+                 "tokens": int(run["tokens"])}
+                for run in experiment(2, 0.002)]
+        self.experiment.write("S2", runs)
+        result, _ = self.run_fit()
+        made = result["predictions"][0]
+        law = true_law()
+        # The truth lies within, and the interval is of use.
+        truth = float(law.loss("sparse", 2048, made["tokens"]))
+        self.assertTrue(made["ci95"][0] < truth < made["ci95"][1])
+        self.assertLess(made["ci95"][1] / made["ci95"][0], 1.15)
+        before = options.page.read_text()
+        self.assertTrue(before.startswith("# Page\n\nText.\n\n## Predictions"))
+        self.assertIn(f"| sparse | 2048 | {made['tokens']} | "
+                      f"{made['loss']:.4f} (", before)
+        self.assertIn("its widths 128, 256, 512, 1024 | not run |", before)
+        # What was measured later stands beside it, unchanged.
+        later = [{**runs[-1], "width": 2048, "tokens": made["tokens"],
+                  "seed": seed, "loss": loss, "flops_per_token": 1e9}
+                 for seed, loss in ((0, made["loss"]), (1, 9.0))]
+        self.experiment.write("S2", runs + later)
+        with self.assertRaisesRegex(SystemExit, "has run already"):
+            self.run_fit()
+        options.predict = []
+        self.run_fit()
+        self.assertEqual(
+            options.page.read_text(), before.replace(
+                "not run", f"{made['loss']:.4f}, 9.0000: 1 of 2 within"))
+
+    def test_some_of_a_stage(self):
+        options = argparse.Namespace(**{
+            **vars(self.experiment.options), "scale": "gpu", "dry_run": True,
+            "stages": ["S1", "S2"], "structures": ["dense", claims.MOE16],
+            "widths": [1024], "parts": [], "predict": []})
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            claims.Experiment(options).run()
+        searches = [line for line in printed.getvalue().splitlines()
+                    if "s1/rates" in line or "s2/trunk" in line]
+        self.assertEqual(len(searches), 2)
+        for line in searches:
+            self.assertIn("widths=[1024]", line)
+            self.assertIn(f'structures=["dense", "{claims.MOE16}"]', line)
+        options.parts = ["rates"]
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            claims.Experiment(options).S1()
+        self.assertEqual(len(printed.getvalue().splitlines()), 1)
+
     def test_equality_by_two_tests(self):
         decide = claims_report.decide_equal
         self.assertEqual(decide({"ci90": [.9, 1.1], "ci95": [.8, 1.3]}),
@@ -284,7 +338,8 @@ class RunTest(unittest.TestCase):
             stages=["S2"], scale="test", program=PROGRAM,
             config=ROOT / "benchmarks/claims/claims.toml", text=text, data=None,
             out=self.folder / "out", results=self.folder / "results",
-            minutes=math.inf, set=[], bootstrap=20, predict=[], dry_run=False)
+            minutes=math.inf, set=[], structures=[], widths=[], parts=[],
+            bootstrap=20, predict=[], page=None, dry_run=False)
         os.environ["OMP_NUM_THREADS"] = "1"
         # As S1 would have found.
         experiment = claims.Experiment(self.options)
