@@ -23,7 +23,7 @@ struct Flags {
   std::string config;
   std::vector<std::string> settings;
   std::vector<std::string> structures;
-  std::vector<std::int64_t> widths = {64, 128, 256};
+  std::vector<std::int64_t> widths = {32, 64, 128, 256};
   std::int64_t steps = 20;
   std::int64_t seeds = 3;
   std::string data;
@@ -37,10 +37,13 @@ struct Flags {
 constexpr const char* kExamples = R"(
 A learning rate tuned at one width serves another if neither what layers compute
 nor how far a step moves it depends on width. This trains a small GPT of each
-structure and width for some steps and fits the RMS of each layer's output (of
-the head: the logits), of its change in a step, and of what each core has learnt
-by width^exponent over the last half of the steps. A quantity is flat if the 95%
-interval of its exponent is within 0.5 of zero, and grows if it is beyond 0.25.
+structure and width for some steps and fits by width^exponent, over the last
+quarter of the steps, the RMS of each layer's output (of the head: the logits),
+of how far that quarter moved it, and of what each core has learnt. The verdict
+is by the geometric means over layers: flat if the 90% intervals of all
+exponents, but those of changes, lie within 0.25 of zero (a factor of two while
+the width grows 16 times); grows or shrinks if a 95% interval lies beyond, or
+that of one kind of layer beyond 0.5.
 
 Without CONFIG it is a GPT of 2 layers, context 64, 512 tokens per step, rate
 3e-3 at base width 768, on synthetic tokens. CONFIG is one of `einforge train`,
@@ -53,9 +56,10 @@ Examples:
   einforge check --structures dense --same-rates
   einforge check my.toml --widths 256,512,1024,2048,4096 --device cuda --json
 
---json gives {settings, widths, flat_within, grows_beyond, structures}; of a
-structure its verdict, because (what decided it) and coordinates: layer,
-measure, exponent, ci95, trend, and rms by width, seed and step. The exit code
+--json gives {settings, widths, flat_within, alone_within, structures}; of a
+structure its verdict, because (what decided it), pooled (layers, measure,
+exponent, ci95, ci90, trend, rms by width) and coordinates (layer, measure,
+exponent, ci95, trend, and rms by width, seed and measured step). The exit code
 is 0 whatever the verdict.)";
 
 train::TrainConfig config_of(const Flags& flags) {
@@ -155,7 +159,7 @@ void add_check(CLI::App& app) {
       *command,
       "--widths",
       flags->widths,
-      "at least two, with commas between (64,128,256)",
+      "at least two, with commas between (32,64,128,256)",
       {1, 1e6});
   add_number(*command, "--steps", flags->steps, "of training", {1, 1e6});
   add_number(

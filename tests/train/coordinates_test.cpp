@@ -19,8 +19,7 @@ Coordinate coordinate(double exponent, double noise = 0) {
       sign = -sign;
       const double value = std::pow(static_cast<double>(width), exponent) *
                            std::exp(sign * noise);
-      // The first half, which does not count, says something else.
-      seeds.push_back({7.0 * static_cast<double>(width), value, value});
+      seeds.push_back({value, value});
     }
   }
   return made;
@@ -48,17 +47,62 @@ TEST(Coordinates, IntervalIsStudents) {
   ASSERT_TRUE(fitted.has_value());
   EXPECT_NEAR(fitted->value, 1.5, 1e-12);
   EXPECT_NEAR(fitted->high - fitted->value, 12.706 * std::sqrt(1.0 / 12), 1e-9);
+  EXPECT_NEAR(fitted->value - fitted->low90, 6.314 * std::sqrt(1.0 / 12), 1e-9);
 }
 
 TEST(Coordinates, VerdictFollowsTheWorst) {
-  const Coordinate flat = coordinate(0.1);
-  EXPECT_EQ(verdict({flat, coordinate(-0.2)}), Trend::kFlat);
-  EXPECT_EQ(verdict({flat, coordinate(-0.4)}), Trend::kShrinks);
-  EXPECT_EQ(verdict({flat, coordinate(-0.9), coordinate(0.5)}), Trend::kGrows);
-  EXPECT_EQ(verdict({flat, coordinate(0, /*noise=*/2)}), Trend::kUndecided);
-  const auto judged =
-      judge("dense", kWidths, {flat, coordinate(0.5), coordinate(1)});
-  EXPECT_EQ(judged.because, 2U);
+  const auto of = [](const std::string& layer, double exponent, double noise) {
+    Coordinate made = coordinate(exponent, noise);
+    made.layer = layer;
+    return made;
+  };
+  const Coordinate flat = of("q", 0.1, 0);
+  EXPECT_EQ(verdict({flat, of("head", -0.2, 0)}), Trend::kFlat);
+  EXPECT_EQ(verdict({flat, of("head", -0.3, 0)}), Trend::kShrinks);
+  EXPECT_EQ(
+      verdict({flat, of("head", -0.9, 0), of("q.router", 0.3, 0)}),
+      Trend::kGrows);
+  Coordinate noisy = of("head", 0, /*noise=*/2);
+  EXPECT_EQ(verdict({flat, noisy}), Trend::kUndecided);
+  noisy.measure = "change";
+  EXPECT_EQ(verdict({flat, noisy}), Trend::kFlat);
+  noisy = of("head", 0.5, 0);
+  noisy.measure = "change";
+  EXPECT_EQ(verdict({flat, noisy}), Trend::kGrows);
+  EXPECT_EQ(
+      judge("dense", kWidths, {flat, of("head", 0.5, 0)}).because,
+      "head size, width^+0.50 (+0.50 to +0.50)");
+}
+
+// Layers are pooled by the geometric mean: 0.4 and 0 are 0.2, which is flat,
+// 0.4 and 0.2 are 0.3. One that is beyond a half by itself is seen all the
+// same.
+TEST(Coordinates, LayersArePooled) {
+  Coordinate k = coordinate(0);
+  k.layer = "k";
+  const auto judged = judge("dense", kWidths, {coordinate(0.4), k});
+  ASSERT_EQ(judged.pooled.size(), 1U);
+  EXPECT_NEAR(judged.pooled[0].exponent.value, 0.2, 1e-12);
+  EXPECT_NEAR(judged.pooled[0].rms[3], std::pow(512, 0.2), 1e-9);
+  EXPECT_EQ(judged.verdict, Trend::kFlat);
+  EXPECT_EQ(verdict({coordinate(0.4), coordinate(0.2)}), Trend::kGrows);
+  EXPECT_EQ(verdict({coordinate(0.6), coordinate(-0.3)}), Trend::kGrows);
+  // Noise that one of two layers has is halved.
+  EXPECT_EQ(verdict({coordinate(0, 0.3)}), Trend::kUndecided);
+  EXPECT_EQ(verdict({coordinate(0, 0.3), k}), Trend::kFlat);
+}
+
+// Steps that are zero, as of an expert that nobody chose, lower the RMS.
+TEST(Coordinates, StepsMayBeZero) {
+  Coordinate one = coordinate(0.1);
+  for (auto& seeds : one.rms) {
+    for (auto& steps : seeds) {
+      steps[0] = 0;
+    }
+  }
+  const auto judged = judge("dense", kWidths, {one});
+  EXPECT_EQ(judged.verdict, Trend::kFlat);
+  EXPECT_NEAR(judged.pooled[0].rms[0], std::pow(64, 0.1) / std::sqrt(2), 1e-9);
 }
 
 TEST(Coordinates, ZerosShrinkAndNoNumbersDiverge) {

@@ -28,6 +28,14 @@ double student(std::size_t degrees) {
   return degrees == 0 ? INFINITY : kTable[std::min(degrees, kTable.size()) - 1];
 }
 
+double student90(std::size_t degrees) {
+  constexpr std::array<double, 30> kTable = {
+      6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812,
+      1.796, 1.782, 1.771, 1.761, 1.753, 1.746, 1.740, 1.734, 1.729, 1.725,
+      1.721, 1.717, 1.714, 1.711, 1.708, 1.706, 1.703, 1.701, 1.699, 1.697};
+  return degrees == 0 ? INFINITY : kTable[std::min(degrees, kTable.size()) - 1];
+}
+
 std::optional<Spread> spread(
     std::vector<double> values, double estimate, int replicates) {
   if (values.empty() || static_cast<double>(values.size()) < 0.9 * replicates) {

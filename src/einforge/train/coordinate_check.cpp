@@ -204,34 +204,26 @@ class CheckRun {
     }
   }
 
+  // What layers compute now, from which changes are counted.
+  void look() { before_ = see(); }
+
   // Adds a step to what was measured so far.
   void measure() {
     const torch::NoGradGuard no_grad;
+    const std::map<const nn::Layer*, Seen> now = see();
     const Autocast autocast(device_, dtype_);
     model_->eval();
-    std::map<const nn::Layer*, Seen> now;
-    {
-      const nn::Observer observer(
-          [&](const nn::Layer& layer,
-              const torch::Tensor& x,
-              const torch::Tensor& y) { now[&layer] = {x, y}; });
-      model_->forward(probe_);
-    }
     std::map<Key, std::vector<double>> squares;
     for (const auto& [layer, seen] : now) {
       const std::string& kind = kinds_.at(layer);
       squares[{kind, "size"}].push_back(mean_square(seen.y));
-      if (!before_.empty()) {
-        squares[{kind, "change"}].push_back(
-            mean_square(seen.y - before_.at(layer).y));
-      }
+      squares[{kind, "change"}].push_back(
+          mean_square(seen.y - before_.at(layer).y));
     }
-    if (!before_.empty()) {
-      for (const Core& core : cores_) {
-        const Seen& seen = now.at(core.layer);
-        squares[{kinds_.at(core.layer), "effect of " + core.name}].push_back(
-            mean_square(seen.y - without(core, seen.x)));
-      }
+    for (const Core& core : cores_) {
+      const Seen& seen = now.at(core.layer);
+      squares[{kinds_.at(core.layer), "effect of " + core.name}].push_back(
+          mean_square(seen.y - without(core, seen.x)));
     }
     for (const auto& [key, values] : squares) {
       double sum = 0;
@@ -240,7 +232,6 @@ class CheckRun {
       }
       measured_[key].push_back(std::sqrt(sum));
     }
-    before_ = std::move(now);
     model_->train();
   }
 
@@ -255,6 +246,22 @@ class CheckRun {
     torch::Tensor tensor;
     torch::Tensor initial;
   };
+
+  std::map<const nn::Layer*, Seen> see() {
+    const torch::NoGradGuard no_grad;
+    const Autocast autocast(device_, dtype_);
+    model_->eval();
+    std::map<const nn::Layer*, Seen> now;
+    {
+      const nn::Observer observer(
+          [&](const nn::Layer& layer,
+              const torch::Tensor& x,
+              const torch::Tensor& y) { now[&layer] = {x, y}; });
+      model_->forward(probe_);
+    }
+    model_->train();
+    return now;
+  }
 
   // The layer's own matrices; those within are of layers that come themselves.
   void add_cores(nn::TokenLayer& layer) {
@@ -391,10 +398,16 @@ CheckedModel check_coordinates(const CheckOptions& options) {
         }
         const TrainConfig config = config_of(options, structure, width, seed);
         CheckRun run(options, config, *data, vocabulary, device);
-        run.measure();
-        for (std::int64_t step = 0; step < options.steps; ++step) {
-          run.step(step);
-          run.measure();
+        // Late: layers that start at zero learn with a delay.
+        const std::int64_t first = options.steps - options.steps / 4;
+        for (std::int64_t step = 1; step <= options.steps; ++step) {
+          if (step == first) {
+            run.look();
+          }
+          run.step(step - 1);
+          if (step >= first) {
+            run.measure();
+          }
         }
         for (const auto& [key, steps] : run.measured()) {
           Coordinate& coordinate = coordinates[key];

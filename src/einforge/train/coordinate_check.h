@@ -20,6 +20,7 @@ struct CheckOptions {
   // as in btt:rank=4.
   std::vector<std::string> structures;
   std::vector<std::int64_t> widths;
+  // Measured over the last quarter of them.
   std::int64_t steps = 20;
   // Runs of each width, of seeds config.seed, config.seed + 1, ...
   std::int64_t seeds = 3;
@@ -39,7 +40,7 @@ std::vector<std::string> default_check_structures();
 //
 //   size              the RMS of each kind of layer's output, the head's being
 //                     the logits, and of routers' logits
-//   change            the RMS of its change in one step
+//   change            the RMS of its change since that quarter began
 //   effect of CORE    the RMS of the change of the output when a core (or dense
 //                     matrix) is set back to its initial values
 //
@@ -49,8 +50,9 @@ std::vector<std::string> default_check_structures();
 //
 // Throws base::InvalidInput for a width that a structure has no layer for, and
 // for data as train() does.
-// Costs structures x widths x seeds x steps training steps, and a pass over 128
-// tokens per step that runs every layer again for each of its cores.
+// Costs structures x widths x seeds x steps training steps, and for a quarter
+// of them a pass over 128 tokens that runs each layer again for each of its
+// cores.
 CheckedModel check_coordinates(const CheckOptions& options);
 
 }  // namespace einforge::train

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <utility>
 
 #include "einforge/scaling/student.h"
@@ -17,46 +18,43 @@ bool is_positive(double value) {
   return std::isfinite(value) && value > 0;
 }
 
-// Over the last half of a run's steps, of which the first may be none; the
-// geometric mean, since what grows does so by factors.
-double late(const std::vector<double>& steps) {
-  const std::size_t half = steps.size() / 2;
+// Of a run over its steps: some may be zero, as the effect of an expert's core
+// on tokens that never choose it.
+double over_steps(const std::vector<double>& steps) {
   double sum = 0;
-  for (std::size_t i = half; i < steps.size(); ++i) {
-    if (!is_positive(steps[i])) {
-      return steps[i];
-    }
-    sum += std::log(steps[i]);
+  for (const double value : steps) {
+    sum += value * value;
   }
-  return std::exp(sum / static_cast<double>(steps.size() - half));
+  return std::sqrt(sum / static_cast<double>(steps.size()));
 }
 
-std::vector<std::vector<double>> late_values(const Coordinate& coordinate) {
+// [width][seed]
+std::vector<std::vector<double>> values_of(const Coordinate& coordinate) {
   std::vector<std::vector<double>> values;
   for (const auto& seeds : coordinate.rms) {
     std::ranges::transform(
-        seeds, std::back_inserter(values.emplace_back()), late);
+        seeds, std::back_inserter(values.emplace_back()), over_steps);
   }
   return values;
 }
 
-Trend trend_of(const Exponent& exponent) {
-  if (exponent.low > kGrowsBeyond) {
+Trend trend_of(const Exponent& exponent, double within) {
+  if (exponent.low > within) {
     return Trend::kGrows;
   }
-  if (exponent.high < -kGrowsBeyond) {
+  if (exponent.high < -within) {
     return Trend::kShrinks;
   }
-  if (exponent.low >= -kFlatWithin && exponent.high <= kFlatWithin) {
+  if (exponent.low90 >= -within && exponent.high90 <= within) {
     return Trend::kFlat;
   }
   return Trend::kUndecided;
 }
 
-JudgedCoordinate judge(
+JudgedCoordinate judge_alone(
     const std::vector<std::int64_t>& widths, Coordinate coordinate) {
   JudgedCoordinate judged{std::move(coordinate), std::nullopt};
-  const auto values = late_values(judged.coordinate);
+  const auto values = values_of(judged.coordinate);
   bool zero = true;
   for (const auto& seeds : values) {
     for (const double value : seeds) {
@@ -69,11 +67,62 @@ JudgedCoordinate judge(
   }
   judged.exponent = fit_exponent(widths, values);
   if (judged.exponent) {
-    judged.trend = trend_of(*judged.exponent);
+    judged.trend = trend_of(*judged.exponent, kAloneWithin);
   } else if (zero) {
     judged.trend = Trend::kShrinks;
   }
   return judged;
+}
+
+std::string layers_of(const Coordinate& coordinate) {
+  if (coordinate.layer.ends_with("router")) {
+    return "routers";
+  }
+  return coordinate.layer == "head" ? "head" : "layers";
+}
+
+// The logarithms' mean over layers, by width and seed.
+std::vector<PooledCoordinate> pool(
+    const std::vector<std::int64_t>& widths,
+    const std::vector<JudgedCoordinate>& coordinates) {
+  struct Sum {
+    std::vector<std::vector<double>> logs;
+    double count = 0;
+  };
+  std::map<std::pair<std::string, std::string>, Sum> sums;
+  for (const JudgedCoordinate& one : coordinates) {
+    if (!one.exponent) {
+      continue;
+    }
+    const auto values = values_of(one.coordinate);
+    Sum& sum = sums[{layers_of(one.coordinate), one.coordinate.measure}];
+    sum.logs.resize(values.size());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      sum.logs[i].resize(values[i].size());
+      for (std::size_t seed = 0; seed < values[i].size(); ++seed) {
+        sum.logs[i][seed] += std::log(values[i][seed]);
+      }
+    }
+    ++sum.count;
+  }
+  std::vector<PooledCoordinate> pooled;
+  for (auto& [key, sum] : sums) {
+    PooledCoordinate one{key.first, key.second, {}, {}, {}};
+    std::vector<std::vector<double>> values = sum.logs;
+    for (auto& seeds : values) {
+      double log = 0;
+      for (double& value : seeds) {
+        value /= sum.count;
+        log += value / static_cast<double>(seeds.size());
+        value = std::exp(value);
+      }
+      one.rms.push_back(std::exp(log));
+    }
+    one.exponent = *fit_exponent(widths, values);
+    one.trend = trend_of(one.exponent, kFlatWithin);
+    pooled.push_back(std::move(one));
+  }
+  return pooled;
 }
 
 Json number(double value) {
@@ -95,7 +144,7 @@ std::string name_of(const Coordinate& coordinate) {
 double mean_at(const Coordinate& coordinate, std::size_t width) {
   double sum = 0;
   for (const auto& steps : coordinate.rms[width]) {
-    sum += std::log(late(steps));
+    sum += std::log(over_steps(steps));
   }
   return std::exp(sum / static_cast<double>(coordinate.rms[width].size()));
 }
@@ -114,12 +163,8 @@ std::string exponent_text(const std::optional<Exponent>& exponent) {
 
 std::string verdict_text(const CheckedStructure& structure) {
   std::string text = to_string(structure.verdict);
-  if (structure.because) {
-    const JudgedCoordinate& one = structure.coordinates[*structure.because];
-    text += fmt::format(": {}", name_of(one.coordinate));
-    if (one.exponent) {
-      text += fmt::format(", width^{}", exponent_text(one.exponent));
-    }
+  if (!structure.because.empty()) {
+    text += ": " + structure.because;
   } else if (structure.verdict == Trend::kFlat) {
     text += ": one learning rate serves these widths";
   }
@@ -181,36 +226,57 @@ std::optional<Exponent> fit_exponent(
     left += residual * residual;
   }
   const std::size_t degrees = x.size() - 2;
-  const double reach =
-      degrees == 0 ? INFINITY
-                   : scaling::student(degrees) *
-                         std::sqrt(left / static_cast<double>(degrees) / xx);
-  return Exponent{slope, slope - reach, slope + reach};
+  const double error =
+      degrees == 0 ? 1 : std::sqrt(left / static_cast<double>(degrees) / xx);
+  const double reach = scaling::student(degrees) * error;
+  const double reach90 = scaling::student90(degrees) * error;
+  return Exponent{
+      slope, slope - reach, slope + reach, slope - reach90, slope + reach90};
 }
 
 CheckedStructure judge(
     const std::string& structure,
     const std::vector<std::int64_t>& widths,
     std::vector<Coordinate> coordinates) {
-  CheckedStructure result{structure, {}, Trend::kFlat, std::nullopt};
+  CheckedStructure result{structure, {}, {}, Trend::kFlat, {}};
   for (Coordinate& coordinate : coordinates) {
-    result.coordinates.push_back(judge(widths, std::move(coordinate)));
+    result.coordinates.push_back(judge_alone(widths, std::move(coordinate)));
   }
-  const auto size = [&](std::size_t i) {
-    const auto& exponent = result.coordinates[i].exponent;
-    return exponent ? std::abs(exponent->value) : 0.0;
-  };
+  result.pooled = pool(widths, result.coordinates);
   for (const Trend trend :
        {Trend::kDiverged, Trend::kGrows, Trend::kShrinks, Trend::kUndecided}) {
-    for (std::size_t i = 0; i < result.coordinates.size(); ++i) {
-      if (result.coordinates[i].trend == trend &&
-          (!result.because || size(i) > size(*result.because))) {
-        result.because = i;
+    double most = -1;
+    const auto consider = [&](const std::string& name,
+                              const std::optional<Exponent>& exponent) {
+      const double size = exponent ? std::abs(exponent->value) : 0;
+      if (size > most) {
+        most = size;
+        result.verdict = trend;
+        result.because =
+            exponent
+                ? fmt::format("{}, width^{}", name, exponent_text(exponent))
+                : name;
+      }
+    };
+    for (const PooledCoordinate& one : result.pooled) {
+      // Changes follow the last few batches: too noisy to leave one open.
+      if (one.trend == trend &&
+          (trend != Trend::kUndecided || one.measure != "change")) {
+        consider(one.layers + " " + one.measure, one.exponent);
       }
     }
-    if (result.because) {
-      result.verdict = trend;
-      break;
+    if (most < 0) {
+      for (const JudgedCoordinate& one : result.coordinates) {
+        // By itself a layer is too imprecise to leave a verdict open, unless
+        // it could not be pooled.
+        if (one.trend == trend &&
+            (trend != Trend::kUndecided || !one.exponent)) {
+          consider(name_of(one.coordinate), one.exponent);
+        }
+      }
+    }
+    if (most >= 0) {
+      return result;
     }
   }
   return result;
@@ -239,38 +305,61 @@ Json to_json(const CheckedModel& checked) {
            {"trend", to_string(one.trend)},
            {"rms", std::move(rms)}});
     }
+    Json pooled = Json::array();
+    for (const PooledCoordinate& one : structure.pooled) {
+      pooled.push_back(
+          {{"layers", one.layers},
+           {"measure", one.measure},
+           {"exponent", number(one.exponent.value)},
+           {"ci95", numbers({one.exponent.low, one.exponent.high})},
+           {"ci90", numbers({one.exponent.low90, one.exponent.high90})},
+           {"trend", to_string(one.trend)},
+           {"rms", numbers(one.rms)}});
+    }
     structures.push_back(
         {{"structure", structure.structure},
          {"verdict", to_string(structure.verdict)},
          {"because",
-          structure.because
-              ? Json(name_of(
-                    structure.coordinates[*structure.because].coordinate))
-              : Json()},
+          structure.because.empty() ? Json() : Json(structure.because)},
+         {"pooled", std::move(pooled)},
          {"coordinates", std::move(coordinates)}});
   }
   return {
       {"widths", checked.widths},
       {"flat_within", kFlatWithin},
-      {"grows_beyond", kGrowsBeyond},
+      {"alone_within", kAloneWithin},
       {"structures", std::move(structures)}};
 }
 
 std::string coordinate_table(const CheckedModel& checked) {
   std::string table;
+  const auto line = [&](const std::string& name,
+                        const std::vector<double>& values,
+                        const std::optional<Exponent>& exponent,
+                        Trend trend) {
+    table += fmt::format("  {:<32}", name);
+    for (const double value : values) {
+      table += fmt::format("{:>10.3g}", value);
+    }
+    table +=
+        fmt::format("  {:<24} {}\n", exponent_text(exponent), to_string(trend));
+  };
   for (const CheckedStructure& structure : checked.structures) {
     table += fmt::format("{}\n{:<34}", structure.structure, "  RMS at width");
     for (const std::int64_t width : checked.widths) {
       table += fmt::format("{:>10}", width);
     }
     table += "  exponent (95% interval)\n";
+    for (const PooledCoordinate& one : structure.pooled) {
+      line(one.layers + " " + one.measure, one.rms, one.exponent, one.trend);
+    }
+    table += "  of each kind of layer\n";
     for (const JudgedCoordinate& one : structure.coordinates) {
-      table += fmt::format("  {:<32}", name_of(one.coordinate));
+      std::vector<double> values;
       for (std::size_t i = 0; i < checked.widths.size(); ++i) {
-        table += fmt::format("{:>10.3g}", mean_at(one.coordinate, i));
+        values.push_back(mean_at(one.coordinate, i));
       }
-      table += fmt::format(
-          "  {:<24} {}\n", exponent_text(one.exponent), to_string(one.trend));
+      line(name_of(one.coordinate), values, one.exponent, one.trend);
     }
     table += "\n";
   }

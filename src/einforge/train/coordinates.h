@@ -16,12 +16,15 @@ enum class Trend { kFlat, kGrows, kShrinks, kUndecided, kDiverged };
 // "flat", "grows", "shrinks", "undecided", "diverged".
 std::string to_string(Trend trend);
 
-// A wrong power of the width in a learning rate or a standard deviation is a
-// half at least. A quantity grows or shrinks if the whole interval of its
-// exponent is nearer to that than to none; it is flat if the interval leaves
-// out a half.
-inline constexpr double kGrowsBeyond = 0.25;
-inline constexpr double kFlatWithin = 0.5;
+// What is flat changes by less than a factor of two while the width grows 16
+// times: an exponent within 0.25 of zero. A quantity is flat if the whole 90%
+// interval lies within (two one-sided tests at 5%), and grows or shrinks if the
+// whole 95% interval lies beyond.
+inline constexpr double kFlatWithin = 0.25;
+// For one kind of layer by itself, of which there are dozens of quantities, and
+// whose blocks change their shape with the width: a half, which is the least
+// that a wrong power of the width in a rate or a deviation makes.
+inline constexpr double kAloneWithin = 0.5;
 
 // rms = c width^exponent, a least squares line through the logarithms.
 struct Exponent {
@@ -29,6 +32,9 @@ struct Exponent {
   // 95%, Student's t of the line's residuals; infinite for two points.
   double low = 0;
   double high = 0;
+  // 90%
+  double low90 = 0;
+  double high90 = 0;
 };
 
 // Of one value for each width and seed; absent where one is no positive number
@@ -42,25 +48,39 @@ struct Coordinate {
   std::string layer;    // "q", "ffn_in", "head", "q.router"
   std::string measure;  // "size", "change", or "effect of core_a"
   // [width][seed][step]: the root mean square over tokens, features and the
-  // layers of this kind. Step 0 is before training; changes begin at step 1.
+  // layers of this kind, after the steps that are measured.
   std::vector<std::vector<std::vector<double>>> rms;
 };
 
-// A coordinate, judged by the last half of the steps.
+// A coordinate, judged by all its steps together; beyond kAloneWithin it grows
+// or shrinks.
 struct JudgedCoordinate {
   Coordinate coordinate;
   std::optional<Exponent> exponent;
   Trend trend = Trend::kUndecided;
 };
 
+// One measure of all layers, of the head, or of the routers together: the
+// geometric mean over their kinds, of those that are positive throughout.
+// Layers have the noise of a run in common, but not what one of them has of its
+// shape at one width.
+struct PooledCoordinate {
+  std::string layers;  // "layers", "head" or "routers"
+  std::string measure;
+  std::vector<double> rms;  // by width, the geometric mean over seeds
+  Exponent exponent;
+  Trend trend = Trend::kUndecided;
+};
+
 struct CheckedStructure {
   std::string structure;
+  std::vector<PooledCoordinate> pooled;
   std::vector<JudgedCoordinate> coordinates;
-  // Grows where one grows, else shrinks where one shrinks, else undecided where
-  // one is.
+  // Grows where one pooled or one by itself grows, else shrinks where one does,
+  // else undecided where a pooled size or effect is.
   Trend verdict = Trend::kUndecided;
-  // Of `coordinates` the one that decided it; null where all are flat.
-  std::optional<std::size_t> because;
+  // What decided it, as "layers change"; empty where all are flat.
+  std::string because;
 };
 
 // Coordinates that are zero throughout, as of a layer that never learns, are
