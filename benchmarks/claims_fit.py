@@ -288,7 +288,8 @@ class Study:
             yield target
 
     def multiplier(self, cost, baseline, structure):
-        """As a dict; "multiplier" is None with a "note" why."""
+        """As a dict; "multiplier" is None with a "note" why. "edge" names those
+        of the two whose cheapest width is the least or the greatest measured."""
         result = {"structure": structure, "baseline": baseline,
                   "multiplier": None}
         known = [name for name in (baseline, structure)
@@ -308,13 +309,16 @@ class Study:
             return {**result, "note": "the law does not reach the losses compared"}
         low, high = np.exp(np.quantile(drawn, [0.025, 0.975]))
         error = float(drawn.std(ddof=1))
+        widths = {name: [least_compute(self.law, cost, name, loss)[1]
+                         for loss in losses] for name in (baseline, structure)}
         result.update(
+            # Where a width beyond those measured could be cheaper.
+            edge=[name for name, own in widths.items()
+                  if {cost.grid(name)[0][0], cost.grid(name)[0][-1]} & {*own}],
             multiplier=math.exp(value), ci95=[float(low), float(high)],
             ci90=[float(x) for x in np.exp(np.quantile(drawn, [0.05, 0.95]))],
             p=normal_p(value / error) if error > 0 else 0.0,
-            losses=losses,
-            widths=[[least_compute(self.law, cost, name, loss)[1]
-                     for loss in losses] for name in (baseline, structure)],
+            losses=losses, widths=[*widths.values()],
             at_losses=[
                 math.exp(log_multiplier(self.law, cost, [loss], baseline,
                                         structure)) for loss in losses])

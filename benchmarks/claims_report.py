@@ -66,6 +66,16 @@ def costs(experiment, runs):
             "seconds": Cost({s: w for s, w in seconds.items() if len(w) > 1})}
 
 
+def of_multiplier(name, result, verdict):
+    """The claim that a multiplier decides, unless its envelope is cut off."""
+    ours = times(result["multiplier"], result["ci95"])
+    if result["edge"]:
+        ours += (f"; cheapest at the least or greatest width: "
+                 f"{', '.join(result['edge'])}")
+        verdict = "undecided"
+    return claim(name, ours, verdict, result=result)
+
+
 def claim(name, ours, verdict, **more):
     return {"claim": name, "ours": ours, "verdict": verdict, **more}
 
@@ -90,10 +100,9 @@ def larger_claims(study, cost, metric, progress):
             claims.append(claim(name.format(metric), result["note"],
                                 "undecided", result=result))
             continue
-        claims.append(claim(
-            name.format(metric), times(result["multiplier"], result["ci95"]),
-            decide_larger(*result["ci95"], result.get("p_holm", 0.0)),
-            result=result))
+        claims.append(of_multiplier(
+            name.format(metric), result,
+            decide_larger(*result["ci95"], result.get("p_holm", 0.0))))
     return claims
 
 
@@ -102,8 +111,7 @@ def equal_claim(study, cost, metric):
     name = f"Monarch needs as many {metric} as dense (0.8 to 1.25)"
     if not result["multiplier"]:
         return claim(name, result["note"], "undecided", result=result)
-    return claim(name, times(result["multiplier"], result["ci95"]),
-                 decide_equal(result), result=result)
+    return of_multiplier(name, result, decide_equal(result))
 
 
 def hull(experiment, runs, folder):

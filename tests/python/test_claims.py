@@ -167,6 +167,20 @@ class LawTest(unittest.TestCase):
         # Without bias beyond what eight experiments can show.
         self.assertLess(abs(np.mean(errors)), 0.05)
 
+    def test_envelopes_that_are_cut_off_decide_nothing(self):
+        study = fit.Study(experiment(0, 0.002), replicates=10)
+        found = study.multiplier(COST, "dense", "sparse")
+        self.assertEqual(found["edge"], [])
+        # Wide models so cheap that the greatest width is the cheapest.
+        cut = fit.Cost({
+            "dense": {w: 1e5 * w ** 0.1 for w in WIDTHS},
+            "sparse": {w: TRUTH["sparse"][1](w) for w in WIDTHS}})
+        found = study.multiplier(cut, "dense", "sparse")
+        self.assertEqual(found["edge"], ["dense"])
+        decided = claims_report.of_multiplier("x", found, "holds")
+        self.assertEqual(decided["verdict"], "undecided")
+        self.assertIn("width: dense", decided["ours"])
+
     def test_says_why_there_is_none(self):
         study = fit.Study(experiment(0, 0.002), replicates=5)
         self.assertIn("no runs of monarch", study.multiplier(
