@@ -32,6 +32,12 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"postgresql://u@h/d", "postgresql://u@h/d", ""},
         Case{"postgresql://u:p@h:5432/d#s", "postgresql://u@h:5432/d#s", "p"},
         Case{"postgres://u:p%40%2Fq@h/d", "postgres://u@h/d", "p@/q"},
+        Case{"postgresql://u:p@q@h/d", "postgresql://u@h/d", "p@q"},
+        Case{"postgresql://u:p@q/r@h/d#s", "postgresql://u@h/d#s", "p@q/r"},
+        Case{"postgresql://u:/@@h:5432/d", "postgresql://u@h:5432/d", "/@"},
+        Case{"postgresql://h:5432/d", "postgresql://h:5432/d", ""},
+        Case{"postgresql://u@h/a:b@c", "postgresql://u@h/a:b@c", ""},
+        Case{"postgresql://h/d?password=p@q", "postgresql://h/d", "p@q"},
         Case{"postgresql://h/d?password=p&x=1", "postgresql://h/d?x=1", "p"},
         Case{
             "postgresql://h/d?x=1&password=p#s", "postgresql://h/d?x=1#s", "p"},

@@ -40,12 +40,14 @@ Split split_password(const std::string& location) {
   Split result{.location = location, .password = {}};
   std::string& left = result.location;
   const std::size_t begin = left.find("://") + 3;
-  const std::size_t host_end =
-      std::min(left.find_first_of("/?#", begin), left.size());
-  const std::size_t at = left.rfind('@', host_end);
-  if (at != std::string::npos && at >= begin && at < host_end) {
+  const std::size_t query =
+      std::min(left.find_first_of("?#", begin), left.size());
+  // The last: what is after it, and not in a query, cannot be of a password, in
+  // which '@' and '/' may come as they are.
+  const std::size_t at = left.rfind('@', query);
+  if (at != std::string::npos && at >= begin) {
     const std::size_t colon = left.find(':', begin);
-    if (colon < at) {
+    if (colon < std::min(at, left.find('/', begin))) {
       result.password = percent_decoded(
           std::string_view(left).substr(colon + 1, at - colon - 1));
       left.erase(colon, at - colon);
