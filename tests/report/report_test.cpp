@@ -251,6 +251,19 @@ TEST(Report, LossesOfDivergedTrialsAreNobodysBest) {
       ranking_table(summary), HasSubstr("Of 6 trials, 3 diverged, 1 failed"));
 }
 
+// A first rung may end above where it began.
+TEST(Report, WhatStoppedAtARungIsWhatTheStoreSays) {
+  const store::testing::TemporaryDirectory directory;
+  store::Store store = store::Store::open(directory / "trials.db");
+  testing::add_trial(
+      store, "a0", "dense", store::Status::kDone, {4.6, 3.0, 2.5, 2.3});
+  testing::add_trial(
+      store, "a1", "dense", store::Status::kPruned, {4.6, 8.0}, 0.1);
+  const base::Json json = to_json(summarise(store, {.bootstrap = 20}));
+  EXPECT_EQ(json["trials"][1]["status"], "pruned");
+  EXPECT_EQ(json["ranking"][0]["best_trial"], "a0");
+}
+
 TEST(Report, SaysWhatIsBestAtTheBudgetThatAllReached) {
   using store::Status;
   const store::testing::TemporaryDirectory directory;

@@ -50,11 +50,11 @@ scaling::Run to_run(const TrialRecord& record) {
   return run;
 }
 
-// Trainers of before took any loss at the end for a result.
+// Trainers of before took any loss at the end for a result. What stopped at a
+// rung has none: it is what the store says.
 void mark_divergence(TrialRecord& record) {
   store::Trial& trial = record.trial;
-  if (trial.status != store::Status::kDone &&
-      trial.status != store::Status::kPruned) {
+  if (trial.status != store::Status::kDone) {
     return;
   }
   scaling::Run run = to_run(record);
