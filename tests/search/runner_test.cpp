@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 #include <set>
 #include <sstream>
@@ -27,6 +28,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
+constexpr double kLease = 1;  // seconds
 constexpr const char* kBehaviour = "EINFORGE_FAKE_WORKER";
 
 // ---- the worker ----
@@ -43,9 +45,10 @@ bool first_of(const std::filesystem::path& marker) {
 void train(
     const Folder& folder, const std::string& id, const std::string& how) {
   store::Store store = store::Store::open(folder.store());
+  const double lease = how == "stop_once" ? kLease : NAN;
   const std::optional<Trial> claimed =
       how == "refuse" ? std::nullopt
-                      : store.claim(id, process_name(::getpid()));
+                      : store.claim(id, process_name(::getpid()), lease);
   if (!claimed) {
     say({{"event", "refused"}, {"trial", id}});
     return;
@@ -54,6 +57,9 @@ void train(
   Trial trial = *claimed;
   if (how == "die") {
     ::kill(::getpid(), SIGKILL);
+  }
+  if (how == "stop_once" && first_of(folder.root / "stopped")) {
+    ::raise(SIGSTOP);
   }
   if (how == "leave") {
     std::exit(0);
@@ -306,6 +312,22 @@ TEST_F(RunnerTest, ATrialThatAnotherSearchHoldsIsOneLine) {
   EXPECT_THAT(
       failure("train"),
       AllOf(HasSubstr("dense"), HasSubstr(process_name(::getpid()))));
+}
+
+// Its lease ends, another trains its trial, and the search does not wait for
+// it.
+TEST_F(RunnerTest, AStoppedWorkerHoldsNothing) {
+  testing::promise(
+      "A worker that is stopped loses its trial to another after `lease` "
+      "seconds and is ended.");
+  config_.lease = kLease;
+  config_.workers = 1;
+  options_.quiet = false;
+  EXPECT_EQ(run("stop_once").done, 4);
+  EXPECT_THAT(err_, HasSubstr("its worker said nothing for 2 s"));
+  for (const Trial& trial : trials()) {
+    EXPECT_EQ(trial.status, Status::kDone);
+  }
 }
 
 // Nothing in the folder can be removed to let a second one in.

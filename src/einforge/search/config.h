@@ -193,8 +193,8 @@ struct SearchConfig {
     visit(
         "lease",
         self.lease,
-        "seconds after which a trial whose machine says nothing goes to "
-        "another (store)",
+        "seconds after which a trial whose worker says nothing goes to "
+        "another",
         base::Range{1, 86'400});
     visit(
         "train",

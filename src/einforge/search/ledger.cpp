@@ -85,10 +85,12 @@ std::string differences(const base::Json& before, const base::Json& now) {
   return fmt::format("{}; now {}", text(before, now), text(now, before));
 }
 
-// A lease is over at its end. Without one everybody is on this machine.
-bool claim_is_over(const store::Claim& claim) {
-  return std::isnan(claim.seconds_left) ? !process_alive(claim.worker)
-                                        : claim.seconds_left < 0;
+// A lease is over at its end. Where the store is a file everybody is on this
+// machine, and who is dead is not waited for.
+bool claim_is_over(const store::Claim& claim, bool shared) {
+  const bool has_lease = !std::isnan(claim.seconds_left);
+  return (has_lease && claim.seconds_left < 0) ||
+         (!(shared && has_lease) && !process_alive(claim.worker));
 }
 
 }  // namespace
@@ -126,7 +128,7 @@ Ledger::Ledger(
       "scheduler", scheduler_identity(config.scheduler, config.objective));
   // Before anything is decided from what trials are: one that was running when
   // the search was killed may have left the space.
-  store_.reclaim(claim_is_over);
+  reclaim_claims();
   add_proposals(retry_failed);
   make_groups();
 }
@@ -311,8 +313,15 @@ void Ledger::reload(const std::vector<std::string>& ids) {
   }
 }
 
+std::vector<std::string> Ledger::reclaim_claims() {
+  return store_.reclaim(
+      [shared = store_.is_shared()](const store::Claim& claim) {
+        return claim_is_over(claim, shared);
+      });
+}
+
 void Ledger::reclaim() {
-  reload(store_.reclaim(claim_is_over));
+  reload(reclaim_claims());
 }
 
 void Ledger::release(const std::string& worker) {

@@ -79,6 +79,7 @@ class Ledger {
   bool over(std::size_t place) const;
 
  private:
+  std::vector<std::string> reclaim_claims();
   // Trials that compete with each other.
   struct Group {
     std::vector<std::size_t> places;

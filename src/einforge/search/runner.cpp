@@ -75,6 +75,7 @@ struct Worker {
   std::string devices;
   State state = State::kPreparing;
   Clock::time_point since = Clock::now();  // of the state
+  Clock::time_point held = Clock::now();   // its trial is its, last seen
   bool trained = false;                    // some trial
   bool overdue = false;                    // and killed for it
   WorkerProgress progress;
@@ -482,7 +483,9 @@ class Runner {
         true);
   }
 
-  // Ends workers that hang where nothing takes long.
+  // Ends workers that hang where nothing takes long, and those that train on
+  // after their lease was over, for as long as it was: they are stopped, or
+  // would have noticed.
   void kill_overdue() {
     for (Worker& worker : workers_) {
       const bool waiting = stopping_ ||
@@ -492,7 +495,28 @@ class Runner {
         worker.overdue = true;
         worker.child.kill();
       }
+      if (worker.state != Worker::State::kTraining || holds_trial(worker)) {
+        worker.held = Clock::now();
+      } else if (seconds_since(worker.held) > config_.lease) {
+        display_.log(
+            fmt::format(
+                "{}: its worker said nothing for {:g} s and is ended",
+                label(ledger_->trials()[place_of(worker)]),
+                2 * config_.lease),
+            true);
+        worker.child.kill();
+      }
     }
+  }
+
+  std::size_t place_of(const Worker& worker) const {
+    return ledger_->place(worker.progress.trial).value();
+  }
+
+  bool holds_trial(const Worker& worker) const {
+    const Trial& trial = ledger_->trials()[place_of(worker)];
+    return trial.status == Status::kRunning &&
+           trial.worker == worker.child.name();
   }
 
   // A trial that a live process of another search has is not ours to train.

@@ -108,7 +108,7 @@ class Worker {
              .log = folder_.log()}),
         store_(store::Store::open(folder_.store())),
         name_(process_name(::getpid())),
-        lease_(store_.is_shared() ? config_.lease : NAN) {}
+        lease_(config_.lease) {}
 
   void run() {
     while (!stop_requested) {
@@ -167,9 +167,6 @@ class Worker {
       const base::FolderLock free(usual);
       return usual;
     } catch (const base::InvalidInput&) {
-      if (!store_.is_shared()) {
-        throw;
-      }
     }
     const std::filesystem::path other =
         folder_.trial(fmt::format("{}.{}", trial.id, trial.fence));
