@@ -581,6 +581,27 @@ void note_outcome(
           speed_errors(store)));
 }
 
+// No trial has a loss, so that there is nothing to be said about structures.
+void check_any_succeeded(
+    const search::SearchConfig& config, const search::RunResult& result) {
+  if (result.total == 0 || result.failed < result.total) {
+    return;
+  }
+  const store::Store store =
+      store::Store::open_read_only(search::folder_of(config).store());
+  const std::vector<store::Trial> trials = store.trials();
+  const auto bad = std::ranges::find_if(trials, search::is_bad);
+  base::note(
+      "{}: none of {} trials has a result{}\n",
+      config.name,
+      result.total,
+      bad == trials.end()
+          ? ""
+          : fmt::format("; {}: {}", search::label(*bad), bad->reason));
+  constexpr int kFailed = 1;
+  throw CLI::RuntimeError(kFailed);
+}
+
 // Trains the best again and notes what that says for the report.
 void confirm(
     const search::SearchConfig& config,
@@ -731,10 +752,10 @@ void run_search(const SearchFlags& flags) {
   if (config.confirm.top > 0) {
     confirm(config, proposals, flags);
   }
-  if (flags.join) {
-    return;  // the report is the other's
+  if (!flags.join) {  // else the report is the other's
+    conclude(config, result, flags.json, flags.quiet);
   }
-  conclude(config, result, flags.json, flags.quiet);
+  check_any_succeeded(config, result);
 }
 
 // Options that the search has in common with ask and tell.

@@ -463,6 +463,20 @@ TEST_F(SearchTest, RecordsFailuresAndGoesOn) {
   EXPECT_THAT(err_, HasSubstr("2 of 8 trials cannot be built"));
 }
 
+TEST_F(SearchTest, ASearchWithoutAnyResultFails) {
+  testing::promise(
+      "A search in which no trial has a result says so and ends with exit code "
+      "1.");
+  config_.widths = {16};
+  config_.structures = {"dense"};
+  config_.learning_rates = {1e30};
+  config_.train.optimizer.clip_norm = 0;
+  EXPECT_EQ(run(config_, {"--quiet"}), 1);
+  EXPECT_THAT(err_, HasSubstr("none of 1 trials has a result; dense"));
+  EXPECT_EQ(trials(config_).at(0).status, Status::kDiverged);
+  EXPECT_TRUE(std::filesystem::exists(Folder{config_.out}.report_json()));
+}
+
 TEST_F(SearchTest, OtherDataNeedAnotherFolder) {
   testing::promise("Other data need another folder.");
   config_.widths = {16};
