@@ -105,11 +105,20 @@ void scale_to_unit(std::vector<Candidate>& candidates) {
   constexpr double kSame = 1e-9;
   for (Candidate& candidate : candidates) {
     Row scaled;
+    std::size_t structure = 0;
+    std::size_t size = 0;
     for (std::size_t i = 0; used(candidate) && i < least.size(); ++i) {
       if (const double range = greatest[i] - least[i]; range > kSame) {
         scaled.push_back((candidate.features[i] - least[i]) / range);
+        structure += i < candidate.of_structure ? 1 : 0;
+        size += i >= candidate.of_structure &&
+                        i < candidate.of_structure + candidate.of_size
+                    ? 1
+                    : 0;
       }
     }
+    candidate.of_structure = structure;
+    candidate.of_size = size;
     candidate.features = std::move(scaled);
   }
 }
@@ -176,6 +185,8 @@ std::vector<Candidate> candidates_of(
       candidate.features.insert(
           candidate.features.end(), layer.begin(), layer.end());
     }
+    candidate.of_structure = candidate.features.size();
+    candidate.of_size = model.model.size();
     candidate.features.insert(
         candidate.features.end(), model.model.begin(), model.model.end());
     candidate.features.push_back(std::log(proposal.trial.learning_rate));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <map>
 #include <string>
 #include <vector>
@@ -18,6 +19,10 @@ struct Candidate {
   // it has among the candidates, so from 0 to 1; what is the same for all, or
   // for all kinds of layers, is there once or not at all.
   std::vector<double> features;
+  // How many of them, the first, are of its layers' structures, and how many
+  // after those of its size; the rest is the learning rate.
+  std::size_t of_structure = 0;
+  std::size_t of_size = 0;
   // Trials of one kind run at about one speed.
   int kind = 0;
   // Of the structure that multipliers are over.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 #include <numbers>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -38,6 +39,48 @@ struct Observation {
   double loss = 0;
 };
 
+// What ln loss, over the law, is a sum of: what structures, sizes and learning
+// rates are worth by themselves, how much that depends on each other and on the
+// length of training, and what is of a trial alone, at all its rungs. Main
+// effects are told by few trials; the rest corrects them where there are many.
+std::vector<GaussianProcess::Term> loss_terms(const Candidate& candidate) {
+  const auto structure = static_cast<Eigen::Index>(candidate.of_structure);
+  const auto size = structure + static_cast<Eigen::Index>(candidate.of_size);
+  const auto rung = static_cast<Eigen::Index>(candidate.features.size());
+  std::vector<GaussianProcess::Term> result = {{}};
+  const auto add = [&](Eigen::Index from,
+                       Eigen::Index to,
+                       double variance,
+                       bool exact = false) {
+    if (from == to) {
+      return;  // the same for all
+    }
+    std::vector<Eigen::Index> inputs(static_cast<std::size_t>(to - from));
+    std::iota(inputs.begin(), inputs.end(), from);
+    result.push_back({std::move(inputs), exact, variance});
+  };
+  constexpr double kMain = 0.3;
+  constexpr double kPair = 0.1;
+  constexpr double kTrial = 0.02;
+  add(rung, rung + 1, 1);  // where the law is wrong about lengths
+  add(0, structure, kMain);
+  add(structure, size, kMain);
+  add(size, rung, kMain);
+  add(0, size, kPair);
+  // The best rate depends on size and length.
+  add(structure, rung + 1, 2 * kPair);
+  add(0, rung + 1, kPair);
+  add(0, rung, kTrial, /*exact=*/true);
+  return result;
+}
+
+// A product of all inputs.
+std::vector<GaussianProcess::Term> one_term(Eigen::Index inputs) {
+  std::vector<Eigen::Index> all(static_cast<std::size_t>(inputs));
+  std::iota(all.begin(), all.end(), Eigen::Index{0});
+  return {{.inputs = std::move(all)}};
+}
+
 class ModelPolicy : public Policy {
  public:
   ModelPolicy(
@@ -49,6 +92,11 @@ class ModelPolicy : public Policy {
             std::ranges::find(options_.objectives, Cost::kSeconds) !=
             options_.objectives.end()),
         trials_(candidates_.size()) {
+    for (const Candidate& candidate : candidates_) {
+      if (candidate.buildable && terms_.empty()) {
+        terms_ = loss_terms(candidate);
+      }
+    }
     choose_design();
     if (seconds_) {
       predict_speeds();
@@ -188,7 +236,9 @@ class ModelPolicy : public Policy {
           std::log(candidates_[known[i].trial].speed) - mean;
     }
     const Eigen::MatrixXd x = inputs(known);
-    const GaussianProcess process(x, y, GaussianProcess::fit(x, y));
+    const auto terms = one_term(x.cols());
+    const GaussianProcess process(
+        x, y, terms, GaussianProcess::fit(x, y, terms));
     const Eigen::VectorXd means = process.predict(inputs(unknown)).mean;
     for (std::size_t i = 0; i < unknown.size(); ++i) {
       expected_[candidates_[unknown[i].trial].kind] =
@@ -351,7 +401,7 @@ class ModelPolicy : public Policy {
       fit_.scale =
           std::max(kLeastScale, fit_.centre - residuals[residuals.size() / 6]);
     }
-    fit_.parameters = GaussianProcess::fit(inputs(seen), values(seen));
+    fit_.parameters = GaussianProcess::fit(inputs(seen), values(seen), terms_);
     fit_.observations = observations_.size();
   }
 
@@ -364,7 +414,7 @@ class ModelPolicy : public Policy {
     std::vector<Observation> seen = shown(kMost);
     Eigen::MatrixXd x = inputs(seen);
     Eigen::VectorXd y = values(seen);
-    process_.emplace(x, y, fit_.parameters);
+    process_.emplace(x, y, terms_, fit_.parameters);
     // What runs is expected to come out as expected.
     std::vector<Observation> expected;
     for (std::size_t i = 0; i < trials_.size(); ++i) {
@@ -381,7 +431,7 @@ class ModelPolicy : public Policy {
     y.conservativeResize(known + means.size());
     y.tail(means.size()) = means;
     x = inputs(seen);
-    process_.emplace(std::move(x), std::move(y), fit_.parameters);
+    process_.emplace(x, std::move(y), terms_, fit_.parameters);
   }
 
   double log_loss(std::size_t trial, int rung, double value) const {
@@ -695,6 +745,7 @@ class ModelPolicy : public Policy {
   // ln FLOPs per second, by kind.
   std::map<int, double> trained_;
   std::map<int, double> expected_;
+  std::vector<GaussianProcess::Term> terms_;
   Fit fit_;
   std::optional<GaussianProcess> process_;
   std::optional<Belief> held_;

@@ -23,8 +23,10 @@ struct ModelOptions {
 // Chooses by what a Gaussian process expects of each trial. It models ln loss
 // at the end of each rung as a law (CurveLaw) times what the law leaves to the
 // candidate's features, so that trials of all structures, widths and lengths
-// inform each other. A trial that has begun may go on, or another may begin,
-// whichever is expected to improve the compute multiplier most per compute:
+// inform each other: a sum of what structures, sizes, learning rates and rungs
+// are worth by themselves and together, and of what is of a trial alone. A
+// trial that has begun may go on, or another may begin, whichever is expected
+// to improve the compute multiplier most per compute:
 //
 //   E[max(0, ln M - ln M_best)] / (compute to the trial's end)
 //
