@@ -19,7 +19,13 @@ whose compute multiplier over dense is within 2% of the best in the table.
 
 The second table, search_check, is of check.toml and check_dense.toml; its text
 is none of the project's, 6 MB of one paragraph a line (--document-separator
-line). A machine that is busy gives no seconds: `--set objective=seconds --set
+line). The third, search_third, is of third.toml; its text is the project's C++
+as of a commit, in bytes:
+
+    git ls-files 'src/*.cpp' 'src/*.h' | LC_ALL=C sort | xargs cat |
+        einforge data prepare - --tokens bytes --out runs/third/data
+
+A machine that is busy gives no seconds: `--set objective=seconds --set
 scheduler.kind=model` with another folder times each model when it is idle, and
 `table --speeds` takes its numbers.
 """

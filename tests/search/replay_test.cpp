@@ -98,7 +98,7 @@ TEST_F(ReplayTest, TheModelNeedsAFractionOfTheCompute) {
   // The mean of random draws without replacement until the first of the best.
   const double random = static_cast<double>(player_.trials().size() + 1) /
                         static_cast<double>(good_ + 1);
-  EXPECT_LT(model, random / 3);
+  EXPECT_LT(model, random / 4);
 }
 
 }  // namespace
