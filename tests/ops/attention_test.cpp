@@ -7,18 +7,9 @@ namespace {
 
 using testing::Tensor;
 
-class CausalAttention : public ::testing::TestWithParam<torch::DeviceType> {
- protected:
-  void SetUp() override { EINFORGE_NEEDS(GetParam()); }
-};
+class CausalAttention : public testing::DeviceTest {};
 
-INSTANTIATE_TEST_SUITE_P(
-    Devices,
-    CausalAttention,
-    ::testing::Values(torch::kCPU, torch::kCUDA),
-    [](const auto& tested) {
-      return std::string(tested.param == torch::kCPU ? "cpu" : "cuda");
-    });
+EINFORGE_ON_EACH_DEVICE(CausalAttention);
 
 // y and the gradients of q, k and v.
 std::vector<Tensor> run(
@@ -116,11 +107,10 @@ TEST_P(CausalAttention, AgreesWithFloat64AtRandomSizes) {
       const auto got = run(o.qkv, o.grad, scale);
       const auto expected = definition(o.qkv, o.grad, scale);
       for (std::size_t n = 0; n < got.size(); ++n) {
-        const Tensor value = got[n].to(torch::kCPU, torch::kFloat64);
-        const double error =
-            ((value - expected[n]).norm() / expected[n].norm()).item<double>();
         EXPECT_EQ(got[n].scalar_type(), dtype);
-        EXPECT_LT(error, 4 * testing::epsilon(dtype) + 2e-6)
+        EXPECT_LT(
+            testing::relative_error(got[n], expected[n]),
+            4 * testing::epsilon(dtype) + 2e-6)
             << name_of(c, dtype) << ", result " << n;
       }
     }

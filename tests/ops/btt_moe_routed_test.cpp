@@ -242,21 +242,12 @@ const Sizes kDown768{64, 1, 48, 1, 32, 24, 1};
 const Sizes k1600{40, 1, 40, 1, 40, 40, 1};
 const ops::MoeRouteOptions kOfAll{.softmax_first = true};
 
-class MoeRouted : public ::testing::TestWithParam<torch::DeviceType> {
+class MoeRouted : public testing::DeviceTest {
  protected:
-  void SetUp() override {
-    EINFORGE_NEEDS(GetParam());
-    torch::manual_seed(17);
-  }
+  MoeRouted() { torch::manual_seed(17); }
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    Devices,
-    MoeRouted,
-    ::testing::Values(torch::kCPU, torch::kCUDA),
-    [](const auto& tested) {
-      return std::string(tested.param == torch::kCPU ? "cpu" : "cuda");
-    });
+EINFORGE_ON_EACH_DEVICE(MoeRouted);
 
 TEST_P(MoeRouted, AgreesWithTheFormulas) {
   for (const Case& c :

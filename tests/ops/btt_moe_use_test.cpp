@@ -1,6 +1,5 @@
 // How a mixture of einsum layers is called: layouts, masks, autocast, CUDA
 // graphs, the choice of a kernel and errors.
-#include <ATen/autocast_mode.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAGuard.h>
 
@@ -101,12 +100,11 @@ TEST_P(BttMoeUse, RunsInAutocastsDtypeWithWideGates) {
   const Operands wide = o.to(GetParam().type, torch::kFloat32);
   const Tensor x = wide.x.clone().requires_grad_();
   const Tensor gates = wide.gates.clone().requires_grad_();
-  at::autocast::set_autocast_enabled(GetParam().type, true);
-  at::autocast::set_autocast_dtype(GetParam().type, torch::kBFloat16);
-  const Tensor y =
-      ops::btt_moe_linear(x, wide.core_a, wide.core_b, wide.experts, gates);
-  at::autocast::clear_cache();
-  at::autocast::set_autocast_enabled(GetParam().type, false);
+  Tensor y;
+  {
+    const testing::Autocast autocast(GetParam().type);
+    y = ops::btt_moe_linear(x, wide.core_a, wide.core_b, wide.experts, gates);
+  }
   const Operands low = o.to(GetParam().type, torch::kBFloat16);
   const Results expected = run(low);
   EXPECT_TRUE(torch::equal(y, expected.y));

@@ -1,7 +1,5 @@
 #include "einforge/ops/dense_linear.h"
 
-#include <ATen/autocast_mode.h>
-
 #include <array>
 
 #include "tests/ops/testing.h"
@@ -10,19 +8,6 @@ namespace einforge {
 namespace {
 
 using testing::Tensor;
-
-class Autocast {
- public:
-  Autocast() { at::autocast::set_autocast_enabled(torch::kCUDA, true); }
-  ~Autocast() { at::autocast::set_autocast_enabled(torch::kCUDA, false); }
-
- private:
-  const torch::ScalarType before_ = [] {
-    const auto dtype = at::autocast::get_autocast_dtype(torch::kCUDA);
-    at::autocast::set_autocast_dtype(torch::kCUDA, torch::kBFloat16);
-    return dtype;
-  }();
-};
 
 // Parameters' gradients are as exact as float32 sums of bfloat16 products.
 TEST(DenseLinear, GradientsAgreeWithFloat64OnCuda) {
@@ -44,7 +29,7 @@ TEST(DenseLinear, GradientsAgreeWithFloat64OnCuda) {
       const Tensor grad = torch::randn({1, tokens, d_out}, like);
       Tensor y;
       {
-        const Autocast autocast;
+        const testing::Autocast autocast(torch::kCUDA);
         y = ops::dense_linear(
             x.unsqueeze(0),
             weight,

@@ -1,7 +1,5 @@
 #include "einforge/ops/einsum_linear.h"
 
-#include <ATen/autocast_mode.h>
-
 #include "tests/ops/testing.h"
 
 namespace einforge {
@@ -282,30 +280,22 @@ TEST(EinsumLinearMeta, InfersShapesWithoutData) {
   EXPECT_TRUE(grads[0].is_meta());
 }
 
-class EinsumLinearAutocast
-    : public ::testing::TestWithParam<torch::DeviceType> {};
+class EinsumLinearAutocast : public testing::DeviceTest {};
 
-INSTANTIATE_TEST_SUITE_P(
-    Devices,
-    EinsumLinearAutocast,
-    ::testing::Values(torch::kCPU, torch::kCUDA),
-    [](const auto& tested) {
-      return std::string(tested.param == torch::kCPU ? "cpu" : "cuda");
-    });
+EINFORGE_ON_EACH_DEVICE(EinsumLinearAutocast);
 
 TEST_P(EinsumLinearAutocast, RunsInItsDtypeAndReturnsFloat32Gradients) {
-  EINFORGE_NEEDS(GetParam());
   base::Random random(17);
   const Sizes s{8, 1, 4, 1, 4, 8, 2};
   const Values v = testing::random_values(random, s, {9}, torch::kFloat32)
                        .to(GetParam(), torch::kFloat32);
   const Tensor x = v.x.detach().requires_grad_();
   const Tensor a = v.core_a.detach().requires_grad_();
-  at::autocast::set_autocast_enabled(GetParam(), true);
-  at::autocast::set_autocast_dtype(GetParam(), torch::kBFloat16);
-  const Tensor y = ops::einsum_linear(x, a, v.core_b, v.bias);
-  at::autocast::clear_cache();
-  at::autocast::set_autocast_enabled(GetParam(), false);
+  Tensor y;
+  {
+    const testing::Autocast autocast(GetParam());
+    y = ops::einsum_linear(x, a, v.core_b, v.bias);
+  }
   EXPECT_EQ(y.scalar_type(), torch::kBFloat16);
   const Values low = v.to(GetParam(), torch::kBFloat16);
   EXPECT_TRUE(torch::equal(

@@ -7,18 +7,9 @@ namespace {
 
 using testing::Tensor;
 
-class Embedding : public ::testing::TestWithParam<torch::DeviceType> {
- protected:
-  void SetUp() override { EINFORGE_NEEDS(GetParam()); }
-};
+class Embedding : public testing::DeviceTest {};
 
-INSTANTIATE_TEST_SUITE_P(
-    Devices,
-    Embedding,
-    ::testing::Values(torch::kCPU, torch::kCUDA),
-    [](const auto& tested) {
-      return std::string(tested.param == torch::kCPU ? "cpu" : "cuda");
-    });
+EINFORGE_ON_EACH_DEVICE(Embedding);
 
 Tensor gradient(const Tensor& weight, const Tensor& index, const Tensor& grad) {
   const Tensor leaf = weight.detach().requires_grad_();

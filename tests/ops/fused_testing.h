@@ -98,11 +98,6 @@ inline Results stepwise_reference(const Values& v, const structure::Sizes& s) {
   return {y.detach(), grads[0], grads[1], grads[2], grads[3]};
 }
 
-inline double relative_error(const Tensor& actual, const Tensor& expected) {
-  return ((actual.to(torch::kFloat64) - expected).norm() / expected.norm())
-      .item<double>();
-}
-
 // No worse than 1.5 times the error of the two bfloat16 matmuls done one
 // after the other.
 inline void compare(

@@ -7,6 +7,7 @@
 namespace einforge {
 namespace {
 
+using testing::relative_error;
 using testing::Tensor;
 
 struct Operands {
@@ -60,27 +61,9 @@ Results definition(const Operands& o) {
   return {y.detach(), torch::autograd::grad({y}, leaves, {given.dy})};
 }
 
-double error(const Tensor& got, const Tensor& expected) {
-  return ((got.to(torch::kCPU, torch::kFloat64) - expected).norm() /
-          (expected.norm() + 1e-30))
-      .item<double>();
-}
+class Gelu : public testing::DeviceTest {};
 
-class Gelu : public ::testing::TestWithParam<torch::DeviceType> {
- protected:
-  void SetUp() override {
-    EINFORGE_NEEDS(GetParam());
-    torch::manual_seed(5);
-  }
-};
-
-INSTANTIATE_TEST_SUITE_P(
-    Devices,
-    Gelu,
-    ::testing::Values(torch::kCPU, torch::kCUDA),
-    [](const auto& tested) {
-      return std::string(tested.param == torch::kCPU ? "cpu" : "cuda");
-    });
+EINFORGE_ON_EACH_DEVICE(Gelu);
 
 TEST_P(Gelu, AgreesWithTheFormula) {
   const testing::Poison poison;
@@ -100,14 +83,18 @@ TEST_P(Gelu, AgreesWithTheFormula) {
         const Results got = run(o);
         ASSERT_EQ(got.y.scalar_type(), dtype);
         // On the CPU torch rounds the sum of x and the bias.
-        EXPECT_LT(error(got.y, expected.y), is_half ? 4e-3 : 1e-6) << what;
-        EXPECT_LT(error(got.grads[0], expected.grads[0]), is_half ? 6e-3 : 1e-6)
+        EXPECT_LT(relative_error(got.y, expected.y), is_half ? 4e-3 : 1e-6)
+            << what;
+        EXPECT_LT(
+            relative_error(got.grads[0], expected.grads[0]),
+            is_half ? 6e-3 : 1e-6)
             << what;
         if (o.bias.defined()) {
           ASSERT_EQ(got.grads[1].scalar_type(), torch::kFloat32);
           const bool rounds = is_half && GetParam() == torch::kCPU;
           EXPECT_LT(
-              error(got.grads[1], expected.grads[1]), rounds ? 2e-2 : 1e-5)
+              relative_error(got.grads[1], expected.grads[1]),
+              rounds ? 2e-2 : 1e-5)
               << what;
         }
         const Results again = run(o);
@@ -148,13 +135,13 @@ TEST_P(Gelu, TakesStridesOffsetsAndNoRows) {
     const Results got = run(o);
     const Results expected = definition(o);
     EXPECT_EQ(got.grads[0].sizes(), o.x.sizes());
-    EXPECT_LT(error(got.y, expected.y), 6e-3);
-    EXPECT_LT(error(got.grads[0], expected.grads[0]), 6e-3);
-    EXPECT_LT(error(got.grads[1], expected.grads[1]), 2e-2);
+    EXPECT_LT(relative_error(got.y, expected.y), 6e-3);
+    EXPECT_LT(relative_error(got.grads[0], expected.grads[0]), 6e-3);
+    EXPECT_LT(relative_error(got.grads[1], expected.grads[1]), 2e-2);
     o = random_operands(like, {9, 41}, /*bias=*/false);
     o.x = o.x.slice(1, 1);  // not aligned
     o.dy = o.dy.slice(1, 1);
-    EXPECT_LT(error(run(o).grads[0], definition(o).grads[0]), 6e-3);
+    EXPECT_LT(relative_error(run(o).grads[0], definition(o).grads[0]), 6e-3);
     const Results none = run(random_operands(like, {0, 64}, /*bias=*/true));
     EXPECT_EQ(none.y.sizes(), (std::vector<std::int64_t>{0, 64}));
     EXPECT_TRUE((none.grads[1] == 0).all().item<bool>());

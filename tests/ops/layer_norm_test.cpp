@@ -5,6 +5,7 @@
 namespace einforge {
 namespace {
 
+using testing::relative_error;
 using testing::Tensor;
 
 struct Result {
@@ -31,26 +32,9 @@ Result run(const Tensor& x, const Tensor& gain, const Tensor& dy) {
   return {y.detach(), torch::autograd::grad({y}, {here, scale}, {dy})};
 }
 
-double error(const Tensor& got, const Tensor& expected) {
-  return ((got.to(torch::kFloat64) - expected).norm() / expected.norm())
-      .item<double>();
-}
+class LayerNorm : public testing::DeviceTest {};
 
-class LayerNorm : public ::testing::TestWithParam<torch::DeviceType> {
- protected:
-  void SetUp() override {
-    EINFORGE_NEEDS(GetParam());
-    torch::manual_seed(5);
-  }
-};
-
-INSTANTIATE_TEST_SUITE_P(
-    Devices,
-    LayerNorm,
-    ::testing::Values(torch::kCPU, torch::kCUDA),
-    [](const auto& tested) {
-      return std::string(tested.param == torch::kCPU ? "cpu" : "cuda");
-    });
+EINFORGE_ON_EACH_DEVICE(LayerNorm);
 
 TEST_P(LayerNorm, AgreesWithTheFormulas) {
   for (const std::int64_t width : {8, 32, 64, 128, 256, 48, 512}) {
@@ -67,10 +51,12 @@ TEST_P(LayerNorm, AgreesWithTheFormulas) {
       const Result expected = definition(x, gain, dy);
       const Result got = run(x, gain, dy);
       EXPECT_EQ(got.y.scalar_type(), torch::kBFloat16);
-      EXPECT_LT(error(got.y, expected.y), 3e-3) << width << ", " << rows;
-      EXPECT_LT(error(got.grads[0], expected.grads[0]), 4e-3) << width;
+      EXPECT_LT(relative_error(got.y, expected.y), 3e-3)
+          << width << ", " << rows;
+      EXPECT_LT(relative_error(got.grads[0], expected.grads[0]), 4e-3) << width;
       if (GetParam() == torch::kCUDA) {  // torch's, on the CPU, is 10% off
-        EXPECT_LT(error(got.grads[1], expected.grads[1]), 4e-3) << width;
+        EXPECT_LT(relative_error(got.grads[1], expected.grads[1]), 4e-3)
+            << width;
       }
       const Result again = run(x, gain, dy);
       EXPECT_TRUE(torch::equal(again.grads[0], got.grads[0]));
@@ -85,7 +71,8 @@ TEST_P(LayerNorm, TakesStridesAndPassesNaNOn) {
   const Tensor gain =
       torch::ones({64}, torch::dtype(torch::kFloat32).device(GetParam()));
   const Tensor dy = torch::randn({5, 9, 64}, like);
-  EXPECT_LT(error(run(x, gain, dy).y, definition(x, gain, dy).y), 3e-3);
+  EXPECT_LT(
+      relative_error(run(x, gain, dy).y, definition(x, gain, dy).y), 3e-3);
   x[2][3][4] = NAN;
   const Tensor lost = run(x, gain, dy).y.isnan().all(-1);
   EXPECT_TRUE(lost[2][3].item<bool>());
@@ -110,17 +97,18 @@ TEST_P(LayerNorm, TakesLargeRows) {
     const Result got = run(x, gain, dy);
     const double tolerance = is_cuda ? 1e-2 : 1e-4;
     for (std::int64_t row = 0; row < 5; ++row) {
-      EXPECT_LT(error(got.y[row], expected.y[row]), tolerance) << row;
+      EXPECT_LT(relative_error(got.y[row], expected.y[row]), tolerance) << row;
       // Gradients of the largest are below the smallest of float32.
       if (row < 4) {
         EXPECT_LT(
-            error(got.grads[0][row] * 1e10, expected.grads[0][row] * 1e10),
+            relative_error(
+                got.grads[0][row] * 1e10, expected.grads[0][row] * 1e10),
             tolerance)
             << row;
       }
     }
     EXPECT_EQ(got.y[5].abs().max().item<double>(), 0);
-    EXPECT_LT(error(got.grads[1], expected.grads[1]), tolerance);
+    EXPECT_LT(relative_error(got.grads[1], expected.grads[1]), tolerance);
   }
 }
 

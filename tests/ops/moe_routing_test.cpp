@@ -11,20 +11,12 @@ namespace {
 
 using testing::Tensor;
 
-class Moe : public ::testing::TestWithParam<torch::DeviceType> {
+class Moe : public testing::DeviceTest {
  protected:
-  void SetUp() override { EINFORGE_NEEDS(GetParam()); }
-
   Tensor here(const Tensor& tensor) const { return tensor.to(GetParam()); }
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    Devices,
-    Moe,
-    ::testing::Values(torch::kCPU, torch::kCUDA),
-    [](const auto& tested) {
-      return std::string(tested.param == torch::kCPU ? "cpu" : "cuda");
-    });
+EINFORGE_ON_EACH_DEVICE(Moe);
 
 std::vector<std::int64_t> numbers(const Tensor& tensor) {
   const Tensor flat = tensor.to(torch::kCPU, torch::kInt64).contiguous();

@@ -4,6 +4,7 @@
 namespace einforge {
 namespace {
 
+using testing::relative_error;
 using testing::Tensor;
 
 constexpr double kEpsilon = 1e-5;
@@ -119,27 +120,9 @@ std::vector<Tensor> definition(const Operands& given) {
   return results;
 }
 
-double error(const Tensor& got, const Tensor& expected) {
-  return ((got.to(torch::kCPU, torch::kFloat64) - expected).norm() /
-          (expected.norm() + 1e-30))
-      .item<double>();
-}
+class NormedAttention : public testing::DeviceTest {};
 
-class NormedAttention : public ::testing::TestWithParam<torch::DeviceType> {
- protected:
-  void SetUp() override {
-    EINFORGE_NEEDS(GetParam());
-    torch::manual_seed(5);
-  }
-};
-
-INSTANTIATE_TEST_SUITE_P(
-    Devices,
-    NormedAttention,
-    ::testing::Values(torch::kCPU, torch::kCUDA),
-    [](const auto& tested) {
-      return std::string(tested.param == torch::kCPU ? "cpu" : "cuda");
-    });
+EINFORGE_ON_EACH_DEVICE(NormedAttention);
 
 TEST_P(NormedAttention, AgreesWithFloat64) {
   const testing::Poison poison;
@@ -184,7 +167,7 @@ TEST_P(NormedAttention, AgreesWithFloat64) {
                                  : i == 7 ? 1e-1
                                           : 3e-2;
         if (c.time > 1 || i == 0 || i == 3) {
-          EXPECT_LT(error(got[i], expected[i]), tolerance)
+          EXPECT_LT(relative_error(got[i], expected[i]), tolerance)
               << what << ", result " << i;
         }
       }
@@ -206,7 +189,7 @@ TEST_P(NormedAttention, TakesStridesAndOffsets) {
   const auto got = run(o);
   const auto expected = definition(o);
   for (std::size_t i = 0; i < got.size(); ++i) {
-    EXPECT_LT(error(got[i], expected[i]), i == 7 ? 1e-1 : 3e-2) << i;
+    EXPECT_LT(relative_error(got[i], expected[i]), i == 7 ? 1e-1 : 3e-2) << i;
   }
 }
 
@@ -250,7 +233,9 @@ TEST_P(NormedAttention, IsDifferentiableTwice) {
   const auto first = gradients(true);
   const auto plain = gradients(false);
   for (std::size_t i = 0; i < plain.size(); ++i) {
-    EXPECT_LT(error(first[i], plain[i].cpu().to(torch::kFloat64)), 3e-2) << i;
+    EXPECT_LT(
+        relative_error(first[i], plain[i].cpu().to(torch::kFloat64)), 3e-2)
+        << i;
   }
   const Tensor second =
       torch::autograd::grad({first[0].square().sum()}, {leaves[3]})[0];

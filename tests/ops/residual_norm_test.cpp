@@ -1,33 +1,15 @@
 #include "einforge/ops/residual_norm.h"
 
-#include <ATen/autocast_mode.h>
-
 #include "tests/ops/testing.h"
 
 namespace einforge {
 namespace {
 
+using testing::relative_error;
 using testing::Tensor;
 
 constexpr double kScale = 0.7;
 constexpr double kEpsilon = 1e-5;
-
-// bfloat16 on a device while it lives.
-class Autocast {
- public:
-  explicit Autocast(torch::DeviceType device)
-      : device_(device), was_(at::autocast::is_autocast_enabled(device)) {
-    at::autocast::set_autocast_enabled(device, true);
-    at::autocast::set_autocast_dtype(device, torch::kBFloat16);
-  }
-  Autocast(const Autocast&) = delete;
-  Autocast& operator=(const Autocast&) = delete;
-  ~Autocast() { at::autocast::set_autocast_enabled(device_, was_); }
-
- private:
-  torch::DeviceType device_;
-  bool was_;
-};
 
 struct Operands {
   Tensor x;
@@ -154,27 +136,9 @@ Results definition(const Operands& o, Given given = Given::kBoth) {
           wide, sum, std::vector<Tensor>(o.dnormed.size(), normed), given)};
 }
 
-double error(const Tensor& got, const Tensor& expected) {
-  return ((got.to(torch::kFloat64) - expected).norm() /
-          (expected.norm() + 1e-30))
-      .item<double>();
-}
+class ResidualNorm : public testing::DeviceTest {};
 
-class ResidualNorm : public ::testing::TestWithParam<torch::DeviceType> {
- protected:
-  void SetUp() override {
-    EINFORGE_NEEDS(GetParam());
-    torch::manual_seed(5);
-  }
-};
-
-INSTANTIATE_TEST_SUITE_P(
-    Devices,
-    ResidualNorm,
-    ::testing::Values(torch::kCPU, torch::kCUDA),
-    [](const auto& tested) {
-      return std::string(tested.param == torch::kCPU ? "cpu" : "cuda");
-    });
+EINFORGE_ON_EACH_DEVICE(ResidualNorm);
 
 TEST_P(ResidualNorm, AgreesWithTheFormulasUnderAutocast) {
   const testing::Poison poison;
@@ -190,7 +154,7 @@ TEST_P(ResidualNorm, AgreesWithTheFormulasUnderAutocast) {
         const Operands o = random_operands(
             GetParam(), {rows, width}, branch, /*bias=*/rows != 7);
         const Results expected = definition(o);
-        const Autocast autocast(GetParam());
+        const testing::Autocast autocast(GetParam());
         const Results got = run(o);
         EXPECT_EQ(got.sum.scalar_type(), torch::kFloat32) << what;
         EXPECT_EQ(got.normed.scalar_type(), torch::kBFloat16) << what;
@@ -198,12 +162,13 @@ TEST_P(ResidualNorm, AgreesWithTheFormulasUnderAutocast) {
         // bfloat16.
         const bool rounds = (GetParam() == torch::kCPU || width > 4096) &&
                             o.branch_bias.defined();
-        EXPECT_LT(error(got.sum, expected.sum), rounds ? 2e-3 : 1e-6) << what;
-        EXPECT_LT(error(got.normed, expected.normed), 3e-3) << what;
+        EXPECT_LT(relative_error(got.sum, expected.sum), rounds ? 2e-3 : 1e-6)
+            << what;
+        EXPECT_LT(relative_error(got.normed, expected.normed), 3e-3) << what;
         for (std::size_t i = 0; i < expected.grads.size(); ++i) {
           EXPECT_EQ(got.grads[i].scalar_type(), o.leaves()[i].scalar_type());
           EXPECT_LT(
-              error(got.grads[i], expected.grads[i]),
+              relative_error(got.grads[i], expected.grads[i]),
               got.grads[i].scalar_type() == torch::kBFloat16 ? 4e-3
               : rounds                                       ? 2e-2
                                                              : 1e-5)
@@ -221,14 +186,14 @@ TEST_P(ResidualNorm, AgreesWithTheFormulasUnderAutocast) {
 
 TEST_P(ResidualNorm, TakesEitherGradientAlone) {
   const Operands o = random_operands(GetParam(), {3, 50, 64});
-  const Autocast autocast(GetParam());
+  const testing::Autocast autocast(GetParam());
   for (const Given given : {Given::kSum, Given::kNormed}) {
     const Results got = run(o, given);
     const Results expected = definition(o, given);
     for (std::size_t i = 0; i < expected.grads.size(); ++i) {
       ASSERT_EQ(got.grads[i].defined(), expected.grads[i].defined()) << i;
       if (expected.grads[i].defined()) {
-        EXPECT_LT(error(got.grads[i], expected.grads[i]), 4e-3) << i;
+        EXPECT_LT(relative_error(got.grads[i], expected.grads[i]), 4e-3) << i;
       }
     }
   }
@@ -243,16 +208,19 @@ TEST_P(ResidualNorm, AddsWhatReadersGive) {
       const Operands o = random_operands(
           GetParam(), {rows, width}, /*branch=*/true, /*bias=*/true, readers);
       const Results expected = definition(o);
-      const Autocast autocast(GetParam());
+      const testing::Autocast autocast(GetParam());
       const Results got = run(o);
       const bool sums = GetParam() == torch::kCUDA;
       for (std::size_t i = 0; i < expected.grads.size(); ++i) {
-        EXPECT_LT(error(got.grads[i], expected.grads[i]), sums ? 4e-3 : 2e-2)
+        EXPECT_LT(
+            relative_error(got.grads[i], expected.grads[i]), sums ? 4e-3 : 2e-2)
             << what << ", gradient " << i;
       }
       if (sums && readers != 2 && readers != 5) {
-        EXPECT_LT(error(got.grads[0], expected.grads[0]), 1e-5) << what;
-        EXPECT_LT(error(got.grads[3], expected.grads[3]), 1e-5) << what;
+        EXPECT_LT(relative_error(got.grads[0], expected.grads[0]), 1e-5)
+            << what;
+        EXPECT_LT(relative_error(got.grads[3], expected.grads[3]), 1e-5)
+            << what;
       }
       const Results again = run(o);
       for (std::size_t i = 0; i < expected.grads.size(); ++i) {
@@ -265,13 +233,13 @@ TEST_P(ResidualNorm, AddsWhatReadersGive) {
       GetParam(), {40, 64}, /*branch=*/true, /*bias=*/true, /*readers=*/3);
   Operands fewer = o;
   fewer.dnormed.pop_back();
-  const Autocast autocast(GetParam());
+  const testing::Autocast autocast(GetParam());
   const auto [sum, normed] = norm(o);
   const auto got =
       differentiate(fewer, sum, {normed[0], normed[1]}, Given::kBoth);
   const Results expected = definition(fewer);
   for (std::size_t i = 0; i < got.size(); ++i) {
-    EXPECT_LT(error(got[i], expected.grads[i]), 2e-2) << i;
+    EXPECT_LT(relative_error(got[i], expected.grads[i]), 2e-2) << i;
   }
 }
 
@@ -285,7 +253,7 @@ TEST_P(ResidualNorm, IsTorchsWithoutAutocast) {
 }
 
 TEST_P(ResidualNorm, TakesStridesOffsetsAndNoRows) {
-  const Autocast autocast(GetParam());
+  const testing::Autocast autocast(GetParam());
   Operands o = random_operands(GetParam(), {6, 40, 9});
   const auto transposed = [](const Tensor& tensor) {
     return tensor.detach().transpose(1, 2).requires_grad_();
@@ -300,10 +268,10 @@ TEST_P(ResidualNorm, TakesStridesOffsetsAndNoRows) {
   o.bias = Tensor();
   const Results got = run(o);
   const Results expected = definition(o);
-  EXPECT_LT(error(got.normed, expected.normed), 3e-3);
+  EXPECT_LT(relative_error(got.normed, expected.normed), 3e-3);
   for (std::size_t i = 0; i < expected.grads.size(); ++i) {
     EXPECT_EQ(got.grads[i].sizes(), expected.grads[i].sizes());
-    EXPECT_LT(error(got.grads[i], expected.grads[i]), 4e-3) << i;
+    EXPECT_LT(relative_error(got.grads[i], expected.grads[i]), 4e-3) << i;
   }
   const Results none = run(random_operands(GetParam(), {0, 64}));
   EXPECT_EQ(none.normed.sizes(), (std::vector<std::int64_t>{0, 64}));
@@ -312,7 +280,7 @@ TEST_P(ResidualNorm, TakesStridesOffsetsAndNoRows) {
 
 TEST_P(ResidualNorm, PassesNaNOn) {
   Operands o = random_operands(GetParam(), {20, 128});
-  const Autocast autocast(GetParam());
+  const testing::Autocast autocast(GetParam());
   {
     const torch::NoGradGuard no_grad;
     o.branch[7][3] = NAN;
@@ -335,17 +303,18 @@ TEST_P(ResidualNorm, TakesLargeRows) {
         }
       }
       const Results expected = definition(o);
-      const Autocast autocast(GetParam());
+      const testing::Autocast autocast(GetParam());
       const Results got = run(o);
       for (std::int64_t row = 0; row < 11; ++row) {
-        EXPECT_LT(error(got.normed[row], expected.normed[row]), 4e-3)
+        EXPECT_LT(relative_error(got.normed[row], expected.normed[row]), 4e-3)
             << width << ", " << row;
         if (row != 5) {  // whose gradient is below the smallest of float32
-          EXPECT_LT(error(got.grads[0][row], expected.grads[0][row]), 4e-3)
+          EXPECT_LT(
+              relative_error(got.grads[0][row], expected.grads[0][row]), 4e-3)
               << width << ", " << row;
         }
       }
-      EXPECT_LT(error(got.grads[1], expected.grads[1]), 4e-3) << width;
+      EXPECT_LT(relative_error(got.grads[1], expected.grads[1]), 4e-3) << width;
     }
   }
 }
@@ -354,7 +323,7 @@ TEST_P(ResidualNorm, TakesLargeRows) {
 TEST_P(ResidualNorm, IsDifferentiableTwice) {
   const Operands o = random_operands(
       GetParam(), {6, 16}, /*branch=*/true, /*bias=*/true, /*readers=*/3);
-  const Autocast autocast(GetParam());
+  const testing::Autocast autocast(GetParam());
   const auto [sum, normed] = norm(o);
   const auto gradients = [&, sum = sum, normed = normed](bool graph) {
     return torch::autograd::grad(
@@ -367,7 +336,8 @@ TEST_P(ResidualNorm, IsDifferentiableTwice) {
   const auto first = gradients(true);
   const auto plain = gradients(false);
   for (std::size_t i = 0; i < plain.size(); ++i) {
-    EXPECT_LT(error(first[i], plain[i].to(torch::kFloat64)), 2e-2) << i;
+    EXPECT_LT(relative_error(first[i], plain[i].to(torch::kFloat64)), 2e-2)
+        << i;
   }
   const Tensor second =
       torch::autograd::grad({first[0].square().sum()}, {o.gain})[0];

@@ -9,21 +9,12 @@ namespace {
 
 using testing::Tensor;
 
-class SumOfRows : public ::testing::TestWithParam<torch::DeviceType> {
+class SumOfRows : public testing::DeviceTest {
  protected:
-  void SetUp() override {
-    EINFORGE_NEEDS(GetParam());
-    torch::manual_seed(8);
-  }
+  SumOfRows() { torch::manual_seed(8); }
 };
 
-INSTANTIATE_TEST_SUITE_P(
-    Devices,
-    SumOfRows,
-    ::testing::Values(torch::kCPU, torch::kCUDA),
-    [](const auto& tested) {
-      return std::string(tested.param == torch::kCPU ? "cpu" : "cuda");
-    });
+EINFORGE_ON_EACH_DEVICE(SumOfRows);
 
 TEST_P(SumOfRows, AgreesWithFloat64) {
   const testing::Poison poison;

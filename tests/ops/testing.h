@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/autocast_mode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
@@ -34,6 +35,47 @@ using torch::Tensor;
     }                                                                   \
     GTEST_SKIP() << "no CUDA device";                                   \
   }
+
+// A suite whose tests run on each device.
+class DeviceTest : public ::testing::TestWithParam<torch::DeviceType> {
+ protected:
+  DeviceTest() { torch::manual_seed(5); }
+  void SetUp() override { EINFORGE_NEEDS(GetParam()); }
+};
+
+// Of a class derived from DeviceTest: Devices/SUITE.TEST/cpu and /cuda.
+#define EINFORGE_ON_EACH_DEVICE(Suite)                                    \
+  INSTANTIATE_TEST_SUITE_P(                                               \
+      Devices,                                                            \
+      Suite,                                                              \
+      ::testing::Values(torch::kCPU, torch::kCUDA),                       \
+      [](const auto& tested) {                                            \
+        return std::string(tested.param == torch::kCPU ? "cpu" : "cuda"); \
+      })
+
+// Autocast to bfloat16 on a device, while it lives.
+class Autocast {
+ public:
+  explicit Autocast(torch::DeviceType device)
+      : device_(device),
+        was_enabled_(at::autocast::is_autocast_enabled(device)),
+        dtype_(at::autocast::get_autocast_dtype(device)) {
+    at::autocast::set_autocast_enabled(device, true);
+    at::autocast::set_autocast_dtype(device, torch::kBFloat16);
+  }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+  ~Autocast() {
+    at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(device_, was_enabled_);
+    at::autocast::set_autocast_dtype(device_, dtype_);
+  }
+
+ private:
+  torch::DeviceType device_;
+  bool was_enabled_;
+  torch::ScalarType dtype_;
+};
 
 inline double epsilon(torch::ScalarType dtype) {
   switch (dtype) {
@@ -98,6 +140,13 @@ inline void expect_close(
       expected.reshape(-1)[worst].item<double>(),
       worst_share,
       tolerance.expand_as(expected).reshape(-1)[worst].item<double>());
+}
+
+// The norm of the difference over that of what is expected, in float64.
+inline double relative_error(const Tensor& actual, const Tensor& expected) {
+  return ((actual.to(expected.device(), torch::kFloat64) - expected).norm() /
+          (expected.norm() + 1e-30))
+      .item<double>();
 }
 
 // All operands and what comes of them.
