@@ -16,7 +16,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <numeric>
 #include <random>
 #include <string>
@@ -435,32 +434,6 @@ void check(const Problem& p, const ek::DeviceLimits& limits, int repeats) {
       bias_error);
 }
 
-// Median milliseconds of `work(i)`, i the repetition.
-double time_ms(int repeats, const std::function<void(int)>& work) {
-  std::vector<cudaEvent_t> starts(repeats);
-  std::vector<cudaEvent_t> stops(repeats);
-  work(0);
-  work(1);
-  for (int i = 0; i < repeats; ++i) {
-    CHECK(cudaEventCreate(&starts[i]));
-    CHECK(cudaEventCreate(&stops[i]));
-  }
-  for (int i = 0; i < repeats; ++i) {
-    CHECK(cudaEventRecord(starts[i]));
-    work(i);
-    CHECK(cudaEventRecord(stops[i]));
-  }
-  CHECK(cudaDeviceSynchronize());
-  std::vector<float> times(repeats);
-  for (int i = 0; i < repeats; ++i) {
-    CHECK(cudaEventElapsedTime(&times[i], starts[i], stops[i]));
-    CHECK(cudaEventDestroy(starts[i]));
-    CHECK(cudaEventDestroy(stops[i]));
-  }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
-}
-
 double time_of(const Work& w, bool with_bias) {
   const auto space = space_of(w);
   Buffer<char> workspace(space.bytes);
@@ -468,7 +441,7 @@ double time_of(const Work& w, bool with_bias) {
   auto launch =
       launch_of(w, space.splits, workspace.data, w.da.data, w.db.data);
   launch.dbias = with_bias ? bias.data : nullptr;
-  return time_ms(9, [&](int) { CHECK(run(w, launch)); });
+  return time_ms([&](int) { CHECK(run(w, launch)); });
 }
 
 void time_problem(const Problem& p, const ek::DeviceLimits& limits) {

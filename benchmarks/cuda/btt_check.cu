@@ -20,7 +20,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -386,37 +385,6 @@ bool check_plan(
   return good;
 }
 
-double median(std::vector<float> v) {
-  std::sort(v.begin(), v.end());
-  return v.empty() ? 0 : v[v.size() / 2];
-}
-
-// Median milliseconds of `work(i)`, i the repetition.
-double time_ms(int repeats, const std::function<void(int)>& work) {
-  std::vector<cudaEvent_t> starts(repeats);
-  std::vector<cudaEvent_t> stops(repeats);
-  for (int i = 0; i < 3; ++i) {
-    work(i);
-  }
-  for (int i = 0; i < repeats; ++i) {
-    CHECK(cudaEventCreate(&starts[i]));
-    CHECK(cudaEventCreate(&stops[i]));
-  }
-  for (int i = 0; i < repeats; ++i) {
-    CHECK(cudaEventRecord(starts[i]));
-    work(i);
-    CHECK(cudaEventRecord(stops[i]));
-  }
-  CHECK(cudaDeviceSynchronize());
-  std::vector<float> times(repeats);
-  for (int i = 0; i < repeats; ++i) {
-    CHECK(cudaEventElapsedTime(&times[i], starts[i], stops[i]));
-    CHECK(cudaEventDestroy(starts[i]));
-    CHECK(cudaEventDestroy(stops[i]));
-  }
-  return median(times);
-}
-
 std::string format(const char* f, auto... args) {
   char text[512];
   std::snprintf(text, sizeof text, f, args...);
@@ -428,7 +396,7 @@ double copy_bandwidth() {                  // bytes read and written per second
   Buffer<Bf16> in(vectors * 8);
   Buffer<Bf16> out(vectors * 8);
   randomize(in, 7, 1.0F);
-  const double ms = time_ms(10, [&](int) {
+  const double ms = time_ms([&](int) {
     copy_vectors<<<static_cast<unsigned>(vectors / 256), 256>>>(
         reinterpret_cast<const uint4*>(in.data),
         reinterpret_cast<uint4*>(out.data),
@@ -458,7 +426,7 @@ void time_shape(
   Buffer<char> packed(packed_bytes(n, tokens, limits));
   const float one = 1.0F;
   const float zero = 0.0F;
-  const double dense = time_ms(20, [&](int i) {
+  const double dense = time_ms([&](int i) {
     CHECK(cublasGemmEx(
         blas,
         CUBLAS_OP_T,
@@ -518,7 +486,7 @@ void time_shape(
   };
   const auto kernel_ms = [&](const ek::BttPlan& plan) {
     CHECK(ek::btt_pack(n, cores.cores, packed.data, nullptr, plan));
-    return time_ms(12, [&](int i) {
+    return time_ms([&](int i) {
       CHECK(ek::btt_forward(n, launch(i), plan, limits, false, nullptr));
     });
   };
@@ -536,7 +504,7 @@ void time_shape(
     std::printf("  no plan\n");
   } else {
     const ek::BttPlan& plan = rows.front().plan;
-    const double both = time_ms(20, [&](int k) {
+    const double both = time_ms([&](int k) {
       CHECK(ek::btt_pack(n, cores.cores, packed.data, nullptr, plan));
       CHECK(ek::btt_forward(n, launch(k), plan, limits, true, nullptr));
     });

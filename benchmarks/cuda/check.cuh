@@ -57,6 +57,54 @@ struct Buffer {
   }
 };
 
+// More than an L2 cache holds, so that nothing is found there.
+struct Flush {
+  Buffer<char> memory{160 << 20};
+  void run() { CHECK(cudaMemsetAsync(memory.data, 0, memory.size)); }
+};
+
+// Median milliseconds of `work(i)`, i the repetition, each after a `before()`
+// that is not measured. With PROFILED in the environment of one repetition
+// alone.
+template <typename Before, typename Work>
+double time_ms(const Before& before, const Work& work) {
+  const bool profiled = std::getenv("PROFILED") != nullptr;
+  const int first = profiled ? 0 : 3;  // those before do not count
+  const int repeats = first + (profiled ? 1 : 12);
+  std::vector<cudaEvent_t> events(2 * static_cast<size_t>(repeats));
+  for (cudaEvent_t& event : events) {
+    CHECK(cudaEventCreate(&event));
+  }
+  for (int i = 0; i < repeats; ++i) {
+    before();
+    CHECK(cudaEventRecord(events[2 * i]));
+    work(i);
+    CHECK(cudaEventRecord(events[2 * i + 1]));
+  }
+  CHECK(cudaDeviceSynchronize());
+  std::vector<float> times;
+  for (int i = first; i < repeats; ++i) {
+    times.push_back(0);
+    CHECK(
+        cudaEventElapsedTime(&times.back(), events[2 * i], events[2 * i + 1]));
+  }
+  for (const cudaEvent_t event : events) {
+    CHECK(cudaEventDestroy(event));
+  }
+  std::sort(times.begin(), times.end());
+  return times[times.size() / 2];
+}
+
+template <typename Work>
+double time_ms(const Work& work) {
+  return time_ms([] {}, work);
+}
+
+template <typename Work>
+double time_ms(Flush& flush, const Work& work) {
+  return time_ms([&] { flush.run(); }, [&](int) { work(); });
+}
+
 inline std::vector<Bf16> random_values(
     size_t n, std::mt19937& random, float deviation) {
   std::normal_distribution<float> normal(0, deviation);

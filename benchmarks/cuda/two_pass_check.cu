@@ -554,35 +554,6 @@ void check_random(unsigned seed, int count, int most, int tokens) {
 
 // --- timing ----------------------------------------------------------------
 
-struct Flush {
-  Buffer<char> memory{160 << 20};
-  void run() { CHECK(cudaMemsetAsync(memory.data, 0, memory.size)); }
-};
-
-template <typename Work>
-double time_ms(Flush& flush, const Work& work) {
-  cudaEvent_t start;
-  cudaEvent_t stop;
-  CHECK(cudaEventCreate(&start));
-  CHECK(cudaEventCreate(&stop));
-  std::vector<float> times;
-  const bool profiled = std::getenv("PROFILED") != nullptr;
-  for (int i = 0; i < (profiled ? 1 : 6); ++i) {
-    flush.run();
-    CHECK(cudaEventRecord(start));
-    work();
-    CHECK(cudaEventRecord(stop));
-    CHECK(cudaEventSynchronize(stop));
-    float ms = 0;
-    CHECK(cudaEventElapsedTime(&ms, start, stop));
-    times.push_back(ms);
-  }
-  CHECK(cudaEventDestroy(start));
-  CHECK(cudaEventDestroy(stop));
-  std::sort(times.begin() + 1, times.end());
-  return times[times.size() / 2];
-}
-
 __global__ void fill(uint16_t* out, size_t n) {
   const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
   for (size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
