@@ -26,7 +26,7 @@ struct Operands {
 };
 
 struct Results {
-  Floats y, x, first, second, bias;
+  Floats y, x, first, second, bias, scale;
 };
 
 // In double precision; with `absolute`, of the operands' absolute values,
@@ -147,16 +147,18 @@ Results run(
     std::int64_t workers,
     std::int64_t l2_bytes,
     const EinsumRows& rows = {},
-    const float* scale = nullptr) {
+    const Floats& y = {},
+    const Floats& grad_x = {}) {
   const auto poisoned = [](const Floats& like) {
     return Floats(like.size(), kNan);
   };
   Results r{
-      poisoned(o.grad),
-      poisoned(o.x),
+      y.empty() ? poisoned(o.grad) : y,
+      grad_x.empty() ? poisoned(o.x) : grad_x,
       poisoned(o.first),
       poisoned(o.second),
-      poisoned(o.bias)};
+      poisoned(o.bias),
+      Floats(static_cast<size_t>(s.tokens), kNan)};
   {
     const EinsumTiling tiling =
         plan_einsum_linear(s, EinsumPass::kForward, isa, workers, l2_bytes);
@@ -185,13 +187,13 @@ Results run(
       rows,
       o.grad.data(),
       o.x.data(),
-      scale,
       o.first.data(),
       o.second.data(),
       r.x.data(),
       r.first.data(),
       r.second.data(),
-      r.bias.data()};
+      r.bias.data(),
+      r.scale.data()};
   for (std::int64_t worker = 0; worker < tiling.workers; ++worker) {
     einsum_linear_backward(
         args, isa, worker, space.data + worker * tiling.workspace);
@@ -319,11 +321,11 @@ TEST_P(EinsumLinear, AgreesWithLoopsAtRandomSizes) {
   }
 }
 
-// Tokens in any rows of larger operands give the bits of the same tokens
-// gathered, and no other row is written.
-TEST_P(EinsumLinear, TakesTokensFromAnyRows) {
+// Tokens in any rows of larger operands, each times its scale, written or added
+// to what is there; no other row changes.
+TEST_P(EinsumLinear, TakesSomeTokens) {
   base::Random random(3);
-  for (const std::int64_t tokens : {1, 15, 16, 33, 70}) {
+  for (const std::int64_t tokens : {1, 15, 16, 33, 70, 200}) {
     const EinsumShape s{
         .tokens = tokens,
         .first_in = 5,
@@ -335,61 +337,82 @@ TEST_P(EinsumLinear, TakesTokensFromAnyRows) {
         .ab = tokens % 2 == 0};
     EinsumShape large = s;
     large.tokens = 3 * tokens;
-    const Operands o = random_operands(random, large);
-    std::vector<std::int32_t> in;
-    std::vector<std::int32_t> out;
+    Operands o = random_operands(random, large);
+    std::fill(o.bias.begin(), o.bias.end(), 0.0F);
+    std::vector<std::int32_t> numbers;
+    std::vector<std::uint8_t> adds;
     for (std::int64_t t = 0; t < tokens; ++t) {
-      in.push_back(static_cast<std::int32_t>(
-          random.below(static_cast<std::uint64_t>(large.tokens))));
-      out.push_back(static_cast<std::int32_t>(large.tokens - 1 - 2 * t));
+      numbers.push_back(static_cast<std::int32_t>(large.tokens - 1 - 2 * t));
+      adds.push_back(static_cast<std::uint8_t>(random.below(2)));
     }
-    const Floats scale = random_floats(random, tokens);
-    const Results actual =
-        run(s, o, GetParam(), 2, kL2, {in.data(), out.data()}, scale.data());
+    Floats scale = random_floats(random, tokens);
+    scale[0] = 0;
+    const Floats y = random_floats(random, large.tokens * s.d_out());
+    const Floats grad_x = random_floats(random, large.tokens * s.d_in());
+    const EinsumRows rows{numbers.data(), scale.data(), adds.data()};
+    const Results actual = run(s, o, GetParam(), 3, kL2, rows, y, grad_x);
+    const Results again = run(s, o, GetParam(), 1, kL2, rows, y, grad_x);
+    EXPECT_EQ(actual.y, again.y);
+    EXPECT_EQ(actual.x, again.x);
+    EXPECT_EQ(actual.scale, again.scale);
 
     Operands gathered = o;
     const auto gather = [&](const Floats& from, std::int64_t size) {
-      Floats rows;
-      for (const std::int32_t row : in) {
-        rows.insert(
-            rows.end(),
+      Floats part;
+      for (const std::int32_t row : numbers) {
+        part.insert(
+            part.end(),
             from.begin() + row * size,
             from.begin() + (row + 1) * size);
       }
-      return rows;
+      return part;
     };
     gathered.x = gather(o.x, s.d_in());
     gathered.grad = gather(o.grad, s.d_out());
-    const Results plain = run(s, gathered, GetParam(), 2, kL2);
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      for (std::int64_t c = 0; c < s.d_in(); ++c) {
-        gathered.x[static_cast<size_t>(t * s.d_in() + c)] *=
-            scale[static_cast<size_t>(t)];
-      }
-    }
-    const Results scaled = run(s, gathered, GetParam(), 2, kL2);
-    EXPECT_EQ(actual.first, scaled.first);
-    EXPECT_EQ(actual.second, scaled.second);
-    EXPECT_EQ(actual.bias, plain.bias);
-
-    const auto expect_rows = [&](const Floats& rows,
-                                 const Floats& expected,
+    const Expected plain = loops(s, gathered, false);
+    const Expected plain_bound = loops(s, gathered, true);
+    // Rows of `large`: those of the tokens scaled and added, the others as they
+    // were.
+    const auto expect_rows = [&](const std::string& what,
+                                 const Floats& rows_now,
+                                 const Floats& before,
+                                 const Doubles& part,
+                                 const Doubles& part_bound,
                                  std::int64_t size) {
-      std::int64_t written = 0;
-      for (const float value : rows) {
-        written += std::isnan(value) ? 0 : 1;
+      Doubles expected(before.begin(), before.end());
+      Doubles bound(before.size(), 0.0);
+      for (std::int64_t i = 0; i < tokens * size; ++i) {
+        const auto t = static_cast<size_t>(i / size);
+        const auto at = static_cast<size_t>(numbers[t] * size + i % size);
+        const auto from = static_cast<size_t>(i);
+        const double base = adds[t] != 0 ? expected[at] : 0;
+        expected[at] = base + scale[t] * part[from];
+        bound[at] = std::abs(base) + std::abs(scale[t]) * part_bound[from];
       }
-      EXPECT_EQ(written, tokens * size);
-      for (std::int64_t t = 0; t < tokens; ++t) {
-        for (std::int64_t c = 0; c < size; ++c) {
-          EXPECT_EQ(
-              rows[static_cast<size_t>(out[static_cast<size_t>(t)] * size + c)],
-              expected[static_cast<size_t>(t * size + c)]);
-        }
-      }
+      expect_close(what, rows_now, expected, bound, 100);
     };
-    expect_rows(actual.y, plain.y, s.d_out());
-    expect_rows(actual.x, plain.x, s.d_in());
+    expect_rows("y", actual.y, y, plain.y, plain_bound.y, s.d_out());
+    expect_rows("x", actual.x, grad_x, plain.x, plain_bound.x, s.d_in());
+
+    Doubles scale_gradient(scale.size(), 0.0);
+    Doubles scale_bound(scale.size(), 0.0);
+    for (size_t i = 0; i < gathered.x.size(); ++i) {
+      const size_t t = i / static_cast<size_t>(s.d_in());
+      scale_gradient[t] += gathered.x[i] * plain.x[i];
+      scale_bound[t] += std::abs(gathered.x[i]) * plain_bound.x[i];
+    }
+    expect_close("scale", actual.scale, scale_gradient, scale_bound, 100);
+
+    // The cores' gradients are those of scaled gradients of y.
+    Operands scaled = gathered;
+    for (size_t i = 0; i < scaled.grad.size(); ++i) {
+      scaled.grad[i] *= scale[i / static_cast<size_t>(s.d_out())];
+    }
+    const Expected cores = loops(s, scaled, false);
+    const Expected bound = loops(s, scaled, true);
+    expect_close("first", actual.first, cores.first, bound.first, 1000);
+    expect_close("second", actual.second, cores.second, bound.second, 1000);
+    expect_close("bias", actual.bias, plain.bias, plain_bound.bias, 200);
   }
 }
 
@@ -404,9 +427,10 @@ TEST_P(EinsumLinear, LeavesOutWhatIsNotAskedFor) {
       .phi = 3};
   const Operands o = random_operands(random, s);
   const Results all = run(s, o, GetParam(), 2, kL2);
-  for (int bits = 0; bits < 16; ++bits) {
-    Results some{Floats(), all.x, all.first, all.second, all.bias};
-    for (Floats* part : {&some.x, &some.first, &some.second, &some.bias}) {
+  for (int bits = 0; bits < 32; ++bits) {
+    Results some = all;
+    for (Floats* part :
+         {&some.x, &some.first, &some.second, &some.bias, &some.scale}) {
       std::fill(part->begin(), part->end(), kNan);
     }
     const EinsumTiling tiling =
@@ -421,13 +445,13 @@ TEST_P(EinsumLinear, LeavesOutWhatIsNotAskedFor) {
         {},
         o.grad.data(),
         o.x.data(),
-        nullptr,
         o.first.data(),
         o.second.data(),
         asked(0, some.x),
         asked(1, some.first),
         asked(2, some.second),
-        asked(3, some.bias)};
+        asked(3, some.bias),
+        asked(4, some.scale)};
     for (std::int64_t worker = 0; worker < tiling.workers; ++worker) {
       einsum_linear_backward(
           args, GetParam(), worker, space.data + worker * tiling.workspace);
@@ -446,6 +470,7 @@ TEST_P(EinsumLinear, LeavesOutWhatIsNotAskedFor) {
     expect(1, some.first, all.first);
     expect(2, some.second, all.second);
     expect(3, some.bias, all.bias);
+    expect(4, some.scale, all.scale);
   }
 }
 

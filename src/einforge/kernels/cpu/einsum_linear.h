@@ -66,10 +66,18 @@ EinsumTiling plan_einsum_linear(
     std::int64_t workers,
     std::int64_t l2_bytes);
 
-// Which rows of memory the tokens are; null: as many from the first one on.
+// An expert of a mixture has some of the tokens, each with a gate:
+//
+//   y[numbers[t]] (+)= scale[t] M x[numbers[t]]
+//
+// All are null for a layer of all tokens.
 struct EinsumRows {
-  const std::int32_t* in = nullptr;   // of x, and of y's gradient
-  const std::int32_t* out = nullptr;  // of y, and of x's gradient
+  // Rows of x, y and their gradients; null: as many from the first one on. No
+  // number is there twice, as workers write the rows side by side.
+  const std::int32_t* numbers = nullptr;
+  const float* scale = nullptr;
+  // Whether the row of y, and of x's gradient, is added to, or written.
+  const std::uint8_t* adds = nullptr;
 };
 
 struct EinsumForward {
@@ -79,7 +87,7 @@ struct EinsumForward {
   const float* x = nullptr;       // (tokens, d_in)
   const float* first = nullptr;   // (gamma, i, (u, f, r))
   const float* second = nullptr;  // (phi, (s, g, r), v)
-  const float* bias = nullptr;    // (d_out) or none
+  const float* bias = nullptr;    // (d_out) or none; not of rows added to
   float* y = nullptr;             // (tokens, d_out)
 };
 
@@ -95,17 +103,17 @@ struct EinsumBackward {
   EinsumRows rows;
   const float* grad = nullptr;    // (tokens, d_out), of y
   const float* x = nullptr;       // as in EinsumForward
-  const float* scale = nullptr;   // (tokens), that x is multiplied by; or none
   const float* first = nullptr;   // as in EinsumForward
   const float* second = nullptr;  //
   float* grad_x = nullptr;        // (tokens, d_in)
   float* grad_first = nullptr;    // (gamma, i, (u, f, r))
   float* grad_second = nullptr;   // (phi, (s, g, r), v)
   float* grad_bias = nullptr;     // (d_out)
+  float* grad_scale = nullptr;    // (tokens), of rows.scale
 };
 
-// Writes grad_x, and this worker's part of the other gradients to its
-// workspace.
+// Writes grad_x and grad_scale, and this worker's part of the other gradients
+// to its workspace.
 // @param workspace tiling.workspace floats of this worker's own, aligned to 64
 void einsum_linear_backward(
     const EinsumBackward& args, Isa isa, std::int64_t worker, float* workspace);

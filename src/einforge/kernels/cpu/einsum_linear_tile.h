@@ -25,23 +25,24 @@ void fill_offsets(
 
 // Where a tile's tokens lie in memory.
 struct TileRows {
-  const std::int32_t* numbers;  // of all tokens; null: they lie in order
-  Index begin;                  // the tile's first token
-  Index stride;                 // floats from a row to the next
+  const EinsumRows& rows;  // of all tokens
+  Index begin;             // the tile's first token
+  Index stride;            // floats from a row to the next
 
   Index operator()(Index token) const {
     const Index t = begin + token;
-    return (numbers == nullptr ? t : numbers[t]) * stride;
+    return (rows.numbers == nullptr ? t : rows.numbers[t]) * stride;
   }
+  bool is_scaled() const { return rows.scale != nullptr; }
+  float scale(Index token) const { return rows.scale[begin + token]; }
+  bool adds(Index token) const { return rows.adds[begin + token] != 0; }
 };
 
-// (tokens, features) in memory, each times its `scale`, if there is one -> a
-// row of `tile` tokens for each feature; the tokens that are missing become
-// zeros.
+// (tokens, features) in memory -> a row of `tile` tokens for each feature; the
+// tokens that are missing become zeros.
 void load_tile(
     const float* from,
     const TileRows& at,
-    const float* scale,
     Index features,
     Index tokens,
     Index tile,
@@ -65,11 +66,6 @@ void load_tile(
           rows[i] = t + i < tokens ? load_some(row[i] + c, width) : Vec{};
         }
       }
-      if (scale != nullptr) {
-        for (int i = 0; i < kWidth && t + i < tokens; ++i) {
-          rows[i] *= scale[at.begin + t + i];
-        }
-      }
       transpose(rows);
       for (Index i = 0; i < width; ++i) {
         store(to + offsets[c + i] + t, rows[i]);
@@ -78,7 +74,9 @@ void load_tile(
   }
 }
 
-// The way back for `features` features that lie together in memory.
+// The way back for `features` features that lie together in memory: each row
+// plus `bias` or, with kScaled, times its scale plus what is there or `bias`.
+template <bool kScaled>
 void store_tile(
     const float* from,
     const std::int32_t* offsets,
@@ -90,8 +88,15 @@ void store_tile(
     float* to) {
   for (Index t = 0; t < tile && t < tokens; t += kWidth) {
     float* row[kWidth] = {};
+    const float* base[kWidth] = {};
+    float scale[kWidth] = {};
     for (Index i = 0; i < kWidth && t + i < tokens; ++i) {
       row[i] = to + at(t + i);
+      base[i] = bias;
+      if constexpr (kScaled) {
+        base[i] = at.adds(t + i) ? row[i] : bias;
+        scale[i] = at.scale(t + i);
+      }
     }
     for (Index c = 0; c < features; c += kWidth) {
       const Index width = features - c < kWidth ? features - c : kWidth;
@@ -104,15 +109,21 @@ void store_tile(
         rows[i] = Vec{};
       }
       transpose(rows);
-      if (width == kWidth) {
-        const Vec add = bias != nullptr ? load(bias + c) : Vec{};
-        for (Index i = 0; i < height; ++i) {
-          store(row[i] + c, rows[i] + add);
+      for (Index i = 0; i < height; ++i) {
+        Vec sum = rows[i];
+        if constexpr (kScaled) {
+          sum *= scale[i];
         }
-      } else {
-        const Vec add = bias != nullptr ? load_some(bias + c, width) : Vec{};
-        for (Index i = 0; i < height; ++i) {
-          store_some(row[i] + c, rows[i] + add, width);
+        if (width == kWidth) {
+          if (base[i] != nullptr) {
+            sum += load(base[i] + c);
+          }
+          store(row[i] + c, sum);
+        } else {
+          if (base[i] != nullptr) {
+            sum += load_some(base[i] + c, width);
+          }
+          store_some(row[i] + c, sum, width);
         }
       }
     }
@@ -120,18 +131,31 @@ void store_tile(
 }
 
 // rows x `tile` -> (tile, columns), columns being rows rounded up to whole
-// vectors with zeros.
+// vectors with zeros; with kScaled each token times its scale.
+template <bool kScaled>
 void transpose_rows(
-    const float* from, Index rows, Index tile, Index columns, float* to) {
-  for (Index n = 0; n < columns; n += kWidth) {
-    for (Index t = 0; t < tile; t += kWidth) {
+    const float* from,
+    const TileRows& at,
+    Index rows,
+    Index tokens,
+    Index tile,
+    Index columns,
+    float* to) {
+  for (Index t = 0; t < tile; t += kWidth) {
+    float scale[kWidth] = {};
+    for (Index i = 0; kScaled && i < kWidth && t + i < tokens; ++i) {
+      scale[i] = at.scale(t + i);
+    }
+    for (Index n = 0; n < columns; n += kWidth) {
       Vec block[kWidth];
       for (Index i = 0; i < kWidth; ++i) {
         block[i] = n + i < rows ? load(from + (n + i) * tile + t) : Vec{};
       }
       transpose(block);
       for (Index i = 0; i < kWidth; ++i) {
-        store(to + (t + i) * columns + n, block[i]);
+        store(
+            to + (t + i) * columns + n,
+            kScaled ? scale[i] * block[i] : block[i]);
       }
     }
   }
@@ -245,7 +269,8 @@ void store_group(
   const Index runs = whole ? 1 : s.second_out;
   for (Index run = 0; run < runs; ++run) {
     const Index c = first + run * together;
-    store_tile(
+    const auto store = at.is_scaled() ? store_tile<true> : store_tile<false>;
+    store(
         k.at(k.l.y) - f0 * k.l.y_stride,
         k.offsets(k.l.y_offsets) + c,
         bias == nullptr ? nullptr : bias + c,
@@ -257,15 +282,17 @@ void store_group(
   }
 }
 
-// A worker's tokens, cut into tiles: calls each(first token).
+// A worker's tokens, whole vectors of them as equal as can be, cut into tiles:
+// calls each(first token).
 template <typename Each>
 void for_each_tile(
     Tile& k, const EinsumTiling& tiling, Index worker, Each each) {
-  const Index tiles = (k.s.tokens + tiling.tile - 1) / tiling.tile;
-  const Index end = tiles * (worker + 1) / tiling.workers;
-  for (Index i = tiles * worker / tiling.workers; i < end; ++i) {
-    const Index begin = i * tiling.tile;
-    const Index left = k.s.tokens - begin;
+  const Index vectors = (k.s.tokens + kWidth - 1) / kWidth;
+  const Index share = vectors * (worker + 1) / tiling.workers * kWidth;
+  const Index end = share < k.s.tokens ? share : k.s.tokens;
+  for (Index begin = vectors * worker / tiling.workers * kWidth; begin < end;
+       begin += tiling.tile) {
+    const Index left = end - begin;
     k.tokens = left < tiling.tile ? left : tiling.tile;
     const Index tile = round_to_vectors(k.tokens);
     if (tile != k.tile) {
@@ -285,14 +312,13 @@ void forward(const EinsumForward& args, Index worker, float* workspace) {
   for_each_tile(k, tiling, worker, [&](Index begin) {
     load_tile(
         args.x,
-        {args.rows.in, begin, s.d_in()},
-        nullptr,
+        {args.rows, begin, s.d_in()},
         s.d_in(),
         k.tokens,
         k.tile,
         k.offsets(l.x_offsets),
         k.at(l.x));
-    const TileRows y_rows{args.rows.out, begin, s.d_out()};
+    const TileRows y_rows{args.rows, begin, s.d_out()};
     for_each_group(s, tiling.group, [&](Index f0, Index group) {
       first_stage(k, args.first, f0, group);
       second_stage(k, args.second, f0, group);
@@ -342,13 +368,18 @@ void weight_gradient(
 
 // `add`: an earlier tile has written the sums. The pairs (u, f) of the same f
 // share a matrix; those after u = 0 add to it.
-void second_gradient(const Tile& k, bool add, Index f0, Index group) {
+void second_gradient(
+    const Tile& k, const TileRows& at, bool add, Index f0, Index group) {
   const EinsumShape& s = k.s;
   const Index stride = k.l.second_stride;
   for (Index uf = 0; uf < group; ++uf) {
-    transpose_rows(
+    const auto transposed =
+        at.is_scaled() ? transpose_rows<true> : transpose_rows<false>;
+    transposed(
         k.at(k.l.y) + (f0 + uf) * k.l.y_stride,
+        at,
         s.second_out,
+        k.tokens,
         k.tile,
         stride,
         k.at(k.l.transposed));
@@ -364,14 +395,19 @@ void second_gradient(const Tile& k, bool add, Index f0, Index group) {
 }
 
 // As second_gradient, for the pairs (s, g).
-void first_gradient(const Tile& k, bool add, Index f0, Index group) {
+void first_gradient(
+    const Tile& k, const TileRows& at, bool add, Index f0, Index group) {
   const EinsumShape& s = k.s;
   const Index stride = k.l.first_stride;
   const Index columns = round_to_vectors(group * s.rho);
   for (Index sg = 0; sg < s.first_count(); ++sg) {
-    transpose_rows(
+    const auto transposed =
+        at.is_scaled() ? transpose_rows<true> : transpose_rows<false>;
+    transposed(
         k.at(k.l.dz) + sg * k.l.dz_stride,
+        at,
         group * s.rho,
+        k.tokens,
         k.tile,
         columns,
         k.at(k.l.transposed));
@@ -399,6 +435,25 @@ void input_gradient(const Tile& k, const float* first, Index f0, Index group) {
         k.tile,
         k.at(k.l.dx) + sg * k.l.x_stride,
         {k.tile, s.first_in, 0});
+  }
+}
+
+// The gradient of each token's scale: x . dx before it is scaled.
+void scale_gradient(const Tile& k, float* result) {
+  const EinsumShape& s = k.s;
+  for (Index t = 0; t < k.tokens; t += kWidth) {
+    Vec sum{};
+    for (Index sg = 0; sg < s.first_count(); ++sg) {
+      const float* x = k.at(k.l.x) + sg * k.l.x_stride + t;
+      const float* dx = k.at(k.l.dx) + sg * k.l.x_stride + t;
+      Vec part{};
+      for (Index i = 0; i < s.first_in; ++i) {
+        part += load(x + i * k.tile) * load(dx + i * k.tile);
+      }
+      sum += part;
+    }
+    const Index left = k.tokens - t;
+    store_some(result + t, sum, left < kWidth ? left : kWidth);
   }
 }
 
@@ -432,15 +487,16 @@ void backward(const EinsumBackward& args, Index worker, float* workspace) {
   const EinsumLayout l =
       layout_of(s, tiling.tile, tiling.group, EinsumPass::kBackward, kWidth);
   const bool needs_z = args.grad_second != nullptr;
-  const bool needs_dz = args.grad_x != nullptr || args.grad_first != nullptr;
+  const bool needs_dx = args.grad_x != nullptr || args.grad_scale != nullptr;
+  const bool needs_dz = needs_dx || args.grad_first != nullptr;
   Tile k{s, l, workspace, 0, 0};
   bool add = false;
   for_each_tile(k, tiling, worker, [&](Index begin) {
-    const TileRows grad_rows{args.rows.in, begin, s.d_out()};
+    const TileRows grad_rows{args.rows, begin, s.d_out()};
+    const TileRows x_rows{args.rows, begin, s.d_in()};
     load_tile(
         args.grad,
         grad_rows,
-        nullptr,
         s.d_out(),
         k.tokens,
         k.tile,
@@ -450,11 +506,10 @@ void backward(const EinsumBackward& args, Index worker, float* workspace) {
       bias_gradient(
           args.grad, grad_rows, s.d_out(), k.tokens, add, k.at(l.bias));
     }
-    if (needs_z || args.grad_first != nullptr) {
+    if (needs_z || args.grad_first != nullptr || args.grad_scale != nullptr) {
       load_tile(
           args.x,
-          {args.rows.in, begin, s.d_in()},
-          args.scale,
+          x_rows,
           s.d_in(),
           k.tokens,
           k.tile,
@@ -464,27 +519,32 @@ void backward(const EinsumBackward& args, Index worker, float* workspace) {
     for_each_group(s, tiling.group, [&](Index f0, Index group) {
       if (needs_z) {
         first_stage(k, args.first, f0, group);
-        second_gradient(k, add, f0, group);
+        second_gradient(k, grad_rows, add, f0, group);
       }
       if (needs_dz) {
         second_stage_backward(k, args.second, f0, group);
       }
       if (args.grad_first != nullptr) {
-        first_gradient(k, add, f0, group);
+        first_gradient(k, grad_rows, add, f0, group);
       }
-      if (args.grad_x != nullptr) {
+      if (needs_dx) {
         input_gradient(k, args.first, f0, group);
       }
     });
+    if (args.grad_scale != nullptr) {
+      scale_gradient(k, args.grad_scale + begin);
+    }
     if (args.grad_x != nullptr) {
-      store_tile(
+      const auto store =
+          x_rows.is_scaled() ? store_tile<true> : store_tile<false>;
+      store(
           k.at(l.dx),
           k.offsets(l.x_offsets),
           nullptr,
           s.d_in(),
           k.tokens,
           k.tile,
-          {args.rows.out, begin, s.d_in()},
+          x_rows,
           args.grad_x);
     }
     add = true;

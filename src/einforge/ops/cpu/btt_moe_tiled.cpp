@@ -1,14 +1,8 @@
-#include <ATen/Parallel.h>
+#include <utility>
+#include <vector>
 
-#include <algorithm>
-
-#include "einforge/kernels/cpu/moe_rows.h"
 #include "einforge/ops/cpu/einsum_linear_tiled.h"
 #include "einforge/ops/moe_routing.h"
-
-#ifndef INTRA_OP_PARALLEL
-#error "without OpenMP at::parallel_for would run on one thread"
-#endif
 
 namespace einforge::ops {
 namespace {
@@ -16,22 +10,36 @@ namespace {
 namespace cpu = kernels::cpu;
 using torch::Tensor;
 
-// The pairs of a token and one of its experts, by expert.
-struct Pairs {
-  MoeDispatch dispatch;
-  Tensor tokens;  // (T k) int32, that of each pair
-  const std::int32_t* offsets;
-
+// The pairs of a token and one of its experts, by expert: what the kernel has
+// to know of each.
+class Pairs {
+ public:
   Pairs(const BttMoeProblem& problem, const BttMoeOperands& operands)
-      : dispatch(moe_dispatch(operands.experts, problem.experts)),
-        tokens(dispatch.order.floor_divide(problem.active)),
-        offsets(dispatch.offsets.const_data_ptr<std::int32_t>()) {}
+      : problem_(problem),
+        dispatch_(moe_dispatch(operands.experts, problem.experts)),
+        gates_(operands.gates.view({-1}).index_select(0, dispatch_.order)),
+        tokens_(static_cast<std::size_t>(gates_.numel())),
+        adds_(tokens_.size()) {
+    const std::int32_t* order = dispatch_.order.const_data_ptr<std::int32_t>();
+    const auto active = static_cast<std::int32_t>(problem.active);
+    std::vector<std::uint8_t> seen(
+        static_cast<std::size_t>(problem.expert.tokens));
+    for (std::size_t i = 0; i < tokens_.size(); ++i) {
+      tokens_[i] = order[i] / active;
+      adds_[i] = std::exchange(seen[static_cast<std::size_t>(tokens_[i])], 1);
+    }
+  }
 
-  // Calls work(expert, its problem, its tokens and pairs, the first pair).
+  const Tensor& order() const { return dispatch_.order; }
+
+  // Calls work(expert, its problem, its rows, the first pair) for one after the
+  // other, so that the rows of a token are added up in that order.
   template <typename Work>
-  void for_each_expert(const BttMoeProblem& problem, const Work& work) const {
-    EinsumLinearProblem expert = problem.expert;
-    for (std::int64_t e = 0; e < problem.experts; ++e) {
+  void for_each_expert(const Work& work) const {
+    const std::int32_t* offsets =
+        dispatch_.offsets.const_data_ptr<std::int32_t>();
+    EinsumLinearProblem expert = problem_.expert;
+    for (std::int64_t e = 0; e < problem_.experts; ++e) {
       const std::int64_t begin = offsets[e];
       expert.tokens = offsets[e + 1] - begin;
       if (expert.tokens > 0) {
@@ -39,70 +47,21 @@ struct Pairs {
             e,
             expert,
             cpu::EinsumRows{
-                .in = tokens.const_data_ptr<std::int32_t>() + begin,
-                .out = dispatch.order.const_data_ptr<std::int32_t>() + begin},
+                .numbers = tokens_.data() + begin,
+                .scale = gates_.const_data_ptr<float>() + begin,
+                .adds = adds_.data() + begin},
             begin);
       }
     }
   }
+
+ private:
+  const BttMoeProblem& problem_;
+  MoeDispatch dispatch_;
+  Tensor gates_;  // (T k), as the vectors
+  std::vector<std::int32_t> tokens_;
+  std::vector<std::uint8_t> adds_;  // an expert before has the token, too
 };
-
-// Calls work(begin, count) for ranges of the tokens.
-template <typename Work>
-void for_each_range(
-    std::int64_t tokens, std::int64_t features, const Work& work) {
-  constexpr std::int64_t kGrain = 1 << 15;  // elements that are worth a thread
-  at::parallel_for(
-      0,
-      tokens,
-      std::max<std::int64_t>(1, kGrain / features),
-      [&](std::int64_t begin, std::int64_t end) { work(begin, end - begin); });
-}
-
-// (T, d) from the rows of the pairs, (T k, d).
-Tensor combine(const Tensor& rows, const Tensor& gates) {
-  const std::int64_t active = gates.size(1);
-  const std::int64_t features = rows.size(1);
-  const Tensor y = rows.new_empty({gates.size(0), features});
-  const float* from = rows.const_data_ptr<float>();
-  const float* weights = gates.const_data_ptr<float>();
-  float* to = y.mutable_data_ptr<float>();
-  for_each_range(
-      gates.size(0),
-      active * features,
-      [&](std::int64_t begin, std::int64_t count) {
-        cpu::moe_combine(
-            from + begin * active * features,
-            weights + begin * active,
-            count,
-            active,
-            features,
-            to + begin * features);
-      });
-  return y;
-}
-
-Tensor gate_gradient(const Tensor& rows, const Tensor& x, const Tensor& gates) {
-  const std::int64_t active = gates.size(1);
-  const std::int64_t features = rows.size(1);
-  const Tensor grad = torch::empty_like(gates);
-  const float* from = rows.const_data_ptr<float>();
-  const float* token = x.const_data_ptr<float>();
-  float* to = grad.mutable_data_ptr<float>();
-  for_each_range(
-      gates.size(0),
-      active * features,
-      [&](std::int64_t begin, std::int64_t count) {
-        cpu::moe_gate_gradient(
-            from + begin * active * features,
-            token + begin * features,
-            count,
-            active,
-            features,
-            to + begin * active);
-      });
-  return grad;
-}
 
 // Two bytes become four on the way in, and are rounded once on the way out.
 BttMoeOperands wide(const BttMoeOperands& operands) {
@@ -124,29 +83,24 @@ bool preferred(const BttMoeProblem& problem) {
 Tensor forward(const BttMoeProblem& problem, const BttMoeOperands& given) {
   const BttMoeOperands operands = wide(given);
   const Pairs pairs(problem, operands);
-  const Tensor rows = operands.x.new_empty(
-      {pairs.tokens.numel(), problem.expert.sizes.d_out()});
-  pairs.for_each_expert(
-      problem,
-      [&](std::int64_t e,
-          const EinsumLinearProblem& expert,
-          const cpu::EinsumRows& its,
-          std::int64_t /*begin*/) {
-        tiled::forward(
-            expert,
-            operands.x,
-            operands.core_a.select(0, e),
-            operands.core_b.select(0, e),
-            std::nullopt,
-            its,
-            rows);
-      });
-  return combine(rows, operands.gates).to(problem.expert.dtype);
+  const Tensor y = operands.x.new_empty(
+      {problem.expert.tokens, problem.expert.sizes.d_out()});
+  pairs.for_each_expert([&](std::int64_t e,
+                            const EinsumLinearProblem& expert,
+                            const cpu::EinsumRows& rows,
+                            std::int64_t /*begin*/) {
+    tiled::forward(
+        expert,
+        operands.x,
+        operands.core_a.select(0, e),
+        operands.core_b.select(0, e),
+        std::nullopt,
+        rows,
+        y);
+  });
+  return y.to(problem.expert.dtype);
 }
 
-// As in reference/btt_moe_linear.cpp: the gradients of the cores are of x
-// scaled by the gates, and that of x is M^T dy, from which both dx and the
-// gates' gradients come.
 BttMoeGradients backward(
     const BttMoeProblem& problem,
     const Tensor& given_grad,
@@ -155,48 +109,43 @@ BttMoeGradients backward(
   const BttMoeOperands operands = wide(given);
   const Tensor grad = given_grad.to(torch::kFloat32);
   const Pairs pairs(problem, operands);
-  const Tensor gates =
-      operands.gates.view({-1}).index_select(0, pairs.dispatch.order);
-  const bool needs_rows = mask[0] || mask[3];
-  const Tensor rows =
-      needs_rows
-          ? operands.x.new_empty({pairs.tokens.numel(), operands.x.size(1)})
-          : Tensor();
   BttMoeGradients result;
+  if (mask[0]) {
+    result.x = torch::empty_like(operands.x);
+  }
   if (mask[1]) {
     result.core_a = torch::zeros_like(operands.core_a);
   }
   if (mask[2]) {
     result.core_b = torch::zeros_like(operands.core_b);
   }
-  pairs.for_each_expert(
-      problem,
-      [&](std::int64_t e,
-          const EinsumLinearProblem& expert,
-          const cpu::EinsumRows& its,
-          std::int64_t begin) {
-        const EinsumLinearGradients grads = tiled::backward(
-            expert,
-            grad,
-            operands.x,
-            operands.core_a.select(0, e),
-            operands.core_b.select(0, e),
-            {needs_rows, mask[1], mask[2], false},
-            its,
-            gates.const_data_ptr<float>() + begin,
-            rows);
-        if (mask[1]) {
-          result.core_a.select(0, e).copy_(grads.core_a);
-        }
-        if (mask[2]) {
-          result.core_b.select(0, e).copy_(grads.core_b);
-        }
-      });
-  if (mask[0]) {
-    result.x = combine(rows, operands.gates);
-  }
+  const Tensor grad_gates =
+      mask[3] ? operands.gates.new_empty({pairs.order().size(0)}) : Tensor();
+  pairs.for_each_expert([&](std::int64_t e,
+                            const EinsumLinearProblem& expert,
+                            const cpu::EinsumRows& rows,
+                            std::int64_t begin) {
+    const EinsumLinearGradients grads = tiled::backward(
+        expert,
+        grad,
+        operands.x,
+        operands.core_a.select(0, e),
+        operands.core_b.select(0, e),
+        {mask[0], mask[1], mask[2], false},
+        rows,
+        result.x,
+        mask[3] ? grad_gates.mutable_data_ptr<float>() + begin : nullptr);
+    if (mask[1]) {
+      result.core_a.select(0, e).copy_(grads.core_a);
+    }
+    if (mask[2]) {
+      result.core_b.select(0, e).copy_(grads.core_b);
+    }
+  });
   if (mask[3]) {
-    result.gates = gate_gradient(rows, operands.x, operands.gates);
+    result.gates = torch::empty_like(operands.gates);
+    result.gates.view({-1}).index_copy_(
+        0, pairs.order().to(torch::kInt64), grad_gates);
   }
   for (Tensor* gradient : {&result.x, &result.core_a, &result.core_b}) {
     if (gradient->defined()) {

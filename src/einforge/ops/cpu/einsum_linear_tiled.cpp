@@ -136,8 +136,8 @@ EinsumLinearGradients backward(
       wide(core_b),
       mask,
       {},
-      nullptr,
-      mask[0] ? torch::empty_like(wide_x) : Tensor());
+      mask[0] ? torch::empty_like(wide_x) : Tensor(),
+      nullptr);
   for (Tensor* gradient :
        {&result.x, &result.core_a, &result.core_b, &result.bias}) {
     if (gradient->defined()) {
@@ -187,8 +187,8 @@ EinsumLinearGradients tiled::backward(
     const Tensor& core_b,
     const GradientMask& mask,
     const cpu::EinsumRows& rows,
-    const float* scale,
-    const Tensor& grad_x) {
+    const Tensor& grad_x,
+    float* grad_scale) {
   const Contraction c(problem.sizes);
   const auto [first_core, second_core] = c.ordered(core_a, core_b);
   const Tensor first = c.pack_first(first_core);
@@ -207,12 +207,12 @@ EinsumLinearGradients tiled::backward(
   args.shape = shape_of(c, problem.tokens);
   args.tiling = plan(args.shape, cpu::EinsumPass::kBackward);
   args.rows = rows;
-  args.scale = scale;
   args.grad = grad.const_data_ptr<float>();
   args.x = x.const_data_ptr<float>();
   args.first = first.const_data_ptr<float>();
   args.second = second.const_data_ptr<float>();
   args.grad_x = mask[0] ? grad_x.mutable_data_ptr<float>() : nullptr;
+  args.grad_scale = grad_scale;
   const auto [first_asked, second_asked] = c.ordered(mask[1], mask[2]);
   args.grad_first = output(first_asked, grad_first, first);
   args.grad_second = output(second_asked, grad_second, second);

@@ -10,10 +10,10 @@ namespace einforge::ops {
 // float16 are computed in float32.
 EinsumLinearKernel cpu_tiled_kernel();
 
-// The same for tokens whose rows lie anywhere in the operands.
+// The same for some of the tokens, as an expert has them.
 namespace tiled {
 
-// Writes the rows of y.
+// Writes the rows of y, or adds to them.
 void forward(
     const EinsumLinearProblem& problem,
     const torch::Tensor& x,
@@ -23,8 +23,9 @@ void forward(
     const kernels::cpu::EinsumRows& rows,
     const torch::Tensor& y);
 
-// @param scale of each token's x in the gradients of the cores, or null
-// @param grad_x whose rows are written; undefined where they are not asked for
+// @param grad_x whose rows are written or added to; undefined where they are
+// not asked for
+// @param grad_scale (tokens of the problem), of rows.scale; or null
 EinsumLinearGradients backward(
     const EinsumLinearProblem& problem,
     const torch::Tensor& grad,
@@ -33,8 +34,8 @@ EinsumLinearGradients backward(
     const torch::Tensor& core_b,
     const GradientMask& mask,
     const kernels::cpu::EinsumRows& rows,
-    const float* scale,
-    const torch::Tensor& grad_x);
+    const torch::Tensor& grad_x,
+    float* grad_scale);
 
 }  // namespace tiled
 
