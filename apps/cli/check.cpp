@@ -69,9 +69,7 @@ train::TrainConfig config_of(const Flags& flags) {
     config.model.context = 64;
     config.data.batch_size = 8;
     config.dtype = "float32";
-    for (const std::string& setting : flags.settings) {
-      base::apply_setting(config, setting);
-    }
+    base::update_from_json(config, base::Json::object(), flags.settings);
   } else {
     config = read_config<train::TrainConfig, search::SearchConfig>(
         flags.config, flags.settings, "train", "search");

@@ -106,6 +106,10 @@ TEST(TrainConfig, PresetAsASetting) {
   EXPECT_EQ(c.optimizer.clip_norm, 7);
   EXPECT_EQ(c.model.kind, "residual_mlp");
   EXPECT_EQ(c.data.batch_size, 4096);
+  TrainConfig without_file;
+  base::update_from_json(without_file, base::Json::object(), settings);
+  EXPECT_NO_THROW(without_file.validate());
+  EXPECT_EQ(without_file.data.batch_size, 4096);
   const std::vector<std::string> unknown = {"preset=papper"};
   EXPECT_THROW(
       base::read_config<TrainConfig>(path, unknown).validate(),

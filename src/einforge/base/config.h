@@ -219,13 +219,10 @@ void apply_setting(T& config, std::string_view setting) {
   internal::set_value("", parsed.keys, parsed.value, config, Range{});
 }
 
-// The configuration of a file ("-" is standard input), with settings applied.
+// What a file says, then the settings.
 template <Config T>
-T read_config(
-    const std::filesystem::path& path,
-    std::span<const std::string> settings = {}) {
-  T config;
-  Json json = read_config_file(path);
+void update_from_json(
+    T& config, Json json, std::span<const std::string> settings) {
   // What other keys' defaults depend on comes before what the file says.
   std::vector<std::string> others;
   for (const std::string& setting : settings) {
@@ -237,6 +234,15 @@ T read_config(
   for (const std::string& setting : others) {
     apply_setting(config, setting);
   }
+}
+
+// The configuration of a file ("-" is standard input), with settings applied.
+template <Config T>
+T read_config(
+    const std::filesystem::path& path,
+    std::span<const std::string> settings = {}) {
+  T config;
+  update_from_json(config, read_config_file(path), settings);
   return config;
 }
 
