@@ -25,8 +25,10 @@ import einforge  # noqa: E402
 from einforge import nn  # noqa: E402
 
 DEVICE = os.environ.get("EINFORGE_TEST_DEVICE", "cpu")
-# So few kernels compile faster without precompiled headers.
-INDUCTOR = {"cpp_cache_precompile_headers": False,
+# So few kernels compile faster without precompiled headers, and as scalar code:
+# each set of vector instructions has a trial program, run in a new Python.
+INDUCTOR = {"cpp.vec_isa_ok": False,
+            "cpp_cache_precompile_headers": False,
             "aot_inductor.precompile_headers": False,
             "aot_inductor.compile_wrapper_opt_level": "O0"}
 
