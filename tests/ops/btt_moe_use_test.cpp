@@ -182,7 +182,7 @@ TEST(BttMoeErrors, SayWhatWasExpectedAndWhatCame) {
   const Tensor x = torch::zeros({5, 6});
   const Tensor a = torch::zeros({8, 3, 2, 1, 2, 1});
   const Tensor b = torch::zeros({8, 1, 2, 4, 2, 1});
-  const Tensor experts = torch::zeros({5, 2}, torch::kInt32);
+  const Tensor experts = torch::arange(2, torch::kInt32).repeat({5, 1});
   const Tensor gates = torch::zeros({5, 2});
   const auto error = [](const Tensor& x_,
                         const Tensor& a_,
@@ -191,7 +191,7 @@ TEST(BttMoeErrors, SayWhatWasExpectedAndWhatCame) {
                         const Tensor& gates_) {
     return error_of([&] { ops::btt_moe_linear(x_, a_, b_, experts_, gates_); });
   };
-  EXPECT_EQ(error(x, a, b, experts + 7, gates), "no error");
+  EXPECT_EQ(error(x, a, b, experts + 6, gates), "no error");
   EXPECT_EQ(
       error(torch::zeros({5, 7}), a, b, experts, gates),
       "[btt_moe_linear] expected x of size (..., 6); got (5, 7)");
@@ -217,8 +217,12 @@ TEST(BttMoeErrors, SayWhatWasExpectedAndWhatCame) {
       error(x, a, b, experts, gates.to(torch::kBFloat16)),
       "[btt_moe_linear] expected gates Float on cpu; got BFloat16 on cpu");
   EXPECT_EQ(
-      error(x, a, b, experts + 8, gates),
+      error(x, a, b, experts + 7, gates),
       "[moe_dispatch] expected experts in [0, 8); got 8");
+  EXPECT_EQ(
+      error(x, a, b, torch::full_like(experts, 3), gates),
+      "[btt_moe_linear] expected each token's experts to be distinct; got "
+      "expert 3 twice for token 0");
 }
 
 }  // namespace

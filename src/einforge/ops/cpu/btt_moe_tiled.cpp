@@ -24,9 +24,24 @@ class Pairs {
     const auto active = static_cast<std::int32_t>(problem.active);
     std::vector<std::uint8_t> seen(
         static_cast<std::size_t>(problem.expert.tokens));
-    for (std::size_t i = 0; i < tokens_.size(); ++i) {
-      tokens_[i] = order[i] / active;
-      adds_[i] = std::exchange(seen[static_cast<std::size_t>(tokens_[i])], 1);
+    const std::int32_t* offsets =
+        dispatch_.offsets.const_data_ptr<std::int32_t>();
+    for (std::int64_t e = 0; e < problem.experts; ++e) {
+      for (std::int32_t i = offsets[e]; i < offsets[e + 1]; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        const std::int32_t token = order[i] / active;
+        // An expert's tokens are in order. Twice the same would be added to one
+        // row at once.
+        TORCH_CHECK(
+            i == offsets[e] || token != tokens_[at - 1],
+            "[btt_moe_linear] expected each token's experts to be distinct; "
+            "got expert ",
+            e,
+            " twice for token ",
+            token);
+        tokens_[at] = token;
+        adds_[at] = std::exchange(seen[static_cast<std::size_t>(token)], 1);
+      }
     }
   }
 
