@@ -424,8 +424,9 @@ class Experiment:
             "defaults": {"train.model.bias": True,
                          "train.model.embedding_std": 1.0}}
         for name, settings in ablations.items():
-            self.search(f"s1/{name}", self.with_rates(self.chosen([scale["moe"]])), [widths[0]],
-                        tokens, curve_points=1, **settings)
+            self.search(f"s1/{name}",
+                        self.with_rates(self.chosen([scale["moe"]])),
+                        [widths[0]], tokens, curve_points=1, **settings)
 
     def main_stage(self, stage, seed):
         widths = sorted({w for ws in self.scale["main"].values() for w in ws})

@@ -418,17 +418,19 @@ def report(experiment):
     result = {"scale": options.scale, "runs": len(runs)}
     claims = []
     study, why = None, "not run"
+    cost = {}  # by metric
     if runs:
         say(f"one law of {len(runs)} runs, {options.bootstrap} replicates")
         try:
             study = Study(runs, options.bootstrap)
+            cost = costs(experiment, runs)
         except ValueError as error:
             why = str(error)
     for metric in ("FLOPs", "seconds"):
         if study:
-            cost = costs(experiment, runs)[metric.lower()]
-            claims += larger_claims(study, cost, metric, say)
-            claims.append(equal_claim(study, cost, metric))
+            of_metric = cost[metric.lower()]
+            claims += larger_claims(study, of_metric, metric, say)
+            claims.append(equal_claim(study, of_metric, metric))
         else:
             claims += [claim(name.format(metric), why, "undecided")
                        for name, _, _ in LARGER]
@@ -437,9 +439,8 @@ def report(experiment):
         result["predictions"] = predictions(experiment, study, runs)
         if options.page:
             write_predictions(options.page, result["predictions"], runs)
-        flops = costs(experiment, runs)["flops"]
         result["over_dense"] = {
-            structure: study.multiplier(flops, "dense", structure)
+            structure: study.multiplier(cost["flops"], "dense", structure)
             for structure in study.law.structures if structure != "dense"}
         say("the hull, by einforge fit")
         result["hull"] = hull(experiment, runs, folder)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from einforge.nn import Linear, MoeLinear, cached, fuse_, take_hooks
+from einforge.nn import Linear, MoeLinear, cached, fuse_, linear_of, take_hooks
 from einforge.structure import check_name, describe
 
 # Of a layer's time: passes that warm up, and those whose median counts.
@@ -128,9 +128,8 @@ def structured(layer: nn.Module, structure: str) -> Union[Linear, MoeLinear]:
         raise ValueError(
             f"[convert_] expected a linear layer; got {type(layer).__name__}")
     d_out, d_in = weight.shape
-    mixture = describe(structure, d_in, d_out).experts is not None
-    return (MoeLinear if mixture else Linear)(
-        d_in, d_out, structure, bias=layer.bias is not None,
+    return linear_of(
+        d_in, d_out, structure, layer.bias is not None,
         device=weight.device, dtype=weight.dtype)
 
 

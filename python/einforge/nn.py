@@ -259,6 +259,15 @@ def _is_network(layers: list[nn.Module]) -> bool:
             and type(layers[0]) is type(layers[2]) is Linear)
 
 
+def linear_of(
+    d_in: int, d_out: int, structure: str, bias: bool, **more: Any
+) -> Union[Linear, "MoeLinear"]:
+    """The layer of a structure's name: a MoeLinear where it is a mixture."""
+    mixture = describe(structure, d_in, d_out).experts is not None
+    return (MoeLinear if mixture else Linear)(
+        d_in, d_out, structure, bias, **more)
+
+
 class Ffn(nn.Sequential):
     """A feed-forward network, Linear, GELU in its tanh form and Linear, which
     runs as one operator where it can.
@@ -297,15 +306,11 @@ class Ffn(nn.Sequential):
         dtype: Optional[torch.dtype] = None,
         **router: Any,
     ):
-        def layer(d_in, d_out, zero):
-            mixture = describe(structure, d_in, d_out).experts is not None
-            return (MoeLinear if mixture else Linear)(
-                d_in, d_out, structure, bias, zero=zero, device=device,
-                dtype=dtype, **router)
-
+        more = {"device": device, "dtype": dtype, **router}
         super().__init__(
-            layer(width, hidden, False), nn.GELU(approximate="tanh"),
-            layer(hidden, width, zero))
+            linear_of(width, hidden, structure, bias, **more),
+            nn.GELU(approximate="tanh"),
+            linear_of(hidden, width, structure, bias, zero=zero, **more))
         self.fused = fused
 
     def forward(self, x: Tensor) -> Tensor:

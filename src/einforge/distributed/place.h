@@ -5,9 +5,10 @@
 
 namespace einforge::distributed {
 
-// Where a process stands among those that train one model together.
+// The variable that `einforge train --processes` names Place::socket in.
 inline constexpr const char* kStoreSocket = "EINFORGE_STORE_SOCKET";
 
+// Where a process stands among those that train one model together.
 struct Place {
   int rank = 0;
   int size = 1;

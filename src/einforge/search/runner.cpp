@@ -361,7 +361,7 @@ class Runner {
 
   void end_trial(const std::string& id) {
     ledger_->reload(id);
-    const Trial& trial = ledger_->trials()[ledger_->place(id).value()];
+    const Trial& trial = trial_of(id);
     if (is_bad(trial)) {
       log_bad(trial);
     } else if (
@@ -430,7 +430,7 @@ class Runner {
   // While it had this trial.
   void worker_exited(
       const std::string& id, const std::string& name, const std::string& how) {
-    const Trial trial = ledger_->trials()[ledger_->place(id).value()];
+    const Trial trial = trial_of(id);
     if (stopping_ || !fatal_.empty() || trial.status != Status::kRunning ||
         trial.worker != name) {
       return;
@@ -449,7 +449,7 @@ class Runner {
             "its worker exited {} times while training it, last with {}",
             exits,
             how));
-    log_bad(ledger_->trials()[ledger_->place(id).value()]);
+    log_bad(trial_of(id));
   }
 
   // A worker exited before it trained anything.
@@ -501,7 +501,7 @@ class Runner {
         display_.log(
             fmt::format(
                 "{}: its worker said nothing for {:g} s and is ended",
-                label(ledger_->trials()[place_of(worker)]),
+                label(trial_of(worker.progress.trial)),
                 2 * config_.lease),
             true);
         worker.child.kill();
@@ -509,12 +509,12 @@ class Runner {
     }
   }
 
-  std::size_t place_of(const Worker& worker) const {
-    return ledger_->place(worker.progress.trial).value();
+  const Trial& trial_of(const std::string& id) const {
+    return ledger_->trials()[ledger_->place(id).value()];
   }
 
   bool holds_trial(const Worker& worker) const {
-    const Trial& trial = ledger_->trials()[place_of(worker)];
+    const Trial& trial = trial_of(worker.progress.trial);
     return trial.status == Status::kRunning &&
            trial.worker == worker.child.name();
   }

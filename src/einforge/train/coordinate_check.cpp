@@ -205,26 +205,27 @@ class CheckRun {
   }
 
   // What layers compute now, from which changes are counted.
-  void look() { before_ = see(); }
+  void look() {
+    in_evaluation([&] { before_ = see(); });
+  }
 
   // Adds a step to what was measured so far.
   void measure() {
-    const torch::NoGradGuard no_grad;
-    const std::map<const nn::Layer*, Seen> now = see();
-    const Autocast autocast(device_, dtype_);
-    model_->eval();
     std::map<Key, std::vector<double>> squares;
-    for (const auto& [layer, seen] : now) {
-      const std::string& kind = kinds_.at(layer);
-      squares[{kind, "size"}].push_back(mean_square(seen.y));
-      squares[{kind, "change"}].push_back(
-          mean_square(seen.y - before_.at(layer).y));
-    }
-    for (const Core& core : cores_) {
-      const Seen& seen = now.at(core.layer);
-      squares[{kinds_.at(core.layer), "effect of " + core.name}].push_back(
-          mean_square(seen.y - without(core, seen.x)));
-    }
+    in_evaluation([&] {
+      const std::map<const nn::Layer*, Seen> now = see();
+      for (const auto& [layer, seen] : now) {
+        const std::string& kind = kinds_.at(layer);
+        squares[{kind, "size"}].push_back(mean_square(seen.y));
+        squares[{kind, "change"}].push_back(
+            mean_square(seen.y - before_.at(layer).y));
+      }
+      for (const Core& core : cores_) {
+        const Seen& seen = now.at(core.layer);
+        squares[{kinds_.at(core.layer), "effect of " + core.name}].push_back(
+            mean_square(seen.y - without(core, seen.x)));
+      }
+    });
     for (const auto& [key, values] : squares) {
       double sum = 0;
       for (const double value : values) {
@@ -232,7 +233,6 @@ class CheckRun {
       }
       measured_[key].push_back(std::sqrt(sum));
     }
-    model_->train();
   }
 
   const std::map<Key, std::vector<double>>& measured() const {
@@ -247,19 +247,22 @@ class CheckRun {
     torch::Tensor initial;
   };
 
-  std::map<const nn::Layer*, Seen> see() {
+  template <typename F>
+  void in_evaluation(F action) {
     const torch::NoGradGuard no_grad;
     const Autocast autocast(device_, dtype_);
     model_->eval();
-    std::map<const nn::Layer*, Seen> now;
-    {
-      const nn::Observer observer(
-          [&](const nn::Layer& layer,
-              const torch::Tensor& x,
-              const torch::Tensor& y) { now[&layer] = {x, y}; });
-      model_->forward(probe_);
-    }
+    action();
     model_->train();
+  }
+
+  std::map<const nn::Layer*, Seen> see() {
+    std::map<const nn::Layer*, Seen> now;
+    const nn::Observer observer(
+        [&](const nn::Layer& layer,
+            const torch::Tensor& x,
+            const torch::Tensor& y) { now[&layer] = {x, y}; });
+    model_->forward(probe_);
     return now;
   }
 
